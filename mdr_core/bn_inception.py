@@ -1,0 +1,112 @@
+"""BN-Inception (Ioffe and Szegedy 2015) with the names of the released Caffe-born checkpoints, as a table of blocks.
+
+Input: (N, 3, H, W), BGR, 0..255 minus (104, 117, 128). Output: pooled features (N, 1024).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# name: in, 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pooling and its projection (0: passed through).
+# Blocks without a 1x1 branch halve the resolution.
+BLOCKS = {
+    "3a": (192, 64, 64, 64, 64, 96, "average", 32),
+    "3b": (256, 64, 64, 96, 64, 96, "average", 64),
+    "3c": (320, 0, 128, 160, 64, 96, "max", 0),
+    "4a": (576, 224, 64, 96, 96, 128, "average", 128),
+    "4b": (576, 192, 96, 128, 96, 128, "average", 128),
+    "4c": (576, 160, 128, 160, 128, 160, "average", 128),
+    "4d": (608, 96, 128, 192, 160, 192, "average", 128),
+    "4e": (608, 0, 128, 192, 192, 256, "max", 0),
+    "5a": (1056, 352, 192, 320, 160, 224, "average", 128),
+    "5b": (1024, 352, 192, 320, 192, 224, "max", 128),
+}
+
+
+class BNInception(nn.Module):
+    """The backbone; its state dict has the released file's names, ``last_linear`` (ImageNet's classifier) included."""
+
+    features = 1024
+
+    def __init__(self):
+        super().__init__()
+        self._convolution("conv1_7x7_s2", 3, 64, 7)
+        self._convolution("conv2_3x3_reduce", 64, 64, 1)
+        self._convolution("conv2_3x3", 64, 192, 3)
+        for name, (inputs, one, reduce, three, double_reduce, double, _, projection) in BLOCKS.items():
+            block = f"inception_{name}"
+            if one:
+                self._convolution(f"{block}_1x1", inputs, one, 1)
+            self._convolution(f"{block}_3x3_reduce", inputs, reduce, 1)
+            self._convolution(f"{block}_3x3", reduce, three, 3)
+            self._convolution(f"{block}_double_3x3_reduce", inputs, double_reduce, 1)
+            self._convolution(f"{block}_double_3x3_1", double_reduce, double, 3)
+            self._convolution(f"{block}_double_3x3_2", double, double, 3)
+            if projection:
+                self._convolution(f"{block}_pool_proj", inputs, projection, 1)
+        self.last_linear = nn.Linear(self.features, 1000)
+
+    def _convolution(self, name: str, inputs: int, outputs: int, kernel: int) -> None:
+        self.add_module(name, nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
+
+    def _apply_convolution(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+        c = getattr(self, name)
+        x = F.conv2d(x, c.weight, c.bias, stride, c.padding)
+        return F.relu(getattr(self, f"{name}_bn")(x), inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (N, 3, H, W). Returns: (N, 1024)."""
+        x = self._apply_convolution("conv1_7x7_s2", x, stride=2)
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = self._apply_convolution("conv2_3x3_reduce", x)
+        x = self._apply_convolution("conv2_3x3", x)
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for name in BLOCKS:
+            x = self._block(name, x)
+        return x.mean(dim=(2, 3))
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        block, convolve = f"inception_{name}", self._apply_convolution
+        _, one, *_, pooling, projection = BLOCKS[name]
+        stride = 1 if one else 2
+        branches = [convolve(f"{block}_1x1", x)] if one else []
+        branches.append(convolve(f"{block}_3x3", convolve(f"{block}_3x3_reduce", x), stride))
+        double = convolve(f"{block}_double_3x3_1", convolve(f"{block}_double_3x3_reduce", x))
+        branches.append(convolve(f"{block}_double_3x3_2", double, stride))
+        if stride == 2:
+            pooled = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        elif pooling == "max":
+            pooled = F.max_pool2d(x, 3, 1, padding=1, ceil_mode=True)
+        else:
+            pooled = F.avg_pool2d(x, 3, 1, padding=1, ceil_mode=True)
+        branches.append(convolve(f"{block}_pool_proj", pooled) if projection else pooled)
+        return torch.cat(branches, dim=1)
+
+
+def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a released state dict into backbone and embedding head.
+
+    Args:
+        state: ``base.model.*`` and ``linear.*`` (an MDR checkpoint), or the bare backbone (the ImageNet file); a
+            leading ``module.`` is dropped.
+
+    Returns:
+        The backbone's tensors under :class:`BNInception`'s names, and the head's ``weight`` and ``bias`` (or nothing).
+
+    Raises:
+        ValueError: tensors are missing or unknown; the message names the first of them.
+    """
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    head = {k.removeprefix("linear."): v for k, v in state.items() if k.startswith("linear.")}
+    backbone = {k.removeprefix("base.model."): v for k, v in state.items() if not k.startswith("linear.")}
+    with torch.device("meta"):
+        own = set(BNInception().state_dict())
+    counters = {k for k in own if k.endswith("num_batches_tracked")}  # older files lack them
+    missing, unknown = own - counters - set(backbone), set(backbone) - own
+    if missing or unknown:
+        raise ValueError(
+            f"not a BN-Inception state dict: {len(missing)} tensors missing ({', '.join(sorted(missing)[:3])}), "
+            f"{len(unknown)} unknown ({', '.join(sorted(unknown)[:3])})"
+        )
+    return {**{k: torch.tensor(0) for k in counters}, **backbone}, head

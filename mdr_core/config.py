@@ -1,0 +1,115 @@
+"""One run's whole configuration: a frozen dataclass. What is not in it cannot change a run's numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+
+from mdr_core.errors import StudyError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every default is the paper's (BN-Inception, CUB-200-2011) unless the comment says otherwise.
+
+    Raises:
+        StudyError: a value of the wrong type or out of its range.
+    """
+
+    # The data
+    dataset: str = "cub200"  # a name that mdr_core.data.load knows
+    image_size: int = 256  # images are held at this many pixels square; drawn characters are always 32
+    crop: int = 224  # pixels of the crops that the network sees
+    resize: int = 256  # a test image is resized to this, then its centre is cropped
+    flip: bool = True  # mirror training images at random
+    augment: bool = True  # random resized crop; without it, the centre crop
+    hold_out: int = 0  # the last so many training classes are kept from training and take the test set's place
+
+    # The network
+    backbone: str = "bn_inception"
+    weights: str = "imagenet"  # or "random", "classes" (pretrained on the dataset's own pretraining classes), a path
+    dim: int = 512  # of the embedding
+    normalization: str = "mean_distance"  # or "l2", "none"
+    freeze_batch_norm: bool = True
+
+    # The loss: L_metric + mdr_weight * L_MDR + level_weight * sum of squared levels
+    loss: str = "triplet"
+    margin: float = 0.2  # of triplet and margin losses, in distances
+    mdr_weight: float = 0.0  # lambda; 0 trains without MDR. The paper: 0.6 on CUB, 0.2 on Cars, 0.1 on SOP and In-Shop
+    level_weight: float = 0.01  # nu
+    levels: tuple[float, ...] = (-3.0, 0.0, 3.0)  # where the levels start
+    learn_levels: bool = True
+    momentum: float = 0.9  # of the running mean and deviation
+    statistics: str = "released"  # over the whole matrix with its zero diagonal; or "pairs", as the paper words it
+
+    # The optimization
+    batch_size: int = 128
+    images_per_class: int = 4
+    epochs: int = 100
+    iterations: int = 100  # batches in an epoch
+    lr: float = 5e-5  # Adam's, for network and levels alike
+    weight_decay: float = 1e-5
+    decay_levels: bool = True  # the weight decay acts on the levels too, as in the released code
+    lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
+    lr_factor: float = 0.2  # ... the learning rate is multiplied by this
+    seed: int = 0
+
+    # The evaluation, after every epoch
+    ks: tuple[int, ...] = (1, 2, 4, 8)
+    train_images: int = 2000  # at most so many training images (an even spread) are judged; not in the paper
+
+    # The machine
+    device: str = "cpu"  # or "cuda": there in bfloat16, channels last
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, checked(field.name, hints()[field.name], getattr(self, field.name)))
+        for name in ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "train_images", "seed"):
+            if getattr(self, name) < 0:
+                raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.crop > self.resize:
+            raise StudyError(f"crop ({self.crop}) must not exceed resize ({self.resize})")
+        if not self.ks or min(self.ks) < 1:
+            raise StudyError(f"ks must hold numbers of at least 1, got {self.ks}")
+        if not all(0 < drop < 1 for drop in self.lr_drops):
+            raise StudyError(f"lr_drops are shares of the epochs, between 0 and 1, got {self.lr_drops}")
+
+    def replace(self, **changes) -> Config:
+        """A copy with some fields changed; an unknown name is refused."""
+        return from_dict(self.to_dict() | changes)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def hints() -> dict[str, type]:
+    return typing.get_type_hints(Config)
+
+
+def from_dict(values: dict) -> Config:
+    """A Config from plain values, as JSON holds them. Strict: an unknown name is an error, not ignored."""
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in values:
+        if name not in known:
+            raise StudyError(f"unknown parameter {name!r}: choose among {', '.join(known)}")
+    return Config(**values)
+
+
+def checked(name: str, kind: type, value):
+    """``value`` as ``kind``, or a StudyError. Integers pass as floats, lists as tuples; nothing else is converted."""
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        if not isinstance(value, (list, tuple)):
+            raise StudyError(f"{name} must be a list, got {value!r}")
+        return tuple(checked(name, inner, v) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise StudyError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if kind is float and value != value:
+        raise StudyError(f"{name} is not a number")
+    return value

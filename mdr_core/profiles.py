@@ -1,0 +1,64 @@
+"""The study's three profiles, its methods, and the settings behind each: one table, no run script of its own."""
+
+from mdr_core.config import Config
+from mdr_core.errors import unknown
+
+METHODS = ("Triplet", "Triplet + L2", "Triplet + MDR")
+
+QUICK = Config(
+    dataset="drawn", image_size=32, crop=32, resize=32, augment=False, flip=False, backbone="small_resnet",
+    weights="classes", dim=64, batch_size=60, images_per_class=4, epochs=10, iterations=40, lr=1e-3,
+    lr_drops=(0.6, 0.8), train_images=750,
+)
+PHOTOS = Config(
+    image_size=128, crop=96, resize=110, backbone="efficientnet_lite0", dim=256, batch_size=96, images_per_class=4,
+    epochs=14, iterations=30, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
+)
+PAPER = Config(device="cuda")
+
+# profile -> dataset -> settings, with the dataset's lambda, and how many training classes choose an epoch
+PROFILES = {
+    "quick": {"drawn": (QUICK, 0.2, 15)},
+    "photos": {
+        "cub50": (PHOTOS.replace(dataset="cub50"), 0.6, 5),
+        "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=2e-4, epochs=20, iterations=50), 0.6, 20),
+    },
+    "paper": {"cub200": (PAPER, 0.6, 20), "cars196": (PAPER.replace(dataset="cars196"), 0.2, 20)},
+}
+# By the released CUB-200 loader the last 20 of 100 training classes are held out; the others follow that share.
+
+PRETRAINING = QUICK.replace(
+    dataset="drawn_pretraining", weights="random", dim=150, normalization="none", freeze_batch_norm=False,
+    loss="classification", batch_size=120, images_per_class=4, epochs=12, iterations=60, lr=3e-3, train_images=600,
+)
+
+
+def datasets(profile: str) -> list[str]:
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    return list(PROFILES[profile])
+
+
+def config(profile: str, dataset: str, method: str, seed: int = 0, held_out: bool = False, **changes) -> Config:
+    """The configuration of one run.
+
+    Args:
+        profile, dataset, method: names in PROFILES and METHODS.
+        held_out: keep some training classes from training, to choose the epoch on them.
+        changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
+
+    Raises:
+        StudyError: an unknown name or parameter; the message lists those that exist.
+    """
+    if dataset not in datasets(profile):
+        raise unknown(f"dataset of profile {profile}", dataset, PROFILES[profile])
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    base, weight, held = PROFILES[profile][dataset]
+    weight = changes.pop("mdr_weight", weight)
+    by_method = {
+        "Triplet": {"mdr_weight": 0.0},
+        "Triplet + L2": {"mdr_weight": 0.0, "normalization": "l2"},
+        "Triplet + MDR": {"mdr_weight": weight},
+    }[method]
+    return base.replace(**changes, **by_method, seed=seed, hold_out=held if held_out else 0)

@@ -1,0 +1,154 @@
+"""Multi-level Distance Regularization (MDR), Kim and Park, AAAI 2021, arXiv:2102.04223.
+
+This file needs torch alone: copy it into your own training code, or ``from mdr_core.regularizer import MDR``.
+
+    mdr = MDR()                                                     # levels -3, 0, 3, learnable
+    optimizer = Adam([*model.parameters(), *mdr.parameters()], ...)
+    loss = metric_loss(embeddings, labels) + 0.6 * mdr(embeddings)  # plus 0.01 * mdr.levels.square().sum()
+
+For a batch of B embeddings x_1 ... x_B, with no labels:
+
+    d_ij = ||x_i - x_j||                                            pairwise_distances
+    mu, sigma  = running mean and deviation of d                    running_mean, running_std
+    z_ij = (d_ij - mu) / sigma                                      the normalized distance
+    L_MDR = mean over i != j of  min over s of |z_ij - s|           s runs over ``levels``
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MDR", "normalize_by_mean_distance", "pairwise_distances"]
+
+SMALLEST_SQUARED_DISTANCE = 1e-12  # keeps the root's gradient finite where two embeddings coincide
+SMALLEST_DEVIATION = 1e-6  # where all distances of a batch are the same, as with the single pair of B = 2
+
+
+def pairwise_distances(embeddings: Tensor, squared: bool = False) -> Tensor:
+    """Euclidean distances d_ij between all embeddings of a batch, in float32 or better.
+
+    Args:
+        embeddings: (B, D).
+        squared: return d_ij squared.
+
+    Returns:
+        (B, B), symmetric, zero on the diagonal; off it at least 1e-6 (squared: 1e-12), so that the gradient is
+        finite for coinciding embeddings.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        norms = x.square().sum(dim=1)
+        gram = x @ x.T
+        d = (norms[:, None] + norms[None, :] - 2 * gram).clamp(min=SMALLEST_SQUARED_DISTANCE)
+        diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        return (d if squared else d.sqrt()).masked_fill(diagonal, 0.0)
+
+
+def normalize_by_mean_distance(embeddings: Tensor) -> Tensor:
+    """Divide a batch by its mean distance over pairs i != j, so that the expected distance is one.
+
+    The gradient flows through the mean. The paper trains with this in place of L2 normalization.
+
+    Args:
+        embeddings: (B, D), B at least 2.
+
+    Returns:
+        (B, D), in float32 or better.
+    """
+    batch = len(embeddings)
+    if batch < 2:
+        raise ValueError(f"a mean distance needs at least 2 embeddings, got {batch}")
+    mean = pairwise_distances(embeddings).sum() / (batch * (batch - 1))
+    return embeddings / mean
+
+
+class MDR(nn.Module):
+    """The regularizer L_MDR of a batch; add lambda times its value to any metric-learning loss.
+
+    Args:
+        levels: the starting values of the levels s, in units of the running deviation.
+        momentum: running = momentum * running + (1 - momentum) * batch; the first batch sets the running values.
+        learnable: the levels are a parameter (give it to the optimizer); otherwise a constant.
+        statistics: what mean and deviation (unbiased) run over. ``"released"``: the whole B x B matrix with its zero
+            diagonal, as the authors' code does; ``"pairs"``: the pairs i != j, as their paper says.
+        check_finite: refuse NaN and Inf at the price of reading one value back from the device. A training loop that
+            watches its own loss may set this to False and so never wait for the GPU.
+
+    State, saved and loaded with ``state_dict``: ``levels``, ``running_mean``, ``running_std`` and ``started``, which
+    tells whether a batch has set the running values yet. In eval mode the running values stay as they are.
+
+    Raises:
+        ValueError: fewer than 2 embeddings, NaN or Inf among them, or an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[float] = (-3.0, 0.0, 3.0),
+        momentum: float = 0.9,
+        learnable: bool = True,
+        statistics: str = "released",
+        check_finite: bool = True,
+    ):
+        super().__init__()
+        if len(levels) < 1:
+            raise ValueError("MDR needs at least one level")
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+        if statistics not in ("released", "pairs"):
+            raise ValueError(f"statistics must be 'released' or 'pairs', got {statistics!r}")
+        self.momentum, self.statistics, self.check_finite = momentum, statistics, check_finite
+        values = torch.tensor([float(level) for level in levels])
+        if learnable:
+            self.levels = nn.Parameter(values)
+        else:
+            self.register_buffer("levels", values)
+        self.register_buffer("running_mean", torch.zeros(()))
+        self.register_buffer("running_std", torch.ones(()))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Args: embeddings (B, D), B at least 2. Returns: L_MDR, a scalar in float32 or better."""
+        batch = len(embeddings)
+        if embeddings.dim() != 2 or batch < 2:
+            raise ValueError(f"MDR needs a (B, D) batch of at least 2 embeddings, got {tuple(embeddings.shape)}")
+        if self.check_finite and not torch.isfinite(embeddings).all():
+            raise ValueError("MDR was given embeddings with NaN or Inf")
+        with torch.autocast(embeddings.device.type, enabled=False):
+            d = pairwise_distances(embeddings)
+            if self.training:
+                self._update_statistics(d.detach())
+            z = (d - self.running_mean) / self.running_std
+
+            # Which level is nearest to a pair, and on which side of it the pair lies, is piecewise constant: no
+            # gradient passes through either. With the side g = sign(z - s), |z - s| = g * z - g * s, so the loss is
+            # linear in z and in the levels, and neither a (levels, B, B) tensor nor an indexed gradient is needed.
+            with torch.no_grad():
+                nearest, side = self._assign(z)
+                pull = torch.zeros_like(self.levels, dtype=z.dtype)
+                pull.index_add_(0, nearest.flatten(), side.flatten())
+            return ((side * z).sum() - pull @ self.levels.to(z.dtype)) / (batch * (batch - 1))
+
+    def _assign(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest level's index and the side g in {-1, 0, 1} of each pair; the diagonal's side is 0. Both (B, B)."""
+        ordered, order = self.levels.detach().to(z.dtype).sort()
+        midpoints = (ordered[1:] + ordered[:-1]) / 2
+        rank = torch.bucketize(z, midpoints)
+        side = torch.sign(z - ordered[rank]).fill_diagonal_(0.0)
+        return order[rank], side
+
+    @torch.no_grad()
+    def _update_statistics(self, d: Tensor) -> None:
+        """Move running_mean and running_std towards those of d (B, B), without waiting for the device."""
+        count = d.numel() if self.statistics == "released" else d.numel() - len(d)
+        mean = d.sum() / count
+        deviations = d - mean
+        if self.statistics == "pairs":
+            deviations.fill_diagonal_(0.0)
+        std = (deviations.square().sum() / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
+        for running, value in ((self.running_mean, mean), (self.running_std, std)):
+            running.copy_(torch.where(self.started, self.momentum * running + (1 - self.momentum) * value, value))
+        self.started.fill_(True)
+
+    def extra_repr(self) -> str:
+        return f"levels={len(self.levels)}, momentum={self.momentum}, statistics={self.statistics!r}"
