@@ -1,0 +1,244 @@
+"""The run store, and the only writer of runs. A run asked for again is read back; a killed one is resumed.
+
+    <root>/<key>/run.json             config, history by epoch, provenance, checksums; written last, so its presence
+                                      means that the run is complete
+                 weights.safetensors, embeddings.safetensors
+                 checkpoint.pt        after every epoch, while the run is under way
+
+The key hashes the configuration, the data's fingerprint and the code that can change the numbers (its syntax tree,
+so that comments and docstrings are free).
+"""
+
+import ast
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from mdr_core import data, profiles, training
+from mdr_core.config import Config, from_dict
+from mdr_core.errors import StudyError
+
+CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "training", "retrieval")
+PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
+
+
+@functools.cache
+def code_version() -> str:
+    """A hash of the code that can change numbers, comments and docstrings left out."""
+    digest = hashlib.sha256()
+    for name in CODE:
+        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:] or [ast.Pass()]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=3)
+def dataset(name: str, data_root: str | None, image_size: int) -> data.RetrievalDataset:
+    return data.load(name, data_root, image_size)
+
+
+def key_of(config: Config, fingerprint: str) -> str:
+    """16 hexadecimal digits that name a run."""
+    values = config.to_dict()
+    if Path(config.weights).is_file():
+        values["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
+    text = json.dumps([values, fingerprint, code_version()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write(path: Path, save) -> None:
+    """Call ``save(partial)`` and move the file into place, so that no reader ever sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save(partial)
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path):
+    """Only one process trains a run; the system lets go of the lock when its holder dies."""
+    path = folder.with_suffix(".lock")
+    while True:
+        with open(path, "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                current = os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino
+            except FileNotFoundError:
+                current = False
+            if current:
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
+
+
+def set_aside(folder: Path, why: str) -> None:
+    """Keep a run that cannot be trusted under another name, and say so."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
+        number += 1
+    os.replace(folder, aside)
+    warnings.warn(f"stored run {folder.name} is corrupt ({why}): set aside as {aside.name}, training anew", stacklevel=3)
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stored(folder: Path) -> dict | None:
+    """A complete run's record, or None. A corrupt one is set aside first."""
+    if not (folder / "run.json").exists():
+        return None
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        for name, expected in record["files"].items():
+            if checksum(folder / name) != expected:
+                raise ValueError(f"{name} has changed")
+        content = json.dumps([record["config"], record["history"]], sort_keys=True).encode()
+        if hashlib.sha256(content).hexdigest() != record["content"]:
+            raise ValueError("run.json has changed")
+        from_dict(record["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, StudyError) as problem:
+        set_aside(folder, str(problem))
+        return None
+    return record | {"key": folder.name}
+
+
+def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False) -> dict:
+    """One run's record, trained now unless it is stored.
+
+    Returns:
+        ``{"key", "config", "history", "provenance", "files"}``.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    images = dataset(config.dataset, data_root and str(data_root), config.image_size)
+    folder = root / key_of(config, images.fingerprint)
+    with locked(folder):
+        if (record := stored(folder)) is not None:
+            return record
+        folder.mkdir(exist_ok=True)
+        return trained(config, images, folder, root, data_root, progress) | {"key": folder.name}
+
+
+def trained(config, images, folder, root, data_root, progress) -> dict:
+    began = time.time()
+    backbone = None
+    if config.weights == "classes":
+        pretrained = load_weights(run(profiles.PRETRAINING, root, data_root), root)
+        backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
+    trainer = training.start(config, backbone)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        try:
+            trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
+        except Exception as problem:
+            set_aside(folder, f"its checkpoint cannot be read: {problem}".splitlines()[0])
+            folder.mkdir()
+            trainer = training.start(config, backbone)
+
+    def save(trainer):
+        write(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
+
+    trainer = training.train(config, images, trainer, save, progress)
+    judged = images.hold_out(config.hold_out) if config.hold_out else images
+    crops, labels = training.crops(config, judged.test, torch.device(config.device))
+    embeddings = {"test": training.embed(trainer.model, crops), "test_labels": labels}
+    weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
+    write(folder / "weights.safetensors", lambda path: save_file({k: v.contiguous() for k, v in weights.items()}, path))
+    write(folder / "embeddings.safetensors", lambda path: save_file(embeddings, path))
+    values = json.loads(json.dumps(config.to_dict()))
+    record = {
+        "config": values,
+        "history": trainer.history,
+        "content": hashlib.sha256(json.dumps([values, trainer.history], sort_keys=True).encode()).hexdigest(),
+        "provenance": provenance(config, images) | {"seconds_this_process": round(time.time() - began, 1)},
+        "files": {name: checksum(folder / name) for name in ("weights.safetensors", "embeddings.safetensors")},
+    }
+    write(folder / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def provenance(config: Config, images: data.RetrievalDataset) -> dict:
+    """What a run's numbers depend on beside its configuration."""
+    gpu = config.device == "cuda"
+    return {
+        "data": images.fingerprint,
+        "code": code_version(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def load_weights(record: dict, root: str | Path) -> dict[str, torch.Tensor]:
+    """A stored run's weights: the model's by name, MDR's under ``mdr.``."""
+    return load_file(Path(root) / record["key"] / "weights.safetensors")
+
+
+def load_embeddings(record: dict, root: str | Path) -> dict[str, torch.Tensor]:
+    """A stored run's final embeddings of its test images, ``test`` (N, D), and ``test_labels`` (N,)."""
+    return load_file(Path(root) / record["key"] / "embeddings.safetensors")
+
+
+def quiet_run(config: Config, root, data_root) -> dict:
+    warnings.filterwarnings("ignore", message=".*classes and .* images here, officially.*")
+    return run(config, root, data_root)
+
+
+def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True) -> pd.DataFrame:
+    """All runs, as one tidy table: a row per run and epoch, with the run's key, configuration and figures.
+
+    Independent runs train in parallel processes (joblib's loky, never fork), the cores divided among them; on a GPU
+    one after the other.
+
+    Args:
+        jobs: processes; by default one per core, one on a GPU.
+    """
+    configs = list(dict.fromkeys(configs))
+    gpu = any(c.device != "cpu" for c in configs)
+    cores = os.cpu_count() or 1
+    jobs = jobs or (1 if gpu else max(min(cores, len(configs)), 1))
+    for name, size in dict.fromkeys((c.dataset, c.image_size) for c in configs):
+        dataset(name, data_root and str(data_root), size)  # decoded once, and a missing one is said at once
+    if any(c.weights == "classes" for c in configs):
+        run(profiles.PRETRAINING, root, data_root)
+    # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+    records = []
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
+        work = Parallel(return_as="generator")(delayed(quiet_run)(c, root, data_root) for c in configs)
+        for record in tqdm(work, total=len(configs), unit="run", disable=not progress):
+            records.append(record)
+    return frame(records)
+
+
+def frame(records: list[dict]) -> pd.DataFrame:
+    """Records as a tidy table: a row per run and epoch."""
+    rows = []
+    for record in records:
+        about = {"key": record["key"]} | {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+        rows += [about | row for row in record["history"]]
+    return pd.DataFrame(rows)

@@ -1,0 +1,84 @@
+"""MDR against its formula written out, and each departure of the released code from the paper or good practice."""
+
+import copy
+
+import pytest
+import torch
+
+from mdr_core.regularizer import MDR, pairwise_distances
+
+
+def literal(x, levels, mean, std):
+    d = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    pairs = ~torch.eye(len(x), dtype=torch.bool)
+    z = (d[pairs] - mean) / std
+    return (z[:, None] - levels[None]).abs().min(dim=1).values.mean()
+
+
+@pytest.mark.parametrize("levels", [(0.0,), (-3.0, 0.0, 3.0), (2.0, -1.0, 0.5, 0.0, 4.0)])
+@pytest.mark.parametrize("statistics", ["released", "pairs"])
+def test_value_and_gradients_equal_the_formula(levels, statistics):
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    mdr = MDR(levels, statistics=statistics)
+    loss = mdr(x)
+    grad = torch.autograd.grad(loss, (x, mdr.levels))
+    y, s = x.detach().double().requires_grad_(), torch.tensor(levels).double().requires_grad_()
+    expected = literal(y, s, mdr.running_mean.double(), mdr.running_std.double())
+    assert torch.allclose(loss.double(), expected, rtol=1e-5)
+    for a, b in zip(grad, torch.autograd.grad(expected, (y, s)), strict=True):
+        assert torch.allclose(a.double(), b, rtol=1e-4, atol=1e-6)
+
+
+def test_released_statistics_count_the_zero_diagonal_and_pairs_do_not():
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
+    d = pairwise_distances(x)
+    off = d[~torch.eye(9, dtype=torch.bool)]
+    for statistics, values in (("released", d.flatten()), ("pairs", off)):
+        mdr = MDR(statistics=statistics)
+        mdr(x)
+        assert torch.allclose(mdr.running_mean, values.mean()) and torch.allclose(mdr.running_std, values.std())
+
+
+def test_a_reloaded_state_goes_on_where_it_stood_and_does_not_start_the_statistics_again():
+    batches = torch.randn(4, 8, 5, generator=torch.Generator().manual_seed(3)) * torch.arange(1, 5)[:, None, None]
+    mdr = MDR()
+    mdr(batches[0]), mdr(batches[1])
+    again = MDR((1.0, 2.0, 3.0))
+    again.load_state_dict(copy.deepcopy(mdr.state_dict()))
+    assert bool(again.started)
+    assert torch.equal(mdr(batches[2]), again(batches[2])) and torch.equal(mdr.running_std, again.running_std)
+
+
+@pytest.mark.parametrize("batch", [1, 0])
+def test_a_batch_without_a_pair_is_refused(batch):
+    with pytest.raises(ValueError, match="at least 2"):
+        MDR()(torch.randn(batch, 3))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_no_numbers_are_refused(value):
+    x = torch.randn(4, 3)
+    x[1, 1] = value
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        MDR()(x)
+
+
+def test_two_images_and_coinciding_ones_give_finite_gradients():
+    for x in (torch.randn(2, 3), torch.ones(5, 3)):
+        x = x.requires_grad_()
+        mdr = MDR(statistics="pairs")
+        for _ in range(3):
+            mdr(x).backward()
+        assert torch.isfinite(x.grad).all()
+
+
+def test_under_autocast_distances_and_statistics_are_float32():
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(4))
+    plain, cast = MDR(), MDR()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cast(x)
+    assert loss.dtype == torch.float32 and torch.equal(loss, plain(x))
+
+
+def test_levels_are_constant_when_not_learnable():
+    assert not list(MDR(learnable=False).parameters()) and "levels" in MDR(learnable=False).state_dict()

@@ -1,0 +1,92 @@
+"""The run store: read back, resumed after SIGKILL with bit-equal weights, corrupt runs set aside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mdr_core import profiles, runs
+from mdr_core.errors import StudyError
+
+TINY = profiles.QUICK.replace(weights="random", epochs=4, iterations=12, mdr_weight=0.2, train_images=100)
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+sys.path.insert(0, {repo!r})
+from tests.test_runs import TINY
+from mdr_core import runs
+runs.run(TINY, Path({root!r}))
+"""
+
+
+def in_process(root, kill_after=None):
+    """Train TINY in a process of its own; kill it once so many epochs (epoch 0 included) are saved."""
+    repo = str(Path(__file__).resolve().parents[1])
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(repo=repo, root=str(root))], cwd=repo,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+    saved, last = 0, 0
+    while kill_after is not None and process.poll() is None:
+        for checkpoint in root.glob("*/checkpoint.pt"):
+            if checkpoint.stat().st_mtime_ns != last:
+                last, saved = checkpoint.stat().st_mtime_ns, saved + 1
+        if saved >= kill_after:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    return process.wait()
+
+
+def test_killed_three_times_a_run_ends_with_bit_equal_weights(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert in_process(whole) == 0
+    for moment in (1, 2, 1):
+        assert in_process(broken, kill_after=moment) == -signal.SIGKILL
+    assert in_process(broken) == 0
+    one, two = runs.run(TINY, whole), runs.run(TINY, broken)
+    assert one["key"] == two["key"]
+    a, b = runs.load_weights(one, whole), runs.load_weights(two, broken)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    clock = {"seconds", "train_seconds"}
+    strip = lambda history: [{k: v for k, v in row.items() if k not in clock} for row in history]  # noqa: E731
+    assert strip(one["history"]) == strip(two["history"])
+    assert not list(broken.rglob("*.lock")) and not list(broken.rglob("checkpoint.pt"))
+
+    # A stored run is read back; a changed one is set aside, not trusted, not deleted.
+    began = time.time()
+    assert runs.run(TINY, whole)["history"] == one["history"] and time.time() - began < 5
+    record = whole / one["key"] / "run.json"
+    record.write_text(record.read_text().replace('"epoch": 3', '"epoch": 7'))
+    with pytest.warns(UserWarning, match="set aside"):
+        assert runs.stored(record.parent) is None
+    assert (whole / f"{one['key']}.corrupt-1" / "run.json").exists()
+
+
+def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
+    with pytest.raises(StudyError, match=r"epoch 1, step \d+, with lr 1e\+30"):
+        runs.run(TINY.replace(lr=1e30), tmp_path)
+
+
+def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
+    table = runs.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, progress=False)
+    assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
+    assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
+
+
+@pytest.mark.parametrize("change, line", [
+    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
+    ({"backbone": "resnet19"}, "unknown backbone 'resnet19'.*resnet18"),
+    ({"loss": "tripled"}, "unknown loss 'tripled'.*triplet"),
+    ({"images_per_class": 1}, "no two images of a class"),
+    ({"batch_size": 4000}, "set batch_size to at most"),
+])
+def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
+    with pytest.raises(StudyError, match=line) as caught:
+        runs.run(TINY.replace(**change), tmp_path)
+    assert "\n" not in str(caught.value)
