@@ -89,24 +89,34 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
     Args:
         state: ``base.model.*`` and ``linear.*`` (an MDR checkpoint), or the bare backbone (the ImageNet file); a
-            leading ``module.`` is dropped.
+            leading ``module.`` is dropped. Files older than PyTorch 0.4 store batch norm as (1, C) and count nothing.
 
     Returns:
         The backbone's tensors under :class:`BNInception`'s names, and the head's ``weight`` and ``bias`` (or nothing).
 
     Raises:
-        ValueError: tensors are missing or unknown; the message names the first of them.
+        ValueError: tensors are missing, unknown or of another shape; the message names the first of them.
     """
-    state = {k.removeprefix("module."): v for k, v in state.items()}
-    head = {k.removeprefix("linear."): v for k, v in state.items() if k.startswith("linear.")}
-    backbone = {k.removeprefix("base.model."): v for k, v in state.items() if not k.startswith("linear.")}
+    given, unexpected = {}, []
+    for key, tensor in state.items():
+        name = key.removeprefix("module.").removeprefix("base.model.")
+        if name in given:
+            unexpected.append(key)  # with and without a prefix
+        given[name] = tensor[0] if "_bn." in name and tensor.dim() == 2 and len(tensor) == 1 else tensor
     with torch.device("meta"):
-        own = set(BNInception().state_dict())
-    counters = {k for k in own if k.endswith("num_batches_tracked")}  # older files lack them
-    missing, unknown = own - counters - set(backbone), set(backbone) - own
-    if missing or unknown:
-        raise ValueError(
-            f"not a BN-Inception state dict: {len(missing)} tensors missing ({', '.join(sorted(missing)[:3])}), "
-            f"{len(unknown)} unknown ({', '.join(sorted(unknown)[:3])})"
-        )
-    return {**{k: torch.tensor(0) for k in counters}, **backbone}, head
+        wanted = {name: tuple(tensor.shape) for name, tensor in BNInception().state_dict().items()}
+    counters = {name: torch.tensor(0) for name in wanted if name.endswith("num_batches_tracked")}
+    if any(name.startswith("linear.") for name in given):
+        dim = len(given["linear.bias"]) if "linear.bias" in given else len(given.get("linear.weight", ()))
+        wanted |= {"linear.weight": (dim, BNInception.features), "linear.bias": (dim,)}
+    given = counters | given
+    differing = [f"{name} {tuple(given[name].shape)} instead of {shape}"
+                 for name, shape in wanted.items() if name in given and tuple(given[name].shape) != shape]
+    missing = [name for name in wanted if name not in given]
+    unexpected += [name for name in given if name not in wanted]
+    problems = [(missing, "missing"), (unexpected, "unexpected"), (differing, "of another shape")]
+    if missing or unexpected or differing:
+        said = [f"{len(names)} {what} ({', '.join(names[:3] + ['...'] * (len(names) > 3))})" for names, what in problems if names]
+        raise ValueError(f"not a BN-Inception state dict: {'; '.join(said)}")
+    head = {name.removeprefix("linear."): given.pop(name) for name in list(given) if name.startswith("linear.")}
+    return given, head

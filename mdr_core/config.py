@@ -24,7 +24,7 @@ class Config:
     resize: int = 256  # a test image is resized to this, then its centre is cropped
     flip: bool = True  # mirror training images at random
     augment: bool = True  # random resized crop; without it, the centre crop
-    hold_out: int = 0  # the last so many training classes are kept from training and take the test set's place
+    hold_out: int = 0  # the last so many training classes are kept from training and judged beside the test classes
 
     # The network
     backbone: str = "bn_inception"

@@ -1,8 +1,11 @@
 """The study's three profiles, its methods, and the settings behind each: one table, no run script of its own."""
 
+from pathlib import Path
+
 from mdr_core.config import Config
 from mdr_core.errors import unknown
 
+PUBLISHED = Path(__file__).parent / "published_recall.csv"  # published Recall@K in percent, each with its source
 METHODS = ("Triplet", "Triplet + L2", "Triplet + MDR")
 
 QUICK = Config(

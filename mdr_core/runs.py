@@ -160,8 +160,7 @@ def trained(config, images, folder, root, data_root, progress) -> dict:
         write(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
 
     trainer = training.train(config, images, trainer, save, progress)
-    judged = images.hold_out(config.hold_out) if config.hold_out else images
-    crops, labels = training.crops(config, judged.test, torch.device(config.device))
+    crops, labels = training.crops(config, images.test, torch.device(config.device))
     embeddings = {"test": training.embed(trainer.model, crops), "test_labels": labels}
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
     write(folder / "weights.safetensors", lambda path: save_file({k: v.contiguous() for k, v in weights.items()}, path))

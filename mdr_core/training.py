@@ -96,23 +96,26 @@ def train(
     """Train from wherever ``trainer`` stands to the last epoch.
 
     Args:
-        data: its training split is trained on; its test split is judged after every epoch.
+        data: its training split is trained on; its test split is judged after every epoch, and so
+            are ``config.hold_out`` training classes, if any, that are kept from training.
         after_epoch: called with the trainer after every epoch has been judged; the run store saves it there.
         progress: show a bar over the epochs.
 
     Raises:
         StudyError: the loss became NaN or Inf (epoch, step and settings are named), or a batch cannot be filled.
     """
+    device = torch.device(config.device)
+    judged = {"test": crops(config, data.test, device)}
     if config.hold_out:
         data = data.hold_out(config.hold_out)
-    device = torch.device(config.device)
+        judged["held_out"] = crops(config, data.test, device)
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
     if list(loss.parameters()):
         raise StudyError(f"loss {config.loss!r} has parameters of its own, which this loop does not train")
-    # The images stay on the device as bytes; crops are made there. Test crops never change, so they are made once.
+    # The images stay on the device as bytes; crops are made there. Crops to judge never change: they are made once.
     images, labels = data.train.images.to(device), data.train.labels.to(device)
-    judged = {"test": crops(config, data.test, device), "train": crops(config, spread(data.train, config), device)}
+    judged["train"] = crops(config, spread(data.train, config), device)
 
     if not trainer.history:
         trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer, judged))
@@ -213,7 +216,7 @@ def embed(model: models.EmbeddingNet, images: Tensor) -> Tensor:
 
 
 def judge(config: Config, trainer: Trainer, judged: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Recall@K of test and training images in percent, raw and (``_l2``) on L2-normalized embeddings; the test
+    """Recall@K of test, held-out and training images in percent, raw and (``_l2``) on L2-normalized embeddings; the test
     images' R-precision and MAP@R besides."""
     row = {}
     for name, (images, labels) in judged.items():
