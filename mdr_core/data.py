@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,22 +17,31 @@ import torch
 from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mdr_core import drawn, layouts
 from mdr_core.errors import StudyError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# name: zip files and folders to look for, the layout's reader, official classes and images, where to get it
+# name: (zip files and folders to look for, the bare official folder, its reader, official classes, official images,
+# where to get it). One folder name, CUB_200_2011, may hold any of three datasets: so it is looked for last.
+CARS_HALF = (("cars196_train", "cars196_half", "stanford_cars"), "stanford_cars", layouts.cars_train, 196, 8144,
+             "the training half of Stanford Cars (Krause et al. 2013), ai.stanford.edu")
 KNOWN = {
-    "cub50": (("cub50",), layouts.cub, 50, 2889, "the first 50 classes of CUB-200-2011"),
-    "cub_mini": (("cub_mini",), layouts.cub, 10, 294, "ten classes of CUB-200 in CUB-200-2011's layout"),
-    "cub200": (("cub200", "CUB_200_2011"), layouts.cub, 200, 11788, "CUB-200-2011, vision.caltech.edu"),
-    "cars196_train": (("cars196_train", "stanford_cars"), layouts.cars_train, 196, 8144,
-                      "the training half of Stanford Cars"),
-    "cars196": (("cars196", "stanford_cars"), layouts.cars, 196, 16185, "Stanford Cars, ai.stanford.edu"),
-    "cifar100-a": (("cifar100-a", "cifar100"), layouts.folder, 50, 25000, "a folder of class folders"),
+    "cub50": (("cub50",), "CUB_200_2011", layouts.cub, 50, 2889,
+              "the first 50 classes of CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
+    "cub_mini": (("cub_mini",), "CUB_200_2011", layouts.cub, 10, 294,
+                 "ten classes of CUB-200 (Welinder et al. 2010) in CUB-200-2011's layout"),
+    "cub200": (("cub200", "CUB_200_2011"), "CUB_200_2011", layouts.cub, 200, 11788,
+               "CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
+    "cars196_train": CARS_HALF,
+    "cars196_half": CARS_HALF,  # the same under another name
+    "cars196": (("cars196", "stanford_cars"), "stanford_cars", layouts.cars, 196, 16185,
+                "Stanford Cars (Krause et al. 2013), ai.stanford.edu"),
+    "cifar100-a": (("cifar100-a", "cifar100"), "cifar100", layouts.folder, 50, 25000,
+                   "the first 50 classes of CIFAR-100's training images (Krizhevsky 2009) as a folder of class folders, "
+                   "cs.toronto.edu/~kriz"),
 }
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
@@ -45,36 +55,51 @@ class Split:
         labels: (N,) int64, 0 ... C - 1.
         class_names: C names.
         paths: N, each image's path inside its dataset (empty for drawn images).
-        families: (C,) a coarser group of each class: a bird's last word, a car's make, a character's family.
+        families: (C,) int64, a coarser group of each class (a bird's last word, a car's make, a character's family),
+            or None where the layout has none. Numbers agree between the splits of a dataset.
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     paths: tuple[str, ...]
-    families: tuple[str, ...]
+    families: Tensor | None = None
 
-    def of_classes(self, classes: range) -> "Split":
-        """The images of a range of classes, labelled from 0 again."""
-        keep = (self.labels >= classes.start) & (self.labels < classes.stop)
-        where = keep.nonzero().flatten()
+    def of_classes(self, classes: Iterable[int]) -> "Split":
+        """The images of some classes, in the order they have here; the classes are labelled from 0, in the order given."""
+        classes = torch.as_tensor(list(classes), dtype=torch.int64)
+        place = torch.full((len(self.class_names),), -1)
+        place[classes] = torch.arange(len(classes))
+        where = (place[self.labels] >= 0).nonzero().flatten()
         return Split(
-            self.images[where], self.labels[where] - classes.start, self.class_names[classes.start : classes.stop],
-            tuple(self.paths[i] for i in where.tolist()), self.families[classes.start : classes.stop],
+            self.images[where], place[self.labels[where]], tuple(self.class_names[c] for c in classes.tolist()),
+            tuple(self.paths[i] for i in where.tolist()), None if self.families is None else self.families[classes],
         )
 
 
 @dataclass(frozen=True)
 class RetrievalDataset:
-    """Training split, test split (each test image is a query against all others), and a hash of their content."""
+    """Training split, test split (each test image is a query against all others), and a hash of their content.
+
+    Attributes:
+        fingerprint: sha256 of both splits' pixels, labels and class names, 64 hexadecimal digits.
+        pretrain: classes of neither split to pretrain a network on (drawn characters only), not in the fingerprint.
+    """
 
     name: str
     train: Split
     test: Split
     fingerprint: str
+    pretrain: Split | None = None
 
     def hold_out(self, count: int) -> "RetrievalDataset":
-        """The last ``count`` training classes in the test split's place: the test classes are not seen."""
+        """The last ``count`` training classes in the test split's place: the test classes are not seen.
+
+        The released CUB-200 loader can so hold out the last 20 of 100. The fingerprint stays the whole dataset's.
+
+        Raises:
+            StudyError: fewer than two classes would be left on either side.
+        """
         classes = len(self.train.class_names)
         if not 2 <= count <= classes - 2:
             raise StudyError(f"hold_out must leave at least 2 of the {classes} training classes on either side, got {count}")
@@ -82,13 +107,16 @@ class RetrievalDataset:
                        test=self.train.of_classes(range(classes - count, classes)))
 
 
-def load(name: str, data_root: str | Path | None = None, image_size: int = 128) -> RetrievalDataset:
+def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
+         cache_root: str | Path | None = None) -> RetrievalDataset:
     """A dataset by name; the first half of its classes train, the second half test (the protocol's split).
 
     Args:
         name: one of NAMES.
         data_root: where the files lie; else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
-        image_size: images are resized to this square (Lanczos); drawn characters are always 32.
+        image_size: images are resized to this square (Lanczos, the aspect ratio ignored, as the paper does); drawn
+            characters are always 32.
+        cache_root: where decoded images are kept; else ``MDR_CACHE``, else ``.cache`` in the study.
 
     Raises:
         StudyError: unknown name, absent dataset, an image that cannot be decoded, a class with too few images.
@@ -96,29 +124,34 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128) 
     if name in ("drawn", "drawn_pretraining"):
         parts = {part: from_arrays(*arrays) for part, arrays in drawn.draw().items()}
         if name == "drawn":
-            return finished(name, parts["train"], parts["test"])
+            return finished(name, parts["train"], parts["test"], pretrain=parts["pretrain"])
         every, images = parts["pretrain"], np.arange(len(parts["pretrain"].labels))
         return finished(name, pick(every, images % 5 > 0), pick(every, images % 5 == 0))
     if name.startswith("folder:"):
         source, listing = layouts.open_source(Path(name.removeprefix("folder:")).expanduser()), layouts.folder
     elif name in KNOWN:
-        source, listing = find(name, data_root), KNOWN[name][1]
+        source, listing = find(name, data_root), KNOWN[name][2]
     else:
         raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
-    files, labels, class_names, families = listing(source)
+    files, labels, class_names, family_names = listing(source)
     if name in KNOWN:
-        classes, count = KNOWN[name][2:4]
+        classes, count = KNOWN[name][3:5]
         if (len(class_names), len(files)) != (classes, count):
             warnings.warn(f"{name} has {len(class_names)} classes and {len(files)} images here, officially {classes} "
                           f"and {count}", stacklevel=2)
-    every = Split(decoded(source, files, image_size), torch.as_tensor(labels), class_names, tuple(files), families)
+    families = None
+    if family_names is not None:
+        families = torch.from_numpy(np.unique(family_names, return_inverse=True)[1].astype(np.int64))
+    images, cached = decoded(source, files, image_size, cache_root)
+    every = Split(images, torch.as_tensor(labels), class_names, tuple(files), families)
     half = len(class_names) // 2
-    return finished(name, every.of_classes(range(half)), every.of_classes(range(half, len(class_names))))
+    train, test = every.of_classes(range(half)), every.of_classes(range(half, len(class_names)))
+    return finished(name, train, test, remembered=cached)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: np.ndarray) -> Split:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), tuple(f"family {f:02d}" for f in families))
+    return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families))
 
 
 def pick(split: Split, keep: np.ndarray) -> Split:
@@ -126,9 +159,9 @@ def pick(split: Split, keep: np.ndarray) -> Split:
     return replace(split, images=split.images[where], labels=split.labels[where], paths=tuple(split.paths[i] for i in where))
 
 
-def finished(name: str, train: Split, test: Split) -> RetrievalDataset:
-    """Check both splits and hash them."""
-    digest = hashlib.sha256()
+def finished(name: str, train: Split, test: Split, pretrain: Split | None = None,
+             remembered: Path | None = None) -> RetrievalDataset:
+    """Check both splits and hash them. ``remembered``: the decoded images' file, beside which the hash is kept."""
     for split in (train, test):
         if len(split.class_names) < 2:
             raise StudyError(f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2")
@@ -137,48 +170,105 @@ def finished(name: str, train: Split, test: Split) -> RetrievalDataset:
             few = split.class_names[int(counts.argmin())]
             raise StudyError(f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
                              "every class; add images or remove the class")
-        digest.update(split.images.permute(0, 2, 3, 1).contiguous().numpy().data)
+    found = content_hash(train, test) if remembered is None else remembered_hash(remembered, train, test)
+    return RetrievalDataset(name, train, test, found, pretrain)
+
+
+def content_hash(train: Split, test: Split, pixels: bool = True) -> str:
+    """sha256 of both splits' pixels, labels and class names; ``pixels=False`` leaves the pixels out."""
+    digest = hashlib.sha256()
+    for split in (train, test):
+        if pixels:
+            digest.update(split.images.permute(0, 2, 3, 1).contiguous().numpy().data)
         digest.update(split.labels.numpy().tobytes())
         digest.update("\n".join(split.class_names).encode())
-    return RetrievalDataset(name, train, test, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def remembered_hash(path: Path, train: Split, test: Split) -> str:
+    """content_hash, kept in a .json beside the decoded images; it counts as long as that file and the labels do not change."""
+    stat, note = path.stat(), path.with_suffix(".json")
+    about = [stat.st_size, stat.st_mtime_ns, content_hash(train, test, pixels=False)]
+    try:
+        record = json.loads(note.read_text())
+        if record["about"] == about:
+            return str(record["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent or torn: hashed anew
+    found = content_hash(train, test)
+    partial = note.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps({"about": about, "fingerprint": found}))
+    os.replace(partial, note)
+    return found
 
 
 def find(name: str, data_root: str | Path | None) -> layouts.Source:
     """The dataset's zip file or folder under the data root."""
-    stems, *_, origin = KNOWN[name]
+    stems, official, *_, origin = KNOWN[name]
     given = data_root or os.environ.get("MDR_DATA_ROOT")
     roots = [Path(given)] if given else [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
+    places = list(dict.fromkeys([*(f"{s}.zip" for s in stems), *(f"{s}/" for s in stems), f"{official}/"]))
     for root in roots:
-        for stem in stems:
-            for candidate in (root / f"{stem}.zip", root / stem):
-                if candidate.exists():
-                    return layouts.open_source(candidate)
-    wanted = " or ".join(f"{stem}.zip or {stem}/" for stem in stems)
+        for place in places:
+            if (root / place).exists():
+                return layouts.open_source(root / place)
+    wanted = " or ".join(places)
     raise StudyError(f"dataset {name} is not here: looked for {wanted} in {' and '.join(map(str, roots))}; it is {origin}: "
                      "put it there, or set MDR_DATA_ROOT or the parameter data_root to its folder")
 
 
-def decoded(source: layouts.Source, files: list[str], size: int) -> Tensor:
-    """All images, decoded and resized once: (N, 3, size, size) uint8, channels last, from a memory-mapped array."""
+def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None) -> tuple[Tensor, Path]:
+    """All images, decoded and resized once, and the file that keeps them.
+
+    The file's name hashes size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
+
+    Returns:
+        (N, 3, size, size) uint8, channels last in memory; the path of the .npy file, (N, size, size, 3).
+    """
     key = hashlib.sha256(json.dumps([size, [(f, *source.stamp(f)) for f in files]]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("MDR_CACHE", REPOSITORY / ".cache")) / "decoded"
-    path = folder / f"{key}-{size}.npy"
-    if not path.exists():
+    folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
+    path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
+    if (images := kept(path, shape)) is None:
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(delayed(decode)(source, f, size) for f in files)
-        images = np.stack(list(tqdm(jobs, total=len(files), desc="decoding", disable=len(files) < 2000, leave=False)))
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(partial, "wb") as out:
-            np.save(out, images)
+        decode_to(path, shape, source, files, size)
+        images = kept(path, shape)
+        if images is None:
+            raise StudyError(f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room")
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2), path
+
+
+def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array of an earlier run, memory-mapped; None where there is none or it is torn."""
+    try:
+        images = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int) -> None:
+    """Decode in threads into a file of this process's own, then move it into place: nobody sees half of it."""
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        with warnings.catch_warnings():  # here, not in the threads, which share the filters
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+                delayed(decode)(source, f, size) for f in files)
+            bar = tqdm(work, total=len(files), desc="decoding", unit="image", disable=len(files) <= 2000, leave=False)
+            for place, image in enumerate(bar):
+                images[place] = image
+        images.flush()
         os.replace(partial, path)
-    return torch.from_numpy(np.array(np.load(path, mmap_mode="r"))).permute(0, 3, 1, 2)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def decode(source: layouts.Source, file: str, size: int) -> np.ndarray:
-    """One image, RGB, resized with Lanczos to (size, size, 3) uint8."""
+    """One image, RGB (grey, palette and CMYK are converted), resized with Lanczos to (size, size, 3) uint8."""
+    data = source.open(file)
     try:
-        with warnings.catch_warnings(), Image.open(source.open(file)) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(data) as image:
             return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
     except Exception as problem:
         raise StudyError(f"{source.path}: {file} cannot be decoded ({type(problem).__name__}): replace or remove it") from None

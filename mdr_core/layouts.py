@@ -3,6 +3,7 @@
 import io
 import threading
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy.io import loadmat
 from mdr_core.errors import StudyError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
-Listing = tuple[list[str], np.ndarray, tuple[str, ...], tuple[str, ...]]  # files, labels, class names, families
+# files (N), labels (N,) int64 in 0 ... C - 1, class names (C), family names (C) or None where the layout has none
+Listing = tuple[list[str], np.ndarray, tuple[str, ...], tuple[str, ...] | None]
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)  # what a zip raises
 
 
 class Source:
@@ -33,10 +36,13 @@ class Source:
     def read(self, name: str) -> bytes:
         if name not in self.known:
             raise StudyError(f"{self.path} lacks {name}")
-        if self.zip is None:
-            return (self.path / name).read_bytes()
-        with self.lock:
-            return self.zip.read(name)
+        try:
+            if self.zip is None:
+                return (self.path / name).read_bytes()
+            with self.lock:
+                return self.zip.read(name)
+        except DAMAGED as problem:
+            raise StudyError(f"{self.path}: {name} cannot be read ({problem}): fetch it anew") from None
 
     def open(self, name: str) -> io.BytesIO:
         return io.BytesIO(self.read(name))
@@ -74,6 +80,8 @@ def table(source: Source, name: str) -> tuple[str, dict[int, str]]:
             continue
         if len(parts) != 2 or not parts[0].isdigit():
             raise StudyError(f"{source.path}: {file}, line {number}: expected a number and a value, found {line[:60]!r}")
+        if int(parts[0]) in rows:
+            raise StudyError(f"{source.path}: {file}, line {number}: number {parts[0]} stands there twice")
         rows[int(parts[0])] = parts[1].strip()
     return file.removesuffix(name), rows
 
@@ -97,19 +105,30 @@ def cub(source: Source) -> Listing:
 def matlab(source: Source, name: str) -> dict:
     file = source.ending(name)
     try:
-        return loadmat(source.open(file), squeeze_me=True)
+        return loadmat(source.open(file), squeeze_me=True)  # reads arrays; nothing in the file is executed
     except Exception as problem:
         raise StudyError(f"{source.path}: {file} is not a MATLAB file that can be read: {problem}") from None
 
 
-def cars_names(meta: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def cars_names(source: Source, meta: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Class names, and their families: the make, a name's first word."""
-    names = tuple(str(n) for n in meta["class_names"])
+    names = tuple(str(n).strip() for n in np.atleast_1d(matlab(source, meta).get("class_names", ())))
+    if not names or not all(names):
+        raise StudyError(f"{source.path}: {source.ending(meta)} has no class_names, or an empty one")
     return names, tuple(n.split()[0] for n in names)
 
 
-def cars_annotated(source: Source, annotations: str, folder: str) -> tuple[list[str], list[int]]:
-    rows = np.atleast_1d(matlab(source, annotations)["annotations"])
+def cars_annotated(source: Source, annotations: str, folder: str, classes: int) -> tuple[list[str], list[int]]:
+    """Files, and the label of each, 0 ... classes - 1 (the official file counts from 1)."""
+    rows = np.atleast_1d(matlab(source, annotations).get("annotations", ()))
+    fields = set(rows.dtype.names or ())
+    if "class" not in fields or not fields & {"fname", "relative_im_path"}:
+        raise StudyError(f"{source.path}: {source.ending(annotations)} has no annotations with class and fname or "
+                         "relative_im_path (the test half's official file without labels will not do)")
+    for number, row in enumerate(rows, start=1):
+        if not (np.isscalar(row["class"]) and 1 <= row["class"] <= classes):
+            raise StudyError(f"{source.path}: {source.ending(annotations)}, annotation {number}: class {row['class']} is "
+                             f"not one of 1 to {classes}")
     base = source.ending(annotations).removesuffix(f"devkit/{annotations}").removesuffix(annotations)
     name = "fname" if "fname" in rows.dtype.names else "relative_im_path"
     prefix = f"{base}{folder}/" if name == "fname" else base
@@ -118,28 +137,33 @@ def cars_annotated(source: Source, annotations: str, folder: str) -> tuple[list[
 
 def cars_train(source: Source) -> Listing:
     """The training half of Stanford Cars: cars_train/ and devkit/cars_train_annos.mat."""
-    names, families = cars_names(matlab(source, "cars_meta.mat"))
-    files, labels = cars_annotated(source, "cars_train_annos.mat", "cars_train")
+    names, families = cars_names(source, "cars_meta.mat")
+    files, labels = cars_annotated(source, "cars_train_annos.mat", "cars_train", len(names))
     return files, np.array(labels, dtype=np.int64), names, families
 
 
 def cars(source: Source) -> Listing:
     """All of Stanford Cars: car_ims/ with cars_annos.mat, or cars_train/ and cars_test/ with the devkit."""
     if any(n.endswith("cars_annos.mat") for n in source.names):
-        names, families = cars_names(matlab(source, "cars_annos.mat"))
-        files, labels = cars_annotated(source, "cars_annos.mat", "car_ims")
+        names, families = cars_names(source, "cars_annos.mat")
+        files, labels = cars_annotated(source, "cars_annos.mat", "car_ims", len(names))
         return files, np.array(labels, dtype=np.int64), names, families
     files, labels, names, families = cars_train(source)
-    more, more_labels = cars_annotated(source, "cars_test_annos_withlabels.mat", "cars_test")
+    more, more_labels = cars_annotated(source, "cars_test_annos_withlabels.mat", "cars_test", len(names))
     return files + more, np.concatenate([labels, np.array(more_labels, dtype=np.int64)]), names, families
 
 
 def folder(source: Source) -> Listing:
-    """A folder of class folders: an image's class is the name of the folder that it lies in."""
-    files = [n for n in source.names if n.lower().endswith(IMAGES) and "/" in n]
+    """A folder of class folders: an image's class is the name of the folder that it lies in, the classes in sorted order.
+
+    Hidden files and the ``__MACOSX`` folder of archives made on a Mac are passed over; there are no families.
+    """
+    hidden = (".", "__MACOSX")
+    files = [n for n in source.names if n.lower().endswith(IMAGES) and "/" in n
+             and not any(part.startswith(hidden) for part in n.split("/"))]
     if not files:
         raise StudyError(f"{source.path} has no images in class folders: expected <class>/<image>.jpg or .png")
     parents = [PurePosixPath(f).parent.name for f in files]
     names = tuple(sorted(set(parents)))
     place = {n: i for i, n in enumerate(names)}
-    return files, np.array([place[p] for p in parents], dtype=np.int64), names, names
+    return files, np.array([place[p] for p in parents], dtype=np.int64), names, None

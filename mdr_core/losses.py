@@ -19,6 +19,9 @@ from mdr_core.sampling import triplets
 NAMES = ("triplet", "contrastive", "margin", "multi_similarity", "classification")
 
 
+BOUNDED = ("HistogramLoss",)  # its histogram spans similarities in [-1, 1], which distances leave
+
+
 def euclidean() -> distances.LpDistance:
     """d_ij = ||x_i - x_j||_2, of the embeddings as they come."""
     return distances.LpDistance(normalize_embeddings=False, p=2, power=1)
@@ -98,7 +101,7 @@ def library_losses() -> list[str]:
     """The distance-based losses of pytorch-metric-learning: those that can be built on :func:`euclidean` alone."""
     found = []
     for name, cls in inspect.getmembers(pml, inspect.isclass):
-        if name.startswith("Base") or not issubclass(cls, pml.BaseMetricLossFunction):
+        if name in BOUNDED or name.startswith("Base") or not issubclass(cls, pml.BaseMetricLossFunction):
             continue
         try:
             cls(distance=euclidean())

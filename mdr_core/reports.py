@@ -1,139 +1,211 @@
-"""Execute the notebooks with papermill and render them to HTML that needs no network: ``make reports``."""
+"""Run the notebooks and render them as reports: ``python -m mdr_core.reports --profile quick``.
+
+Each notebook of ``notebooks/`` is executed by papermill and written to ``reports/<profile>/``, as the executed notebook
+and as one HTML file that opens complete with no network: formulas become MathML, figures are embedded, code is folded.
+A notebook tells its finding to the index by displaying data of the type `FINDING`,
+``{"finding": "one sentence", "figure": "the headline figure"}``; the report shows it below its first cell.
+"""
 
 import argparse
-import json
+import ast
+import html
 import os
 import re
 import sys
 import tempfile
-from html import escape
 from pathlib import Path
 
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel's debugger warns of frozen modules
+
+import jinja2
 import nbformat
 import papermill
-from latex2mathml.converter import convert as mathml
-from nbconvert import HTMLExporter
-from nbconvert.filters import highlight_html  # noqa: F401 - part of the template's environment
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from papermill.exceptions import PapermillExecutionError
 
-from mdr_core import profiles
 from mdr_core.errors import StudyError, unknown
+from mdr_core.profiles import PROFILES
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FINDING = "application/vnd.mdr.finding+json"  # a cell output with {"finding": one sentence}
-HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{css}</style></head>
-<body><nav><a href="{index}">All reports</a></nav><main>{body}</main></body></html>"""
-
-
-def notebooks() -> dict[str, Path]:
-    return {path.stem: path for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb"))}
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATES = Path(__file__).parent / "templates"
+FINDING = "application/vnd.mdr.finding+json"
 
 
-def check_parameters(path: Path, given: dict) -> None:
-    """papermill only warns of a parameter that the notebook does not have; here it is refused."""
-    known = papermill.inspect_notebook(str(path))
-    for name in given:
-        if name not in known:
-            raise StudyError(f"notebook {path.stem} has no parameter {name!r}: choose among {', '.join(known)}")
+class Kernel(AsyncKernelManager):
+    """The kernel of the running interpreter, whichever others are registered on the machine under its name."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
 
 
-def execute(path: Path, parameters: dict) -> nbformat.NotebookNode:
-    """The executed notebook, without traces of the machine in its metadata."""
-    check_parameters(path, parameters)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            papermill.execute_notebook(path, f"{folder}/out.ipynb", parameters, cwd=REPOSITORY, progress_bar=False)
-        except papermill.PapermillExecutionError as failure:
-            if failure.ename == "StudyError":
-                raise StudyError(failure.evalue) from None
-            raise
-        notebook = nbformat.read(f"{folder}/out.ipynb", as_version=4)
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
-    return notebook
+def execute(notebook: Path, parameters: dict, cwd: Path = ROOT) -> nbformat.NotebookNode:
+    """The notebook executed under these parameters. Its progress bars and warnings go to the terminal, not into it."""
+    try:
+        executed = papermill.execute_notebook(
+            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=cwd, stderr_file=sys.stderr
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "StudyError":
+            raise StudyError(error.evalue) from None
+        raise
+    return tidied(executed, notebook.name)
 
 
-def render(notebook: nbformat.NotebookNode, index: str = "../index.html") -> str:
-    """The page: formulas as MathML, code folded away, progress bars left out, nothing loaded from elsewhere."""
-    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
-    title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-    formulas = []
-
-    def keep(match):
-        block = match.group(1) is not None
-        formulas.append(mathml(match.group(1) or match.group(2), display="block" if block else "inline"))
-        return f"FORMULA{len(formulas) - 1}END"
-
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", keep, cell.source, flags=re.S)
-        else:
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and FINDING not in o.get("data", {})]
-    body, _ = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
-    body = re.sub(r"<script.*?</script>", "", body, flags=re.S)
-    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
-    body = re.sub(r'(<div class="jp-InputArea.*?</div>\s*</div>\s*</div>\s*</div>)(?=\s*</div>)',
-                  r"<details><summary>code</summary>\1</details>", body, flags=re.S) if "<details>" not in body else body
-    body = re.sub(r"FORMULA(\d+)END", lambda m: formulas[int(m.group(1))], body)
-    css = (Path(__file__).parent / "report.css").read_text()
-    return HEAD.format(title=escape(title), css=css, body=body, index=index)
+def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """Without what holds for one machine or moment only: paths, cell times, progress bars, widgets, random cell ids."""
+    record = nb.metadata.papermill
+    nb.metadata.papermill = {key: record[key] for key in ("parameters", "version", "duration", "end_time")} | {"notebook": name}
+    nb.metadata.pop("widgets", None)
+    for cell in nb.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")})
+        if "injected-parameters" in tags:
+            cell.id = "injected-parameters"
+        if cell.cell_type == "code":
+            widget = "application/vnd.jupyter.widget-view+json"
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
+    return nb
 
 
-def finding_of(notebook: nbformat.NotebookNode) -> str:
-    for cell in notebook.cells:
+def to_mathml(latex: str, display: str = "inline") -> str:
+    """A formula as MathML, which browsers draw by themselves. A command that has no translation is an error."""
+    try:
+        mathml = convert(re.sub(r"\\operatorname\*?(?=\{)", r"\\mathrm", latex.strip()), display=display)
+    except Exception as error:  # the library raises many kinds, all for malformed formulas
+        raise StudyError(f"formula ${latex}$ is malformed ({type(error).__name__})") from None
+    if "\\" in mathml:
+        raise StudyError(f"formula ${latex}$ has a command that cannot be shown as MathML")
+    return mathml.replace("<math ", f'<math alttext="{html.escape(latex.strip())}" ', 1)
+
+
+class Renderer(IPythonRenderer):
+    """nbconvert's Markdown with formulas as MathML instead of a script that is loaded to draw them."""
+
+    def inline_math(self, body: str) -> str:
+        return to_mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return to_mathml(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+
+def to_html(nb: nbformat.NotebookNode) -> str:
+    """The report of an executed notebook, one self-contained page."""
+    exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_filter(
+        "markdown2html",
+        lambda text: MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text),
+    )
+    return exporter.from_notebook_node(with_finding_first(nb), {"study": summary(nb)})[0]
+
+
+def with_finding_first(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy whose first finding, computed last, is shown right below the notebook's first cell."""
+    nb = nbformat.from_dict(nb)
+    for cell in nb.cells:
         for output in cell.get("outputs", []):
             if FINDING in output.get("data", {}):
-                return output["data"][FINDING]["finding"]
-    return ""
+                cell.outputs.remove(output)
+                output.data["text/markdown"] = output.data[FINDING]["finding"]
+                shown = nbformat.v4.new_code_cell(outputs=[output], id="finding")
+                nb.cells.insert(1 if nb.cells[0].cell_type == "markdown" else 0, shown)
+                return nb
+    return nb
+
+
+def summary(nb: nbformat.NotebookNode) -> dict[str, str]:
+    """What the index and a report's head and foot say of an executed notebook, all of it read from the notebook."""
+    record = nb.metadata.papermill
+    heading = re.search(r"^# +(.+)$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.MULTILINE)
+    findings = [o.data[FINDING] for c in nb.cells for o in c.get("outputs", []) if FINDING in o.get("data", {})]
+    return {
+        "title": re.sub(r"[*`$]", "", heading[1]) if heading else record.notebook,
+        "profile": record.parameters.get("profile", ""),
+        "made": f"Made {record.end_time[:10]} from {record.notebook} in {record.duration:.0f} s, "
+        f"Python {nb.metadata.language_info.version}, papermill {record.version}",
+        **(findings[0] if findings else {}),
+    }
 
 
 def write(path: Path, text: str) -> None:
+    """The file whole or not at all, whoever else writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
 
 
-def write_index(output: Path) -> None:
-    """reports/index.html: every report with its finding, taken from the executed notebook."""
-    rows = ["<h1>Multi-level Distance Regularization: the reports</h1>"]
-    for profile in profiles.PROFILES:
-        found = sorted((output / profile).glob("*.ipynb"))
-        rows += [f"<h2>Profile {profile}</h2><ul>"] * bool(found)
-        for path in found:
-            notebook = nbformat.read(path, as_version=4)
-            title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-            rows.append(f'<li><a href="{profile}/{path.stem}.html">{escape(title)}</a>: {escape(finding_of(notebook))}</li>')
-        rows += ["</ul>"] * bool(found)
-    css = (Path(__file__).parent / "report.css").read_text()
-    write(output / "index.html", HEAD.format(title="MDR: the reports", css=css, body="\n".join(rows), index="index.html"))
+def write_index(reports: Path) -> None:
+    """``index.html``: the reports of each profile with their findings."""
+    profiles = {}
+    for profile in PROFILES:
+        notebooks = sorted((reports / profile).glob("*.ipynb"))
+        found = [{"name": path.stem} | summary(nbformat.read(path, as_version=4)) for path in notebooks]
+        if found:
+            profiles[profile] = found
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+    write(reports / "index.html", environment.get_template("reports.html.j2").render(profiles=profiles))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="quick")
-    parser.add_argument("--notebook", action="append", help="a notebook's name; default: all of them")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "reports")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, as JSON")
-    given = parser.parse_args(arguments)
+def value_of(text: str) -> object:
+    """A parameter's value from the command line: a Python literal, or else the text itself."""
     try:
-        profiles.datasets(given.profile)
-        for name in given.notebook or notebooks():
-            if name not in notebooks():
-                raise unknown("notebook", name, notebooks())
-            print(f"{given.profile}/{name} ...", flush=True)
-            values = {k: json.loads(v) for k, v in given.p}
-            executed = execute(notebooks()[name], {"profile": given.profile} | values)
-            write(given.output / given.profile / f"{name}.ipynb", nbformat.writes(executed) + "\n")
-            write(given.output / given.profile / f"{name}.html", render(executed))
-        write_index(given.output)
-    except StudyError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def report(arguments: argparse.Namespace) -> int:
+    if arguments.profile not in PROFILES:
+        raise unknown("profile", arguments.profile, PROFILES)
+    notebooks = {path.stem: path for path in sorted(arguments.notebooks.glob("*.ipynb"))}
+    for name in arguments.notebook:
+        if name not in notebooks:
+            raise unknown("notebook", name, notebooks)
+    parameters = {"profile": arguments.profile} | {name: value_of(text) for name, text in arguments.parameters}
+    chosen = arguments.notebook or list(notebooks)
+    for name in chosen:  # all of them before the first one runs
+        for parameter in parameters.keys() - set(known := papermill.inspect_notebook(notebooks[name])):
+            raise unknown(f"parameter of {name}", parameter, known)
+    failed = 0
+    for name in chosen:
+        try:
+            executed = execute(notebooks[name], parameters)
+            page = to_html(executed)
+        except (StudyError, PapermillExecutionError) as error:  # the other notebooks can still run
+            print(f"{name}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        stem = arguments.output / arguments.profile / name
+        write(stem.with_suffix(".ipynb"), nbformat.writes(executed) + "\n")
+        write(stem.with_suffix(".html"), page)
+        print(stem.with_suffix(".html"))
+    write_index(arguments.output)
+    return 1 if failed else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mdr_core.reports", description="Run the notebooks and render them as reports.")
+    parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
+    parser.add_argument("--notebook", action="append", default=[], help="a notebook's name, repeatable (default: all)")
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--output", type=Path, default=ROOT / "reports", help="where reports go")
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="where notebooks are")
+    try:
+        return report(parser.parse_args(argv))
+    except StudyError as error:
+        print(error, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     sys.exit(main())

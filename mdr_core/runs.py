@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mdr_core import data, profiles, training
 from mdr_core.config import Config, from_dict
@@ -221,13 +221,13 @@ def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None
     jobs = jobs or (1 if gpu else max(min(cores, len(configs)), 1))
     for name, size in dict.fromkeys((c.dataset, c.image_size) for c in configs):
         dataset(name, data_root and str(data_root), size)  # decoded once, and a missing one is said at once
-    if any(c.weights == "classes" for c in configs):
-        run(profiles.PRETRAINING, root, data_root)
     # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
     records = []
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
+        if any(c.weights == "classes" for c in configs):  # once, before those that start from it
+            Parallel()([delayed(quiet_run)(profiles.PRETRAINING, root, data_root)])
         work = Parallel(return_as="generator")(delayed(quiet_run)(c, root, data_root) for c in configs)
         for record in tqdm(work, total=len(configs), unit="run", disable=not progress):
             records.append(record)

@@ -1,0 +1,346 @@
+"""Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
+
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from mdr_core import data, layouts
+from mdr_core.errors import StudyError
+
+BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross", "004.Groove-billed_Ani",
+         "005.Rusty_Blackbird", "006.Yellow_headed_Blackbird")
+CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012", "Audi S4 Sedan 2012")
+SHARED = data.REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own, and no data root but the one that the test gives."""
+    monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MDR_DATA_ROOT", raising=False)
+    return tmp_path / "cache" / "decoded"
+
+
+@pytest.fixture(autouse=True)
+def small_is_expected():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*officially.*")
+        yield
+
+
+def picture(path: Path, number: int, mode="RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def cub_tree(root: Path, birds=BIRDS, each=3) -> Path:
+    top = root / "CUB_200_2011"
+    listed = [f"{bird}/{bird[4:]}_{n:04d}.jpg" for bird in birds for n in range(each)]
+    for number, name in enumerate(listed):
+        picture(top / "images" / name, number)
+    lines = lambda values: "".join(f"{i} {v}\n" for i, v in enumerate(values, start=1))  # noqa: E731
+    (top / "images.txt").write_text(lines(listed))
+    (top / "image_class_labels.txt").write_text(lines(1 + birds.index(name.split("/")[0]) for name in listed))
+    (top / "classes.txt").write_text(lines(birds))
+    return top
+
+
+def annotations(path: Path, field: str, names: list[str], classes: list[int], **more) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.zeros((1, len(names)), dtype=[("bbox_x1", object), ("class", object), (field, object)])
+    for i, (name, number) in enumerate(zip(names, classes, strict=True)):
+        rows[0, i] = (1, number, name)
+    savemat(path, {"annotations": rows} | more)
+
+
+def cars_tree(root: Path, variant: str) -> Path:
+    """``legacy``: car_ims and cars_annos.mat; ``devkit``: cars_train and cars_test; ``half``: cars_train alone."""
+    top, meta = root / "stanford_cars", {"class_names": np.array([CARS], dtype=object)}
+    names, classes = [f"{i:05d}.jpg" for i in range(1, 9)], [1, 2, 3, 4, 4, 3, 2, 1]
+    if variant == "legacy":
+        names, classes = [f"car_ims/{i:06d}.jpg" for i in range(1, 17)], classes * 2
+        annotations(top / "cars_annos.mat", "relative_im_path", names, classes, **meta)
+        for number, name in enumerate(names):
+            picture(top / name, number)
+        return top
+    (top / "devkit").mkdir(parents=True)
+    savemat(top / "devkit" / "cars_meta.mat", meta)
+    annotations(top / "devkit" / "cars_train_annos.mat", "fname", names, classes)
+    if variant == "devkit":
+        annotations(top / "cars_test_annos_withlabels.mat", "fname", names, classes)
+    for part in ("cars_train", "cars_test")[: 2 if variant == "devkit" else 1]:
+        for number, name in enumerate(names):
+            picture(top / part / name, number + 100 * (part == "cars_test"))
+    return top
+
+
+def zipped(tree: Path, path: Path) -> Path:
+    """A zip of a tree, with entries for the folders themselves, as the shared ones have."""
+    with zipfile.ZipFile(path, "w") as out:
+        for p in [tree, *sorted(tree.rglob("*"))]:
+            out.write(p, p.relative_to(tree.parent))
+    shutil.rmtree(tree)
+    return path
+
+
+@pytest.mark.parametrize("place", ["bare", "named", "zip"])
+def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
+    root = tmp_path / "root"
+    tree = cub_tree(root / "cub50" if place == "named" else root)
+    if place == "zip":
+        zipped(tree, root / "cub50.zip")
+    with pytest.warns(UserWarning, match="cub50 has 6 classes and 18 images here, officially 50 and 2889"):
+        birds = data.load("cub50", root, image_size=8)
+    assert birds.train.class_names == ("Black footed Albatross", "Laysan Albatross", "Sooty Albatross")
+    assert birds.test.class_names == ("Groove-billed Ani", "Rusty Blackbird", "Yellow headed Blackbird")
+    assert birds.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and birds.test.labels.dtype == torch.int64
+    assert birds.train.families.tolist() == [0, 0, 0] and birds.test.families.tolist() == [1, 2, 2]
+    assert birds.train.images.shape == (9, 3, 8, 8) and birds.train.images.dtype == torch.uint8
+    assert birds.train.images.is_contiguous(memory_format=torch.channels_last)
+    assert birds.test.images.is_contiguous(memory_format=torch.channels_last)
+    assert birds.train.paths[0].endswith("images/001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg")
+    assert birds.pretrain is None and len(birds.fingerprint) == 64
+
+
+def test_a_zip_goes_before_a_named_folder_and_that_before_the_bare_one(tmp_path):
+    cub_tree(tmp_path, BIRDS[:4])
+    assert len(data.load("cub50", tmp_path, 8).train.class_names) == 2
+    cub_tree(tmp_path / "cub50", BIRDS[:5])
+    assert len(data.load("cub50", tmp_path, 8).test.class_names) == 3
+    zipped(cub_tree(tmp_path / "other"), tmp_path / "cub50.zip")
+    assert len(data.load("cub50", tmp_path, 8).train.class_names) == 3
+    assert len(data.load("cub200", tmp_path, 8).train.class_names) == 2  # the bare folder, not another dataset's zip
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize("name, variant, count", [
+    ("cars196", "legacy", 16), ("cars196", "devkit", 16), ("cars196_train", "half", 8), ("cars196_half", "half", 8),
+])
+def test_cars_in_both_official_layouts(tmp_path, name, variant, count, archive):
+    tree = cars_tree(tmp_path, variant)
+    if archive:
+        zipped(tree, tmp_path / "stanford_cars.zip")
+    cars = data.load(name, tmp_path, 8)
+    assert cars.train.class_names == CARS[:2] and cars.test.class_names == CARS[2:]
+    assert len(cars.train.labels) + len(cars.test.labels) == count
+    assert torch.bincount(cars.test.labels).tolist() == [count // 4] * 2
+    assert cars.train.families.tolist() == [0, 1] and cars.test.families.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_any_folder_of_class_folders(tmp_path, archive):
+    for number, kind in enumerate(("b c", "a", "d'e", "f&g")):
+        for i in range(2):
+            picture(tmp_path / "things" / kind / f"{i}.png", 10 * number + i)
+    picture(tmp_path / "things" / "__MACOSX" / "._0.png", 0)
+    path = tmp_path / "things"
+    if archive:
+        path = zipped(path, tmp_path / "things.zip")
+    things = data.load(f"folder:{path}", image_size=8)
+    assert things.train.class_names == ("a", "b c") and things.test.class_names == ("d'e", "f&g")
+    assert things.train.families is None and things.train.of_classes([1]).families is None
+
+
+def test_grey_palette_and_cmyk_images_become_rgb_resized_by_lanczos(tmp_path):
+    for kind in "abcd":
+        for i, (mode, ending) in enumerate([("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png")]):
+            picture(tmp_path / "in" / kind / f"{i}.{ending}", i, mode)
+    train = data.load(f"folder:{tmp_path / 'in'}", image_size=8).train
+    grey = train.images[0]
+    assert torch.equal(grey[0], grey[1]) and not torch.equal(train.images[1][0], train.images[1][1])
+    with Image.open(tmp_path / "in" / "a" / "0.png") as image:
+        expected = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.LANCZOS))
+    assert np.array_equal(grey.permute(1, 2, 0).numpy(), expected)
+
+
+def test_of_classes_relabels_in_the_order_given(tmp_path):
+    cub_tree(tmp_path)
+    train = data.load("cub50", tmp_path, 8).train
+    part = train.of_classes([2, 0])
+    assert part.class_names == ("Sooty Albatross", "Black footed Albatross")
+    assert part.labels.tolist() == [1, 1, 1, 0, 0, 0] and torch.equal(part.images[3:], train.images[6:])
+    assert part.paths == train.paths[:3] + train.paths[6:]
+
+
+def test_hold_out_takes_the_last_training_classes(tmp_path):
+    cub_tree(tmp_path, tuple(f"{i:03d}.Bird_{i}" for i in range(1, 13)))
+    whole = data.load("cub50", tmp_path, 8)
+    held = whole.hold_out(2)
+    assert held.train.class_names == whole.train.class_names[:4] and held.test.class_names == whole.train.class_names[4:]
+    assert held.test.labels.tolist() == [0, 0, 0, 1, 1, 1] and held.fingerprint == whole.fingerprint
+    for count in (1, 5):
+        with pytest.raises(StudyError, match="hold_out"):
+            whole.hold_out(count)
+
+
+def test_the_fingerprint_is_the_content_s(tmp_path):
+    tree = cub_tree(tmp_path / "one")
+    first = data.load("cub50", tmp_path / "one", 8).fingerprint
+    assert data.load("cub50", tmp_path / "one", 8).fingerprint == first  # read back from beside the cache
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    zipped(tmp_path / "two" / "CUB_200_2011", tmp_path / "two" / "cub50.zip")
+    assert data.load("cub50", tmp_path / "two", 8).fingerprint == first  # wherever it lies
+    assert data.load("cub50", tmp_path / "one", 9).fingerprint != first
+    names = (tree / "classes.txt").read_text()
+    (tree / "classes.txt").write_text(names.replace("Sooty", "Snowy"))  # the same images under another class name
+    assert data.load("cub50", tmp_path / "one", 8).fingerprint != first
+    (tree / "classes.txt").write_text(names)
+    picture(tree / "images" / BIRDS[0] / "Black_footed_Albatross_0000.jpg", 999)
+    assert data.load("cub50", tmp_path / "one", 8).fingerprint != first
+
+
+def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch):
+    cub_tree(tmp_path)
+    first = data.load("cub50", tmp_path, 8)
+    (stored,) = cache.glob("*.npy")
+    (note,) = cache.glob("*.json")
+    assert not list(cache.glob("*.tmp"))
+    calls = []
+    original = data.decode
+    monkeypatch.setattr(data, "decode", lambda *a: calls.append(a) or original(*a))
+    again = data.load("cub50", tmp_path, 8)
+    assert not calls and torch.equal(again.train.images, first.train.images)
+    for torn in (stored.read_bytes()[:-100], b"", b"not an array"):
+        calls.clear()
+        stored.write_bytes(torn)
+        again = data.load("cub50", tmp_path, 8)
+        assert len(calls) == 18 and torch.equal(again.test.images, first.test.images)
+        assert again.fingerprint == first.fingerprint
+    note.write_text('{"about"')
+    assert data.load("cub50", tmp_path, 8).fingerprint == first.fingerprint
+
+
+def test_the_cache_s_place(tmp_path, cache):
+    cub_tree(tmp_path)
+    data.load("cub50", tmp_path, 8, cache_root=tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").rglob("*.npy")) and not cache.exists()
+
+
+def test_the_data_root_comes_from_the_environment(tmp_path, monkeypatch):
+    cub_tree(tmp_path)
+    monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
+    assert len(data.load("cub50", image_size=8).train.class_names) == 3
+
+
+def test_errors_are_one_line_that_says_what_to_do(tmp_path):
+    def line(name, size=8):
+        with pytest.raises(StudyError) as caught:
+            data.load(name, tmp_path, size)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    missing = line("cub50")
+    assert "cub50.zip or cub50/ or CUB_200_2011/" in missing and str(tmp_path) in missing  # what, where ...
+    assert "CUB-200-2011" in missing and "MDR_DATA_ROOT" in missing and "data_root" in missing  # ... and how
+    assert all(name in line("birds") for name in data.NAMES)
+    assert "no folder or zip" in line(f"folder:{tmp_path / 'absent'}")
+
+    tree = cub_tree(tmp_path)
+    broken = tree / "images" / BIRDS[4] / "Rusty_Blackbird_0001.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert "005.Rusty_Blackbird/Rusty_Blackbird_0001.jpg cannot be decoded" in line("cub50")
+    assert not list((tmp_path / "cache").rglob("*.npy")) and not list((tmp_path / "cache").rglob("*.tmp"))
+    broken.unlink()
+    assert "lacks" in line("cub50") and "Rusty_Blackbird_0001.jpg" in line("cub50")
+    broken.write_bytes(whole)
+
+    listed = (tree / "image_class_labels.txt").read_text()
+    (tree / "image_class_labels.txt").write_text(listed.replace("17 6\n18 6", "17 5\n18 5"))
+    assert "class 'Yellow headed Blackbird' of cub50 has 1 image(s)" in line("cub50")
+    (tree / "image_class_labels.txt").write_text(listed.replace("4 2\n", "four 2\n", 1))
+    assert "image_class_labels.txt, line 4" in line("cub50")
+    (tree / "image_class_labels.txt").write_text(listed.replace("4 2\n", "3 2\n", 1))
+    assert "image_class_labels.txt, line 4: number 3 stands there twice" in line("cub50")
+    (tree / "image_class_labels.txt").write_text(listed.replace("4 2\n", "4 9\n", 1))
+    assert "image 4 of images.txt" in line("cub50")
+    (tree / "image_class_labels.txt").unlink()
+    assert "image_class_labels.txt" in line("cub50") and "official layout" in line("cub50")
+
+
+def test_a_damaged_zip_is_said(tmp_path):
+    path = zipped(cub_tree(tmp_path), tmp_path / "cub50.zip")
+    with zipfile.ZipFile(path) as z:
+        info = z.getinfo("CUB_200_2011/images.txt")
+    content = bytearray(path.read_bytes())
+    content[info.header_offset + 60] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(StudyError, match="images.txt cannot be read"):
+        data.load("cub50", tmp_path, 8)
+    path.write_bytes(b"no zip")
+    with pytest.raises(StudyError, match="neither a folder nor a zip"):
+        data.load("cub50", tmp_path, 8)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    cub_tree(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # the pictures have 126
+    with pytest.raises(StudyError, match="jpg cannot be decoded .DecompressionBombWarning"):
+        data.load("cub50", tmp_path, 8)
+
+
+def test_malformed_matlab_files_are_said(tmp_path):
+    tree = cars_tree(tmp_path, "half")
+    train = tree / "devkit" / "cars_train_annos.mat"
+    annotations(train, "fname", ["00001.jpg", "00002.jpg"], [1, 5])
+    with pytest.raises(StudyError, match="cars_train_annos.mat, annotation 2: class 5 is not one of 1 to 4"):
+        data.load("cars196_train", tmp_path, 8)
+    savemat(train, {"other": 1})
+    with pytest.raises(StudyError, match="cars_train_annos.mat has no annotations"):
+        data.load("cars196_train", tmp_path, 8)
+    train.write_bytes(b"no matlab file at all, but long enough to hold a header" * 10)
+    with pytest.raises(StudyError, match="cars_train_annos.mat is not a MATLAB file"):
+        data.load("cars196_train", tmp_path, 8)
+    savemat(tree / "devkit" / "cars_meta.mat", {"other": 1})
+    with pytest.raises(StudyError, match="cars_meta.mat has no class_names"):
+        data.load("cars196_train", tmp_path, 8)
+
+
+def test_a_listed_path_cannot_leave_the_source(tmp_path):
+    tree = cub_tree(tmp_path / "root")
+    picture(tmp_path / "outside.jpg", 0)
+    listed = (tree / "images.txt").read_text().splitlines()
+    listed[0] = "1 ../../../outside.jpg"
+    (tree / "images.txt").write_text("\n".join(listed))
+    with pytest.raises(StudyError, match="lacks"):
+        data.load("cub50", tmp_path / "root", 8)
+
+
+def shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in {SHARED}")
+    return path
+
+
+def test_the_real_cub_mini(monkeypatch):
+    shared("cub_mini.zip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the official counts
+        birds = data.load("cub_mini", SHARED, 32)
+    assert (len(birds.train.class_names), len(birds.test.class_names)) == (5, 5)
+    assert len(birds.train.labels) + len(birds.test.labels) == 294
+    assert birds.train.class_names[0] == "Black footed Albatross"
+
+
+@pytest.mark.parametrize("name, file, reader, classes, images, half", [
+    ("cub50", "cub50.zip", layouts.cub, 50, 2889, (25, 1402)),
+    ("cars196_train", "cars196_train.zip", layouts.cars_train, 196, 8144, (98, 4052)),
+    ("cifar100-a", "cifar100-a.zip", layouts.folder, 50, 25000, (25, 12500)),
+])
+def test_the_real_lists_have_the_official_counts(name, file, reader, classes, images, half):
+    """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
+    source = layouts.open_source(shared(file))
+    files, labels, names, _ = reader(source)
+    assert (len(names), len(files), len(set(files))) == (classes, images, images) and data.KNOWN[name][3:5] == (classes, images)
+    assert set(files) <= source.known and set(labels.tolist()) == set(range(classes))
+    assert (classes // 2, int((labels < classes // 2).sum())) == half
+    data.decode(source, files[-1], 32)

