@@ -1,5 +1,7 @@
 """A figure from a tidy table. The palette is Wong's (2011), safe for colour-blind readers; markers differ as well."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,3 +33,11 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
         axis.grid(alpha=0.25)
     axes[0].legend(frameon=False)
     return figure
+
+
+def save(figure: Figure, folder: str, name: str) -> None:
+    """The figure as <folder>/<name>.svg, the same file for the same figure; an empty folder saves nothing."""
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with plt.rc_context({"svg.hashsalt": name}):
+            figure.savefig(Path(folder) / f"{name}.svg", metadata={"Date": None})

@@ -24,6 +24,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from latex2mathml.converter import convert
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
@@ -41,14 +42,14 @@ class Kernel(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        return KernelSpec(**get_kernel_dict(["--log-level=50"]))  # its own messages only; a cell's errors come another way
 
 
-def execute(notebook: Path, parameters: dict, cwd: Path = ROOT) -> nbformat.NotebookNode:
+def execute(notebook: Path, parameters: dict) -> nbformat.NotebookNode:
     """The notebook executed under these parameters. Its progress bars and warnings go to the terminal, not into it."""
     try:
         executed = papermill.execute_notebook(
-            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=cwd, stderr_file=sys.stderr
+            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=ROOT, stderr_file=sys.stderr
         )
     except PapermillExecutionError as error:
         if error.ename == "StudyError":
@@ -65,8 +66,7 @@ def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")})
-        if "injected-parameters" in tags:
-            cell.id = "injected-parameters"
+        cell.id = "injected-parameters" if "injected-parameters" in tags else cell.id
         if cell.cell_type == "code":
             widget = "application/vnd.jupyter.widget-view+json"
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
@@ -97,13 +97,14 @@ class Renderer(IPythonRenderer):
         return to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
+def markdown_to_html(text: str) -> str:
+    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text)
+
+
 def to_html(nb: nbformat.NotebookNode) -> str:
     """The report of an executed notebook, one self-contained page."""
     exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.register_filter(
-        "markdown2html",
-        lambda text: MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text),
-    )
+    exporter.register_filter("markdown2html", markdown_to_html)
     return exporter.from_notebook_node(with_finding_first(nb), {"study": summary(nb)})[0]
 
 
@@ -146,13 +147,12 @@ def write(path: Path, text: str) -> None:
 
 def write_index(reports: Path) -> None:
     """``index.html``: the reports of each profile with their findings."""
-    profiles = {}
-    for profile in PROFILES:
-        notebooks = sorted((reports / profile).glob("*.ipynb"))
-        found = [{"name": path.stem} | summary(nbformat.read(path, as_version=4)) for path in notebooks]
-        if found:
-            profiles[profile] = found
+    profiles = {
+        profile: [{"name": path.stem} | summary(nbformat.read(path, 4)) for path in sorted((reports / profile).glob("*.ipynb"))]
+        for profile in PROFILES
+    }
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+    environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
     write(reports / "index.html", environment.get_template("reports.html.j2").render(profiles=profiles))
 
 
@@ -172,23 +172,25 @@ def report(arguments: argparse.Namespace) -> int:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
     parameters = {"profile": arguments.profile} | {name: value_of(text) for name, text in arguments.parameters}
-    chosen = arguments.notebook or list(notebooks)
-    for name in chosen:  # all of them before the first one runs
-        for parameter in parameters.keys() - set(known := papermill.inspect_notebook(notebooks[name])):
-            raise unknown(f"parameter of {name}", parameter, known)
+    known = {name: papermill.inspect_notebook(notebooks[name]) for name in arguments.notebook or notebooks}
+    for name, own in known.items():  # all of them before the first one runs
+        for parameter in sorted(parameters.keys() - own.keys()):
+            raise unknown(f"parameter of {name}", parameter, own)
     failed = 0
-    for name in chosen:
+    for name, own in known.items():
         try:
-            executed = execute(notebooks[name], parameters)
+            folder = arguments.output.resolve() / arguments.profile
+            inside = folder.is_relative_to(ROOT) and "save_root" in own
+            saving = {"save_root": folder.relative_to(ROOT).as_posix()} if inside else {}
+            executed = execute(notebooks[name], saving | parameters)
             page = to_html(executed)
         except (StudyError, PapermillExecutionError) as error:  # the other notebooks can still run
             print(f"{name}: {error}", file=sys.stderr)
             failed += 1
             continue
-        stem = arguments.output / arguments.profile / name
-        write(stem.with_suffix(".ipynb"), nbformat.writes(executed) + "\n")
-        write(stem.with_suffix(".html"), page)
-        print(stem.with_suffix(".html"))
+        write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
+        write(folder / f"{name}.html", page)
+        print(arguments.output / arguments.profile / f"{name}.html")
     write_index(arguments.output)
     return 1 if failed else 0
 

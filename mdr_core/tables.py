@@ -1,5 +1,7 @@
 """Tables for the reports: mean ± 95 % interval over the seeds, from a table with a row per run and epoch."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from mdr_core import stats
@@ -56,9 +58,9 @@ def choices(frame: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     """What the choice of an epoch is worth: test Recall@1 under three ways to choose, a row per dataset and method."""
     ways = {
         "final epoch": final(frame),
-        "best epoch on the test classes": best(frame, "test_recall@1"),
-        "held-out run: epoch chosen on held-out training classes": best(held, "held_out_recall@1"),
-        "held-out run: its final epoch": final(held),
+        "best on test classes": best(frame, "test_recall@1"),
+        "held-out run, chosen epoch": best(held, "held_out_recall@1"),
+        "held-out run, final epoch": final(held),
     }
     columns = {name: recall(chosen, ["test_recall@1"])[1]["test_recall@1"] for name, chosen in ways.items()}
     return pd.DataFrame(columns)
@@ -68,3 +70,10 @@ def bold_best(texts: pd.DataFrame, means: pd.DataFrame):
     """A styled table, the best mean of each dataset and column in bold."""
     largest = means == means.groupby(level="dataset").transform("max")
     return texts.style.apply(lambda _: largest.map(lambda b: "font-weight: bold" if b else ""), axis=None)
+
+
+def save(texts: pd.DataFrame, folder: str, name: str) -> None:
+    """The table as <folder>/<name>.csv; an empty folder saves nothing."""
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        texts.to_csv(Path(folder) / f"{name}.csv", lineterminator="\n")
