@@ -23,7 +23,7 @@ PAPER = Config(device="cuda")
 PROFILES = {
     "quick": {"drawn": (QUICK, 0.2, 15)},
     "photos": {
-        "cub50": (PHOTOS.replace(dataset="cub50"), 0.6, 5),
+        "cub50": (PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5),  # 80: what 20 classes can fill
         "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=2e-4, epochs=20, iterations=50), 0.6, 20),
     },
     "paper": {"cub200": (PAPER, 0.6, 20), "cars196": (PAPER.replace(dataset="cars196"), 0.2, 20)},

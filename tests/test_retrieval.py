@@ -110,3 +110,12 @@ def test_profiles_name_what_exists():
                  lambda: profiles.config("quick", "cub", "Triplet")):
         with pytest.raises(StudyError, match="choose one of"):
             call()
+
+
+@pytest.mark.parametrize("profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)])
+def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
+    from mdr_core.data import KNOWN
+
+    settings = profiles.config(profile, name, "Triplet", held_out=True)
+    classes = KNOWN[name][2] // 2 - settings.hold_out
+    assert classes * settings.images_per_class >= settings.batch_size
