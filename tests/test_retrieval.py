@@ -117,5 +117,5 @@ def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
     from mdr_core.data import KNOWN
 
     settings = profiles.config(profile, name, "Triplet", held_out=True)
-    classes = KNOWN[name][2] // 2 - settings.hold_out
+    classes = KNOWN[name][3] // 2 - settings.hold_out
     assert classes * settings.images_per_class >= settings.batch_size
