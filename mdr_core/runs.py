@@ -104,6 +104,11 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def content_of(config: dict, history: list[dict]) -> str:
+    """The checksum of what run.json itself holds."""
+    return hashlib.sha256(json.dumps([config, history], sort_keys=True).encode()).hexdigest()
+
+
 def stored(folder: Path) -> dict | None:
     """A complete run's record, or None. A corrupt one is set aside first."""
     if not (folder / "run.json").exists():
@@ -113,8 +118,7 @@ def stored(folder: Path) -> dict | None:
         for name, expected in record["files"].items():
             if checksum(folder / name) != expected:
                 raise ValueError(f"{name} has changed")
-        content = json.dumps([record["config"], record["history"]], sort_keys=True).encode()
-        if hashlib.sha256(content).hexdigest() != record["content"]:
+        if content_of(record["config"], record["history"]) != record["content"]:
             raise ValueError("run.json has changed")
         from_dict(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError, OSError, StudyError) as problem:
@@ -169,7 +173,7 @@ def trained(config, images, folder, root, data_root, progress) -> dict:
     record = {
         "config": values,
         "history": trainer.history,
-        "content": hashlib.sha256(json.dumps([values, trainer.history], sort_keys=True).encode()).hexdigest(),
+        "content": content_of(values, trainer.history),
         "provenance": provenance(config, images) | {"seconds_this_process": round(time.time() - began, 1)},
         "files": {name: checksum(folder / name) for name in ("weights.safetensors", "embeddings.safetensors")},
     }
