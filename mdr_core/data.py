@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -77,12 +78,20 @@ class Split:
         )
 
 
+    def of_images(self, indices: Tensor) -> "Split":
+        """Some images, in the order given; the classes keep their numbers."""
+        paths = tuple(self.paths[i] for i in indices.tolist())
+        return replace(self, images=self.images[indices], labels=self.labels[indices], paths=paths)
+
+
 @dataclass(frozen=True)
 class RetrievalDataset:
-    """Training split, test split (each test image is a query against all others), and a hash of their content.
+    """Training split, test split, and a hash of their content.
 
     Attributes:
-        fingerprint: sha256 of both splits' pixels, labels and class names, 64 hexadecimal digits.
+        test: the queries; each is searched in the gallery or, where there is none, among all other test images.
+        gallery: of the test classes, under the same numbers (In-Shop Clothes has one), or None.
+        fingerprint: sha256 of all splits' pixels, labels and class names, 64 hexadecimal digits.
         pretrain: classes of neither split to pretrain a network on (drawn characters only), not in the fingerprint.
     """
 
@@ -91,6 +100,7 @@ class RetrievalDataset:
     test: Split
     fingerprint: str
     pretrain: Split | None = None
+    gallery: Split | None = None
 
     def hold_out(self, count: int) -> "RetrievalDataset":
         """The last ``count`` training classes in the test split's place: the test classes are not seen.
@@ -104,7 +114,7 @@ class RetrievalDataset:
         if not 2 <= count <= classes - 2:
             raise StudyError(f"hold_out must leave at least 2 of the {classes} training classes on either side, got {count}")
         return replace(self, train=self.train.of_classes(range(classes - count)),
-                       test=self.train.of_classes(range(classes - count, classes)))
+                       test=self.train.of_classes(range(classes - count, classes)), gallery=None)
 
 
 def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
@@ -125,8 +135,8 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         parts = {part: from_arrays(*arrays) for part, arrays in drawn.draw().items()}
         if name == "drawn":
             return finished(name, parts["train"], parts["test"], pretrain=parts["pretrain"])
-        every, images = parts["pretrain"], np.arange(len(parts["pretrain"].labels))
-        return finished(name, pick(every, images % 5 > 0), pick(every, images % 5 == 0))
+        every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
+        return finished(name, every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0]))
     if name.startswith("folder:"):
         source, listing = layouts.open_source(Path(name.removeprefix("folder:")).expanduser()), layouts.folder
     elif name in KNOWN:
@@ -154,14 +164,9 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: 
     return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families))
 
 
-def pick(split: Split, keep: np.ndarray) -> Split:
-    where = np.flatnonzero(keep)
-    return replace(split, images=split.images[where], labels=split.labels[where], paths=tuple(split.paths[i] for i in where))
-
-
 def finished(name: str, train: Split, test: Split, pretrain: Split | None = None,
-             remembered: Path | None = None) -> RetrievalDataset:
-    """Check both splits and hash them. ``remembered``: the decoded images' file, beside which the hash is kept."""
+             remembered: Path | None = None, gallery: Split | None = None) -> RetrievalDataset:
+    """Check the splits and hash them. ``remembered``: the decoded images' file, beside which the hash is kept."""
     for split in (train, test):
         if len(split.class_names) < 2:
             raise StudyError(f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2")
@@ -170,32 +175,33 @@ def finished(name: str, train: Split, test: Split, pretrain: Split | None = None
             few = split.class_names[int(counts.argmin())]
             raise StudyError(f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
                              "every class; add images or remove the class")
-    found = content_hash(train, test) if remembered is None else remembered_hash(remembered, train, test)
-    return RetrievalDataset(name, train, test, found, pretrain)
+    splits = (train, test) if gallery is None else (train, test, gallery)
+    found = content_hash(*splits) if remembered is None else remembered_hash(remembered, *splits)
+    return RetrievalDataset(name, train, test, found, pretrain, gallery)
 
 
-def content_hash(train: Split, test: Split, pixels: bool = True) -> str:
-    """sha256 of both splits' pixels, labels and class names; ``pixels=False`` leaves the pixels out."""
+def content_hash(*splits: Split, with_pixels: bool = True) -> str:
+    """sha256 of the splits' pixels, labels and class names; ``with_pixels=False`` leaves the pixels out."""
     digest = hashlib.sha256()
-    for split in (train, test):
-        if pixels:
+    for split in splits:
+        if with_pixels:
             digest.update(split.images.permute(0, 2, 3, 1).contiguous().numpy().data)
         digest.update(split.labels.numpy().tobytes())
         digest.update("\n".join(split.class_names).encode())
     return digest.hexdigest()
 
 
-def remembered_hash(path: Path, train: Split, test: Split) -> str:
+def remembered_hash(path: Path, *splits: Split) -> str:
     """content_hash, kept in a .json beside the decoded images; it counts as long as that file and the labels do not change."""
     stat, note = path.stat(), path.with_suffix(".json")
-    about = [stat.st_size, stat.st_mtime_ns, content_hash(train, test, pixels=False)]
+    about = [stat.st_size, stat.st_mtime_ns, content_hash(*splits, with_pixels=False)]
     try:
         record = json.loads(note.read_text())
         if record["about"] == about:
             return str(record["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or torn: hashed anew
-    found = content_hash(train, test)
+    found = content_hash(*splits)
     partial = note.with_suffix(f".{os.getpid()}.tmp")
     partial.write_text(json.dumps({"about": about, "fingerprint": found}))
     os.replace(partial, note)
@@ -265,10 +271,18 @@ def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files:
 
 
 def decode(source: layouts.Source, file: str, size: int) -> np.ndarray:
-    """One image, RGB (grey, palette and CMYK are converted), resized with Lanczos to (size, size, 3) uint8."""
-    data = source.open(file)
+    """One image of a source, as :func:`pixels` gives it."""
+    return pixels(source.open(file), size, f"{source.path}: {file}")
+
+
+def pixels(image: Path | BinaryIO, size: int, what: str) -> np.ndarray:
+    """One image, RGB (grey, palette and CMYK are converted), resized with Lanczos to (size, size, 3) uint8.
+
+    Raises:
+        StudyError: it cannot be decoded; ``what`` names it.
+    """
     try:
-        with Image.open(data) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+        with Image.open(image) as opened:
+            return np.asarray(opened.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
     except Exception as problem:
-        raise StudyError(f"{source.path}: {file} cannot be decoded ({type(problem).__name__}): replace or remove it") from None
+        raise StudyError(f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it") from None

@@ -38,7 +38,7 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(n, 2, 2)
     turn = turn * scale[:, None, :]
     points = np.einsum("nij,nspj->nspi", turn, points - 0.5) + 0.5 + rng.normal(0, 0.03, (n, 1, 1, 2))
-    t = np.linspace(0, 1, 14)[:, None]
+    t = np.linspace(0, 1, 28)[:, None]
     curve = np.concatenate([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
     ink = np.einsum("tp,nspc->nstc", curve, points).reshape(n, -1, 2).astype(np.float32) * SIDE
     centre = np.arange(SIDE, dtype=np.float32) + 0.5
@@ -58,8 +58,8 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def draw(seed: int = 0, pretrain: int = 20, train: int = 10, test: int = 20) -> dict[str, tuple]:
     """The classes in three disjoint parts: 150 to pretrain on (families 0-14), 75 to train on, 75 to test on.
 
-    Training and test classes come from the other 15 families, five classes of each to either: the families are known
-    in testing, the classes are not.
+    Training and test classes come from families of their own (15 to 22, and 22 to 29): of the families in testing, one
+    has been seen by five other classes.
 
     Args:
         pretrain, train, test: images per class.
@@ -69,11 +69,12 @@ def draw(seed: int = 0, pretrain: int = 20, train: int = 10, test: int = 20) -> 
     """
     points, family = characters(seed)
     member = np.arange(len(family)) % CLASSES_PER_FAMILY
-    late = family >= FAMILIES // 2
+    half, three_quarters = len(family) // 2, len(family) * 3 // 4
+    classes = np.arange(len(family))
     parts = {
-        "pretrain": (np.flatnonzero(~late), pretrain),
-        "train": (np.flatnonzero(late & (member < CLASSES_PER_FAMILY // 2)), train),
-        "test": (np.flatnonzero(late & (member >= CLASSES_PER_FAMILY // 2)), test),
+        "pretrain": (classes[:half], pretrain),
+        "train": (classes[half:three_quarters], train),
+        "test": (classes[three_quarters:], test),
     }
     result = {}
     for number, (name, (classes, images)) in enumerate(parts.items(), start=1):

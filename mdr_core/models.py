@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mdr_core.bn_inception import BNInception, from_released
 from mdr_core.errors import StudyError, unknown
+from mdr_core.folding import fold
 from mdr_core.regularizer import normalize_by_mean_distance
 
 NORMALIZATIONS = ("mean_distance", "l2", "none")
@@ -28,6 +29,7 @@ CAFFE_PIXELS = ((104.0, 117.0, 128.0), (1.0,) * 3, "bgr")
 PLAIN_PIXELS = ((127.5,) * 3, (127.5,) * 3, "rgb")
 
 LITE = {f"efficientnet_lite{i}": i for i in range(3)}
+SMALL = {"small_resnet": 16, "small_resnet_narrow": 8, "small_resnet_wide": 32}  # the width of each
 
 
 class SmallResNet(nn.Module):
@@ -62,7 +64,8 @@ class EmbeddingNet(nn.Module):
         normalization: ``"mean_distance"`` divides a batch by its mean distance in training and leaves the embedding
             raw in testing (the paper's); ``"l2"`` puts it on the unit sphere in both; ``"none"`` does neither.
         freeze_batch_norm: keep batch-norm layers in eval mode, in training too: their statistics stay those of
-            ImageNet, while their scale and shift are learnt.
+            ImageNet, while their scale and shift are learnt. They are folded into the convolutions (mdr_core.folding),
+            which changes no function, only the time it takes.
     """
 
     def __init__(self, backbone: nn.Module, dim: int, normalization: str = "mean_distance", freeze_batch_norm=True):
@@ -70,6 +73,8 @@ class EmbeddingNet(nn.Module):
         if normalization not in NORMALIZATIONS:
             raise unknown("normalization", normalization, NORMALIZATIONS)
         self.backbone, self.normalization, self.freeze_batch_norm = backbone, normalization, freeze_batch_norm
+        if freeze_batch_norm:
+            fold(backbone)
         self.linear = nn.Linear(backbone.features, dim)
         mean, std, self.order = backbone.pixels
         self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -97,7 +102,7 @@ class EmbeddingNet(nn.Module):
 
 def names() -> list[str]:
     """Every backbone that :func:`backbone` can make."""
-    return ["small_resnet", "bn_inception", *LITE, *torchvision.models.list_models(module=torchvision.models)]
+    return [*SMALL, "bn_inception", *LITE, *torchvision.models.list_models(module=torchvision.models)]
 
 
 def backbone(name: str, weights: str = "imagenet") -> nn.Module:
@@ -114,10 +119,10 @@ def backbone(name: str, weights: str = "imagenet") -> nn.Module:
     """
     if name not in names():
         raise unknown("backbone", name, names())
-    if name == "small_resnet":
-        net, pixels = SmallResNet(), PLAIN_PIXELS
+    if name in SMALL:
+        net, pixels = SmallResNet(SMALL[name]), PLAIN_PIXELS
         if weights == "imagenet":
-            raise StudyError("small_resnet has no ImageNet weights: set weights to 'random', 'classes' or a path")
+            raise StudyError(f"{name} has no ImageNet weights: set weights to 'random', 'classes' or a path")
     elif name == "bn_inception":
         net, pixels = BNInception(), CAFFE_PIXELS
         if weights == "imagenet":

@@ -33,7 +33,8 @@ from mdr_core import data, profiles, training
 from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
 
-CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "training", "retrieval")
+CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
+        "training", "retrieval")
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
 
 
@@ -57,8 +58,12 @@ def dataset(name: str, data_root: str | None, image_size: int) -> data.Retrieval
 
 
 def key_of(config: Config, fingerprint: str) -> str:
-    """16 hexadecimal digits that name a run."""
-    values = config.to_dict()
+    """16 hexadecimal digits that name a run.
+
+    Settings at their default do not enter, so that a setting added later leaves the stored runs valid.
+    """
+    default = Config()
+    values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}
     if Path(config.weights).is_file():
         values["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     text = json.dumps([values, fingerprint, code_version()], sort_keys=True)
@@ -109,8 +114,8 @@ def content_of(config: dict, history: list[dict]) -> str:
     return hashlib.sha256(json.dumps([config, history], sort_keys=True).encode()).hexdigest()
 
 
-def stored(folder: Path) -> dict | None:
-    """A complete run's record, or None. A corrupt one is set aside first."""
+def stored(folder: Path, config: Config | None = None) -> dict | None:
+    """A complete run's record, or None. One that is corrupt, or of another configuration than ``config``, is set aside."""
     if not (folder / "run.json").exists():
         return None
     try:
@@ -120,15 +125,20 @@ def stored(folder: Path) -> dict | None:
                 raise ValueError(f"{name} has changed")
         if content_of(record["config"], record["history"]) != record["content"]:
             raise ValueError("run.json has changed")
-        from_dict(record["config"])
+        if config is not None and from_dict(record["config"]) != config:
+            raise ValueError("its configuration is another one")
     except (ValueError, KeyError, TypeError, AttributeError, OSError, StudyError) as problem:
         set_aside(folder, str(problem))
         return None
     return record | {"key": folder.name}
 
 
-def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False) -> dict:
+def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False,
+        files: bool = False) -> dict:
     """One run's record, trained now unless it is stored.
+
+    Args:
+        files: its weights and embeddings are needed too; a record that was restored without them is trained anew.
 
     Returns:
         ``{"key", "config", "history", "provenance", "files"}``.
@@ -138,17 +148,42 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
     images = dataset(config.dataset, data_root and str(data_root), config.image_size)
     folder = root / key_of(config, images.fingerprint)
     with locked(folder):
-        if (record := stored(folder)) is not None:
+        record = stored(folder, config)
+        if record is not None and (record["files"] or not files):
             return record
         folder.mkdir(exist_ok=True)
         return trained(config, images, folder, root, data_root, progress) | {"key": folder.name}
+
+
+def restore(record: dict, root: Path) -> bool:
+    """Store a record that comes without weights and embeddings, unless the run is there already.
+
+    Raises:
+        StudyError: it is not what its checksum says.
+    """
+    if content_of(record["config"], record["history"]) != record["content"]:
+        raise StudyError(f"run {record['key']} has changed since it was stored: fetch the file anew")
+    folder = root / record["key"]
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if (folder / "run.json").exists():
+            return False
+        folder.mkdir(exist_ok=True)
+        text = json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}}, indent=1)
+        write(folder / "run.json", lambda path: path.write_text(text))
+    return True
+
+
+def pretraining(config: Config) -> Config:
+    """The run whose backbone a run with ``weights="classes"`` starts from."""
+    return profiles.PRETRAINING.replace(backbone=config.backbone)
 
 
 def trained(config, images, folder, root, data_root, progress) -> dict:
     began = time.time()
     backbone = None
     if config.weights == "classes":
-        pretrained = load_weights(run(profiles.PRETRAINING, root, data_root), root)
+        pretrained = load_weights(run(pretraining(config), root, data_root), root)
         backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
     trainer = training.start(config, backbone)
     checkpoint = folder / "checkpoint.pt"
@@ -166,6 +201,9 @@ def trained(config, images, folder, root, data_root, progress) -> dict:
     trainer = training.train(config, images, trainer, save, progress)
     crops, labels = training.crops(config, images.test, torch.device(config.device))
     embeddings = {"test": training.embed(trainer.model, crops), "test_labels": labels}
+    if images.gallery is not None:
+        crops, labels = training.crops(config, images.gallery, torch.device(config.device))
+        embeddings |= {"gallery": training.embed(trainer.model, crops), "gallery_labels": labels}
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
     write(folder / "weights.safetensors", lambda path: save_file({k: v.contiguous() for k, v in weights.items()}, path))
     write(folder / "embeddings.safetensors", lambda path: save_file(embeddings, path))
@@ -205,37 +243,58 @@ def load_embeddings(record: dict, root: str | Path) -> dict[str, torch.Tensor]:
     return load_file(Path(root) / record["key"] / "embeddings.safetensors")
 
 
-def quiet_run(config: Config, root, data_root) -> dict:
+def quiet_run(config: Config, root, data_root, files: bool = False) -> dict:
     warnings.filterwarnings("ignore", message=".*classes and .* images here, officially.*")
-    return run(config, root, data_root)
+    return run(config, root, data_root, files=files)
 
 
-def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True) -> pd.DataFrame:
-    """All runs, as one tidy table: a row per run and epoch, with the run's key, configuration and figures.
+def records(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True, files=False) -> list[dict]:
+    """All runs' records, in the order of ``configs``; each is trained once, however often it is named.
 
     Independent runs train in parallel processes (joblib's loky, never fork), the cores divided among them; on a GPU
-    one after the other.
+    one after the other. What is stored already is read here, with no process started.
 
     Args:
         jobs: processes; by default one per core, one on a GPU.
+        files: as :func:`run` has it.
     """
-    configs = list(dict.fromkeys(configs))
-    gpu = any(c.device != "cpu" for c in configs)
-    cores = os.cpu_count() or 1
-    jobs = jobs or (1 if gpu else max(min(cores, len(configs)), 1))
+    root = Path(root)
     for name, size in dict.fromkeys((c.dataset, c.image_size) for c in configs):
         dataset(name, data_root and str(data_root), size)  # decoded once, and a missing one is said at once
-    # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-    records = []
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
-        if any(c.weights == "classes" for c in configs):  # once, before those that start from it
-            Parallel()([delayed(quiet_run)(profiles.PRETRAINING, root, data_root)])
-        work = Parallel(return_as="generator")(delayed(quiet_run)(c, root, data_root) for c in configs)
-        for record in tqdm(work, total=len(configs), unit="run", disable=not progress):
-            records.append(record)
-    return frame(records)
+    found = {}
+    for config in dict.fromkeys(configs):
+        fingerprint = dataset(config.dataset, data_root and str(data_root), config.image_size).fingerprint
+        folder = root / key_of(config, fingerprint)
+        if (folder / "run.json").exists():
+            found[config] = quiet_run(config, root, data_root, files)
+    missing = [config for config in dict.fromkeys(configs) if config not in found]
+    if missing:
+        gpu = any(c.device != "cpu" for c in missing)
+        cores = os.cpu_count() or 1
+        jobs = jobs or (1 if gpu else min(cores, len(missing)))
+        # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
+        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
+        os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
+            first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
+            if first:  # once, before those that start from them
+                Parallel()(delayed(quiet_run)(c, root, data_root) for c in first)
+            work = Parallel(return_as="generator")(delayed(quiet_run)(c, root, data_root, files) for c in missing)
+            bar = tqdm(work, total=len(missing), unit="run", disable=not progress)
+            found |= dict(zip(missing, bar, strict=True))
+    return [found[config] for config in configs]
+
+
+def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True,
+            labels: list[dict] | None = None) -> pd.DataFrame:
+    """All runs, as one tidy table: a row per run and epoch, with the run's key, configuration and figures.
+
+    Args:
+        configs, root, data_root, jobs: as :func:`records` has them.
+        labels: for each configuration, further columns of its rows (what an experiment calls it).
+    """
+    labels = [{} for _ in configs] if labels is None else labels
+    return frame([r | {"labels": own} for r, own in zip(records(configs, root, data_root, jobs, progress), labels, strict=True)])
 
 
 def frame(records: list[dict]) -> pd.DataFrame:
@@ -243,5 +302,5 @@ def frame(records: list[dict]) -> pd.DataFrame:
     rows = []
     for record in records:
         about = {"key": record["key"]} | {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
-        rows += [about | row for row in record["history"]]
+        rows += [about | record.get("labels", {}) | row for row in record["history"]]
     return pd.DataFrame(rows)

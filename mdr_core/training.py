@@ -6,7 +6,7 @@ Nothing inside an epoch waits for the device: indices, crops, triplets and stati
 lie, and the losses are read back once, at the epoch's end.
 """
 
-import dataclasses
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core import augmentation, losses, models, retrieval
+from mdr_core import augmentation, geometry, losses, mechanism, models, retrieval
 from mdr_core.config import Config
 from mdr_core.data import RetrievalDataset, Split
 from mdr_core.errors import StudyError
@@ -106,6 +106,8 @@ def train(
     """
     device = torch.device(config.device)
     judged = {"test": crops(config, data.test, device)}
+    if data.gallery is not None:
+        judged["test"] += crops(config, data.gallery, device)
     if config.hold_out:
         data = data.hold_out(config.hold_out)
         judged["held_out"] = crops(config, data.test, device)
@@ -116,9 +118,10 @@ def train(
     # The images stay on the device as bytes; crops are made there. Crops to judge never change: they are made once.
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     judged["train"] = crops(config, spread(data.train, config), device)
+    probe = crops(config, data.train.of_images(batches.draw(1, torch.Generator().manual_seed(0))[0]), device)
 
     if not trainer.history:
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer, judged))
+        trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer, judged, probe))
         after_epoch(trainer)
     bar = tqdm(total=config.epochs, initial=trainer.history[-1]["epoch"], disable=not progress, unit="epoch")
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
@@ -135,7 +138,7 @@ def train(
             )
         means = dict(zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True))
         row = {"epoch": epoch, "lr": rate} | means | mdr_figures(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
-        row |= judge(config, trainer, judged)
+        row |= judge(config, trainer, judged, probe)
         trainer.history.append(row | {"seconds": time.perf_counter() - began})
         after_epoch(trainer)
         bar.update()
@@ -188,9 +191,7 @@ def learning_rate(config: Config, epoch: int) -> float:
 def spread(split: Split, config: Config) -> Split:
     """At most ``config.train_images`` training images: every n-th, so that all classes are there."""
     every = max(-(-len(split.labels) // max(config.train_images, 1)), 1)
-    return dataclasses.replace(
-        split, images=split.images[::every], labels=split.labels[::every], paths=split.paths[::every]
-    )
+    return split.of_images(torch.arange(0, len(split.labels), every))
 
 
 def crops(config: Config, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -215,16 +216,27 @@ def embed(model: models.EmbeddingNet, images: Tensor) -> Tensor:
     return embeddings
 
 
-def judge(config: Config, trainer: Trainer, judged: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+def judge(config: Config, trainer: Trainer, judged: dict[str, tuple], probe: tuple[Tensor, Tensor]) -> dict:
     """Recall@K of test, held-out and training images in percent, raw and (``_l2``) on L2-normalized embeddings; the test
-    images' R-precision and MAP@R besides."""
+    images' R-precision, MAP@R and class centres besides; and the figures of one batch of training images, ``probe``.
+
+    Args:
+        judged: name -> crops (N, 3, crop, crop) and labels (N,) of the queries, and of a gallery where there is one.
+    """
     row = {}
-    for name, (images, labels) in judged.items():
-        raw = embed(trainer.model, images)
-        for suffix, embeddings in (("", raw), ("_l2", torch.nn.functional.normalize(raw, dim=1))):
-            found = retrieval.judge(embeddings.numpy(), labels.numpy(), config.ks, precision=name == "test")
+    for name, (images, labels, *gallery) in judged.items():
+        raw = [embed(trainer.model, part) for part in (images, *gallery[:1])]
+        gallery_labels = gallery[1].numpy() if gallery else None
+        for suffix, parts in (("", raw), ("_l2", [torch.nn.functional.normalize(part, dim=1) for part in raw])):
+            query, of_gallery = parts[0].numpy(), parts[1].numpy() if gallery else None
+            found = retrieval.judge(query, labels.numpy(), config.ks, of_gallery, gallery_labels, name == "test")
             row |= {f"{name}_recall@{k}{suffix}": value for k, value in found["recall"].items()}
             row |= {f"{name}_{k}{suffix}": found[k] for k in ("r_precision", "map_at_r") if k in found}
+        if name == "test":
+            row |= {f"centres_{k}": value for k, value in geometry.spread(raw[0].numpy(), labels.numpy()).items()}
+    if config.loss != "classification":
+        margin = config.margin if config.loss == "triplet" else None
+        row |= mechanism.figures(embed(trainer.model, probe[0]), probe[1], copy.deepcopy(trainer.mdr).cpu(), config.normalization, margin)
     return row
 
 

@@ -1,0 +1,100 @@
+"""The stored runs of a profile as one CSV beside its reports, and back again.
+
+    python -m mdr_core.archive export --profile photos      # reports/photos/runs.csv from the run store
+    python -m mdr_core.archive restore --profile photos     # the run store from reports/photos/runs.csv
+
+The file has a row per run and epoch: the run's key, its configuration (``config.…``), the epoch's figures, and what
+they depend on (``provenance``, JSON). Restored runs render reports without hours of training; they come without
+weights and embeddings, and a notebook that needs those trains the run anew. A run of other code or other data has
+another key, so a restored run is never taken for it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from mdr_core import experiments, runs
+from mdr_core.config import hints
+from mdr_core.errors import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def to_table(records: list[dict]) -> pd.DataFrame:
+    """A row per run and epoch, every cell text: a string as it is, anything else as JSON."""
+    rows = []
+    for record in records:
+        about = {"key": record["key"]} | {f"config.{k}": text(v) for k, v in record["config"].items()}
+        last = {"content": record["content"], "provenance": text(record["provenance"])}
+        rows += [about | {k: text(v) for k, v in row.items()} | last for row in record["history"]]
+    return pd.DataFrame(rows)
+
+
+def from_table(table: pd.DataFrame) -> list[dict]:
+    """The records of :func:`to_table`; cells that are empty were never there."""
+    records = []
+    for key, rows in table.groupby("key", sort=False):
+        cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
+        config = {k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")}
+        config = {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()}
+        other = ("key", "content", "provenance")
+        history = [{k: json.loads(v) for k, v in row.items() if k not in other and not k.startswith("config.")} for row in cells]
+        records.append({"key": key, "config": config, "history": history, "content": cells[0]["content"],
+                        "provenance": json.loads(cells[0]["provenance"])})
+    return records
+
+
+def text(thing: object) -> str:
+    return thing if isinstance(thing, str) else json.dumps(thing)
+
+
+def export(profile: str, path: Path, root: Path, data_root: str | None = None) -> int:
+    """Write every complete run of a profile's experiments to ``path``; how many there were."""
+    found = []
+    for config in experiments.everything(profile):
+        images = runs.dataset(config.dataset, data_root, config.image_size)
+        record = runs.stored(root / runs.key_of(config, images.fingerprint), config)
+        found += [record] if record is not None else []
+    if not found:
+        raise StudyError(f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs.write(path, lambda partial: to_table(found).to_csv(partial, index=False, lineterminator="\n"))
+    return len(found)
+
+
+def restore(path: Path, root: Path) -> int:
+    """Put the runs of ``path`` into the store ``root``; how many were not there yet."""
+    if not path.is_file():
+        raise StudyError(f"there is no {path}: it comes with the repository, for the profiles whose runs are committed")
+    try:
+        records = from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
+    except (ValueError, KeyError) as problem:
+        raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
+    return sum(runs.restore(record, root) for record in records)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mdr_core.archive", description="Stored runs as one CSV, and back.")
+    parser.add_argument("action", choices=("export", "restore"))
+    parser.add_argument("--profile", default="photos")
+    parser.add_argument("--file", type=Path, help="default: reports/PROFILE/runs.csv")
+    parser.add_argument("--output-root", type=Path, default=ROOT / "runs", help="the run store")
+    parser.add_argument("--data-root", help="where the datasets lie")
+    given = parser.parse_args(argv)
+    path = given.file or ROOT / "reports" / given.profile / "runs.csv"
+    try:
+        if given.action == "export":
+            print(f"{export(given.profile, path, given.output_root, given.data_root)} runs written to {path}")
+        else:
+            print(f"{restore(path, given.output_root)} runs restored to {given.output_root}")
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

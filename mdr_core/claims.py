@@ -1,0 +1,75 @@
+"""The paper's claims, each with the number that the study measured for it, and a verdict by one rule.
+
+The rule: a claim is a difference that should be positive. It *holds* where the 95 % interval of the difference, paired by
+seed, lies above zero; it *does not hold* where the interval lies below; otherwise it is *undecided*. A claim about every
+one of several cells (backbones, losses, dimensions) holds where it holds in each, does not hold where it does not in any,
+and shows the weakest cell. A claim that something costs nothing is the one with a tolerance: its interval is held against
+minus the tolerance instead of zero.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mdr_core import stats
+from mdr_core.tables import RECALL, said
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what was measured for it, and where the evidence is: the notebook's name."""
+
+    text: str
+    measured: str
+    evidence: str
+    cells: dict[str, dict[str, float]]  # cell -> difference as stats.interval gives it
+    unit: str = "points"
+    tolerance: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """By the rule, over all cells."""
+        each = [self.verdict_of(cell) for cell in self.cells.values()]
+        if each and all(v == HOLDS for v in each):
+            return HOLDS
+        return FAILS if FAILS in each else OPEN
+
+    def verdict_of(self, cell: dict[str, float]) -> str:
+        """One cell's. One seed has no interval and so decides nothing."""
+        if cell["mean"] - cell["half"] > -self.tolerance:
+            return HOLDS
+        return FAILS if cell["mean"] + cell["half"] < -self.tolerance else OPEN
+
+    def row(self) -> dict:
+        """The claim as a row of the table: the weakest cell's number, its interval and n, and the verdict."""
+        name, cell = min(self.cells.items(), key=lambda item: lowest(item[1]))
+        where = f" (weakest of {len(self.cells)}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
+        return {"claim": self.text, "measured": self.measured + where, "number": f"{said(cell, sign=True)} {self.unit}",
+                "n": cell["n"], "verdict": self.verdict, "evidence": self.evidence}
+
+
+def lowest(cell: dict[str, float]) -> float:
+    return cell["mean"] - cell["half"] if cell["half"] == cell["half"] else cell["mean"]
+
+
+def by_cell(frame: pd.DataFrame, by: str, one: str, other: str, value: str = RECALL, sign: float = 1.0) -> dict[str, dict]:
+    """``one`` - ``other``, paired by seed, in every cell ``by``; ``sign=-1`` where less is better."""
+    cells = {}
+    for name, group in frame.groupby(by, sort=False):
+        found = stats.paired_difference(group, value, "method", one, other)
+        cells[str(name)] = found | {"mean": sign * found["mean"]}
+    return cells
+
+
+def to_table(claims: list[Claim]) -> pd.DataFrame:
+    return pd.DataFrame([claim.row() for claim in claims])
+
+
+def count(claims: list[Claim]) -> str:
+    """``7 of 12 claims hold, 2 do not, 3 are undecided``."""
+    n = {v: sum(c.verdict == v for c in claims) for v in (HOLDS, FAILS, OPEN)}
+    return f"{n[HOLDS]} of {len(claims)} claims hold, {n[FAILS]} do not, {n[OPEN]} are undecided"
+
+

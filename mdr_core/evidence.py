@@ -1,0 +1,97 @@
+"""The numbers behind each claim of the paper, from the same stored runs that the notebooks show."""
+
+import time
+
+import numpy as np
+import torch
+
+from mdr_core import experiments, gradient, runs, search, stats, tables
+from mdr_core.claims import Claim, by_cell
+from mdr_core.config import from_dict
+from mdr_core.experiments import LEVELS, LOSSES, STANDARD, WITH, WITHOUT
+from mdr_core.profiles import METHODS
+
+TRIPLET, L2, MDR = METHODS
+REPEATS = 30  # of the timing at inference
+FREE = 2.0  # percent of the time that still counts as no cost
+
+
+def collect(report, ablation_seeds: list[int]) -> list[Claim]:
+    """Every claim, measured under a notebook's parameters (a :class:`mdr_core.notebook.Report`)."""
+    return table1_claims(report) + ablation_claims(report, ablation_seeds) + mechanism_claims(report)
+
+
+def table1_claims(report) -> list[Claim]:
+    """Recall@1 and overfitting, on every dataset of the profile."""
+    frame = report.run(experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes))
+    last = tables.final(frame)
+    last["gap"] = last["train_recall@1"] - last["test_recall@1"]
+    return [
+        Claim("MDR improves the triplet loss", "Recall@1, MDR less Triplet", "recall_at_k", by_cell(last, "dataset", MDR, TRIPLET)),
+        Claim("MDR beats L2 normalization", "Recall@1, MDR less L2", "recall_at_k", by_cell(last, "dataset", MDR, L2)),
+        Claim("MDR overfits less than L2 normalization", "gap between training and test Recall@1, L2's less MDR's", "learning_curves",
+              by_cell(last, "dataset", MDR, L2, "gap", sign=-1)),
+    ]
+
+
+def ablation_claims(report, seeds: list[int]) -> list[Claim]:
+    """Table 2 and Figure 4 (a)."""
+    profile, changes = report.profile, report.changes
+    backbones = tables.final(report.run(experiments.table2a(profile, experiments.BACKBONES[profile], seeds, **changes)))
+    losses = tables.final(report.run(experiments.table2b(profile, LOSSES, seeds, **changes)))
+    levels = tables.final(report.run(experiments.table2c(profile, list(LEVELS), [], seeds, **changes)))
+    sizes = tables.final(report.run(experiments.figure4a(profile, experiments.DIMENSIONS[profile], list(METHODS), seeds, **changes)))
+
+    def standard_less(other):
+        return {"": stats.paired_difference(levels, tables.RECALL, "setting", STANDARD, other)}
+
+    return [
+        Claim("It helps with any backbone", "gain in Recall@1", "ablation_backbones", by_cell(backbones, "backbone", WITH, WITHOUT)),
+        Claim("It helps any distance-based loss", "gain in Recall@1", "ablation_losses", by_cell(losses, "loss", WITH, WITHOUT)),
+        Claim("It improves the triplet loss at every dimension", "Recall@1, MDR less Triplet", "embedding_dimension",
+              by_cell(sizes, "dimension", MDR, TRIPLET)),
+        Claim("It beats L2 normalization at every dimension", "Recall@1, MDR less L2", "embedding_dimension",
+              by_cell(sizes, "dimension", MDR, L2)),
+        Claim("Three learnt levels are better than one", "Recall@1, three learnt less one learnt", "ablation_levels",
+              standard_less("1 level (0)")),
+        Claim("Learnt levels are better than fixed ones", "Recall@1, three learnt less three fixed", "ablation_levels",
+              standard_less("fixed (−3, 0, 3)")),
+    ]
+
+
+def mechanism_claims(report) -> list[Claim]:
+    """Class centres, the gradient, and the cost at inference."""
+    grid = experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes)
+    last = tables.final(gradient.shares(report.run(grid)))
+    last["ratio"] = 100 * last.centres_ratio
+    against = {f"{d}, against {m}": cell for m in (TRIPLET, L2) for d, cell in by_cell(last, "dataset", MDR, m, "ratio").items()}
+    return [
+        Claim("Class centres spread better", "between-centre over within-class distance, MDR less the other, in hundredths", "class_centers",
+              against, unit="hundredths"),
+        Claim("Easy pairs keep contributing", "gradient from the easier half of the pairs, MDR less Triplet", "mechanism",
+              by_cell(last, "dataset", MDR, TRIPLET, "easy"), unit="% of the gradient"),
+        Claim("Hard pairs do not dominate", "gradient from the hardest tenth of the pairs, Triplet less MDR", "mechanism",
+              by_cell(last, "dataset", MDR, TRIPLET, "hardest", sign=-1), unit="% of the gradient"),
+        Claim(f"It costs nothing at inference (less than {FREE:g} %)", "time to embed, saved by MDR against Triplet", "claims",
+              {"": time_saved(report, grid)}, unit="%", tolerance=FREE),
+    ]
+
+
+def time_saved(report, grid: list[dict]) -> dict[str, float]:
+    """How much less time the network of an MDR run takes to embed a batch than a triplet run's, in percent, timed in turns."""
+    first = {r["method"]: report.records_of([r])[0] for r in grid if r["dataset"] == report.datasets[0] and r["seed"] == report.seeds[0]}
+    networks = {}
+    for method in (TRIPLET, MDR):
+        weights = {k: v for k, v in runs.load_weights(first[method], report.output_root).items() if not k.startswith("mdr.")}
+        networks[method] = search.network(from_dict(first[method]["config"]), weights)
+    crop = first[MDR]["config"]["crop"]
+    images = torch.randint(0, 256, (32, 3, crop, crop), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        times = {m: np.array([0.0] * REPEATS) for m in networks}
+        for repeat in range(-3, REPEATS):  # the first three warm up
+            for method, network in networks.items():
+                began = time.perf_counter()
+                network(images)
+                if repeat >= 0:
+                    times[method][repeat] = time.perf_counter() - began
+    return stats.interval(100 * (times[TRIPLET] - times[MDR]) / np.median(times[TRIPLET]))

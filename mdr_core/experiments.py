@@ -1,0 +1,175 @@
+"""Which runs each table and figure of the paper needs. A grid is a list of rows: a run's labels and its ``config``.
+
+Notebooks that ask for the same run share it: the run store trains it once. ``python -m mdr_core.experiments --profile
+photos`` trains every run of a profile, the headline first, with no notebook; killed, it goes on where it was.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from mdr_core import profiles, runs
+from mdr_core.config import Config
+from mdr_core.errors import StudyError, unknown
+from mdr_core.profiles import METHODS
+
+WITH, WITHOUT = "with MDR", "without MDR"
+
+# What the ablations run on: one dataset of each profile, and there these backbones, losses and dimensions.
+DATASET = {"quick": "drawn", "photos": "cub50", "paper": "cub200"}
+BACKBONES = {
+    "quick": ["small_resnet_narrow", "small_resnet", "small_resnet_wide"],
+    "photos": ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"],
+    "paper": ["bn_inception", "resnet18", "resnet50"],
+}
+LOSSES = ["triplet", "contrastive", "margin", "multi_similarity", "LiftedStructureLoss", "GeneralizedLiftedStructureLoss"]
+DIMENSIONS = {
+    "quick": [8, 16, 32, 64, 128, 256],
+    "photos": [8, 16, 64, 256, 1024],
+    "paper": [8, 16, 32, 64, 128, 256, 512, 1024],
+}
+# name -> how the levels differ from the paper's (-3, 0, 3), learnt
+LEVELS = {
+    "1 level (0)": {"levels": (0.0,)},
+    "2 levels (−3, 3)": {"levels": (-3.0, 3.0)},
+    "3 levels (−3, 0, 3)": {},
+    "5 levels (−3 … 3)": {"levels": (-3.0, -1.5, 0.0, 1.5, 3.0)},
+    "start at (−1, 0, 1)": {"levels": (-1.0, 0.0, 1.0)},
+    "start at (−2, 0, 2)": {"levels": (-2.0, 0.0, 2.0)},
+    "fixed (−3, 0, 3)": {"learn_levels": False},
+    "fixed (0)": {"levels": (0.0,), "learn_levels": False},
+}
+STANDARD = "3 levels (−3, 0, 3)"
+WEIGHTS = (0.05, 0.1, 0.2, 0.6, 1.0)  # lambda
+
+
+def checked(kind: str, names: list, known) -> list:
+    """``names``, or the error that lists the known ones."""
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+    return names
+
+
+def table1(profile: str, datasets: list[str], methods: list[str], seeds: list[int], held_out: bool = False, **changes) -> list[dict]:
+    """Table 1, Figures 3 and 4b: every method on every dataset. ``changes`` are fields of Config, here and below."""
+    return [
+        {"dataset": d, "method": m, "seed": s, "config": profiles.config(profile, d, m, s, held_out, **changes)}
+        for d in datasets for s in seeds for m in methods
+    ]
+
+
+def dagger(profile: str, datasets: list[str], methods: list[str], seeds: list[int], **changes) -> list[dict]:
+    """Table 1's rows marked †: trained and tested with 256x256 images. The paper profile's alone; elsewhere none."""
+    if profile != "paper":
+        return []
+    return table1(profile, datasets, methods, seeds, **({"image_size": 293, "resize": 293, "crop": 256} | changes))
+
+
+def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
+    """The short runs that set each method's learning rate, where there was a search."""
+    changes = {k: v for k, v in changes.items() if k != "lr"}
+    return [
+        {"dataset": d, "method": m, "config": c}
+        for d in datasets for m in methods for c in profiles.search(profile, d, [m], **changes)
+    ]
+
+
+def pairs(profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict) -> list[dict]:
+    """Each setting with and without MDR, on the profile's ablation dataset."""
+    return [
+        {column: name, "method": label, "seed": s,
+         "config": profiles.config(profile, DATASET[profile], method, s, **(changes | setting))}
+        for name, setting in settings.items() for s in seeds
+        for label, method in ((WITHOUT, "Triplet"), (WITH, "Triplet + MDR"))
+    ]
+
+
+def table2a(profile: str, backbones: list[str], seeds: list[int], **changes) -> list[dict]:
+    """Table 2 (a): backbones with and without MDR."""
+    return pairs(profile, seeds, "backbone", {b: {"backbone": b} for b in backbones}, changes)
+
+
+def table2b(profile: str, losses: list[str], seeds: list[int], **changes) -> list[dict]:
+    """Table 2 (b): losses with and without MDR."""
+    return pairs(profile, seeds, "loss", {name: {"loss": name} for name in losses}, changes)
+
+
+def table2c(profile: str, levels: list[str], weights: list[float], seeds: list[int], **changes) -> list[dict]:
+    """Table 2 (c): number, start and learning of the levels; then lambda, with 0 for no MDR at all."""
+    settings = {name: LEVELS[name] for name in checked("level setting", levels, LEVELS)}
+    settings |= {f"λ = {w:g}": {"mdr_weight": w} for w in (0.0, *weights)}
+    return [
+        {"setting": name, "method": WITH, "seed": s,
+         "config": profiles.config(profile, DATASET[profile], "Triplet + MDR", s, **(changes | setting))}
+        for name, setting in settings.items() for s in seeds
+    ]
+
+
+def figure4a(profile: str, dimensions: list[int], methods: list[str], seeds: list[int], **changes) -> list[dict]:
+    """Figure 4 (a): embedding dimensions, every method."""
+    return [
+        {"dimension": n, "method": m, "seed": s,
+         "config": profiles.config(profile, DATASET[profile], m, s, **(changes | {"dim": n}))}
+        for n in dimensions for s in seeds for m in methods
+    ]
+
+
+def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn: bool, data_root: str | None = None, **changes) -> list[dict]:
+    """A folder of class folders, under the profile's settings; the batch is made as small as the folder needs.
+
+    Args:
+        drawn: the folder is :func:`mdr_core.example.drawn_folder`'s, for the small network; else EfficientNet-Lite0 and
+            the photographs' settings serve, in the quick profile too.
+    """
+    name, base = f"folder:{folder}", profiles.QUICK if drawn else profiles.PAPER if profile == "paper" else profiles.PHOTOS
+    base = base.replace(**{"dataset": name} | changes)
+    counts = runs.dataset(name, data_root, base.image_size).train.labels.bincount()
+    room = int(counts.clamp(max=base.images_per_class).sum())
+    weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
+    base = base.replace(batch_size=min(base.batch_size, room), **profiles.by_method(method, weight))
+    return [{"dataset": name, "method": method, "seed": s, "config": base.replace(seed=s)} for s in seeds]
+
+
+def joined(*frames: pd.DataFrame, **columns) -> pd.DataFrame:
+    """Tables below each other, some columns set anew."""
+    return pd.concat(frames).assign(**columns)
+
+
+def everything(profile: str, **changes) -> list[Config]:
+    """Every run of a profile's reports at their default parameters, in the order of their weight."""
+    names, seeds = profiles.datasets(profile), list(range(profiles.SEEDS))
+    few = seeds[: profiles.ABLATION_SEEDS]
+    grids = [
+        table1(profile, names, list(METHODS), seeds, **changes),
+        table1(profile, names, list(METHODS), seeds[: profiles.HELD_OUT_SEEDS[profile]], True, **changes),
+        table2a(profile, BACKBONES[profile], few, **changes),
+        table2b(profile, LOSSES, few, **changes),
+        table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
+        figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
+    ]
+    grids.insert(2, searches(profile, names, list(METHODS), **changes))
+    return list(dict.fromkeys(row["config"] for grid in grids for row in grid))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mdr_core.experiments", description="Train every run of a profile.")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--dataset", help="only the runs on this one")
+    parser.add_argument("--output-root", default="runs", help="the run store")
+    parser.add_argument("--data-root", help="where the datasets lie")
+    parser.add_argument("--jobs", type=int, help="processes (default: one per core)")
+    given = parser.parse_args(argv)
+    try:
+        configs = [c for c in everything(given.profile) if given.dataset in (None, c.dataset)]
+        runs.run_all(configs, given.output_root, given.data_root, given.jobs)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

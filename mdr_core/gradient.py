@@ -1,0 +1,38 @@
+"""How much of the gradient easy and hard pairs give, with and without MDR: read from what the runs recorded.
+
+Easy are positives that lie near and negatives that lie far, hard the other way round. ``|dL/dd_ij|`` of the triplet loss
+was recorded by decile of distance, for positive and for negative pairs apart (:mod:`mdr_core.mechanism`); L_MDR's is the
+same for every pair, lambda / (B (B - 1) sigma), by its definition.
+"""
+
+import numpy as np
+import pandas as pd
+
+
+def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
+    """One run's gradient at one epoch, in percent of its total: ``positive`` and ``negative``, ten deciles each, near to far.
+
+    Args:
+        row: with ``gradient_positive``, ``gradient_negative``, ``gradient_mdr``, ``mdr_weight``, ``batch_size`` and
+            ``images_per_class``.
+    """
+    share = (row.images_per_class - 1) / (row.batch_size - 1)  # of positive pairs among all
+    every = row.mdr_weight * row.gradient_mdr / 10
+    positive = np.array(row.gradient_positive) + every * share
+    negative = np.array(row.gradient_negative) + every * (1 - share)
+    total = positive.sum() + negative.sum()
+    return {"positive": 100 * positive / total, "negative": 100 * negative / total}
+
+
+def easy_and_hard(row: pd.Series) -> dict[str, float]:
+    """In percent of the gradient: ``easy``, from the easier half of the pairs; ``hardest``, from the hardest tenth."""
+    parts = by_decile(row)
+    return {"easy": float(parts["positive"][:5].sum() + parts["negative"][5:].sum()),
+            "hardest": float(parts["positive"][9] + parts["negative"][0])}
+
+
+def shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``; rows without a gradient are left out."""
+    rows = frame[frame.gradient_positive.notna()]
+    found = pd.DataFrame([easy_and_hard(row) for _, row in rows.iterrows()], index=rows.index)
+    return rows.join(found)

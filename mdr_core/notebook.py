@@ -1,0 +1,165 @@
+"""What every notebook does alike: check its parameters, run its grid, show and save what came out, say where it is from.
+
+    report = Report(In, globals())          # in the cell after the parameters
+    table = report.run(experiments.table1(report.profile, report.datasets, methods, seeds, **report.changes))
+    report.figure(plots.learning_curves(table), "learning_curves", "Caption that states what the figure shows.")
+
+A parameter that the notebook does not have, or a value of the wrong type, is refused: papermill itself only warns.
+"""
+
+import ast
+import dataclasses
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from mdr_core import plots, profiles, runs, tables
+from mdr_core.config import Config, checked
+from mdr_core.errors import StudyError, unknown
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
+FINDING = "application/vnd.mdr.finding+json"
+SETTINGS = {field.name for field in dataclasses.fields(Config)}
+
+
+def assigned(source: str) -> dict[str, object]:
+    """Names and literal values of a cell's assignments."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+
+
+def checked_parameters(inputs: list[str], namespace: dict) -> dict[str, object]:
+    """The notebook's parameters and their values.
+
+    Args:
+        inputs: the cells that were run (IPython's ``In``).
+        namespace: where their values are now.
+
+    Raises:
+        StudyError: a name that the notebook does not have, or a value of another type than its default's.
+    """
+    own = max((i for i, cell in enumerate(inputs) if cell.startswith(MARK)), default=None)
+    if own is None:
+        raise StudyError("run the parameters cell first")
+    defaults = assigned(inputs[own])
+    for cell in inputs[own + 1 :]:
+        if cell.startswith("# Parameters\n"):
+            for name in assigned(cell):
+                if name not in defaults:
+                    raise unknown("parameter", name, defaults)
+    return {name: typed(name, default, namespace[name]) for name, default in defaults.items()}
+
+
+def typed(name: str, default: object, value: object) -> object:
+    """``value`` as the default's type; the items of a list as the type of the default's first, if it has one."""
+    if isinstance(default, list):
+        if not isinstance(value, (list, tuple)):
+            raise StudyError(f"{name} must be a list, got {value!r}")
+        return [typed(f"each of {name}", default[0], v) for v in value] if default else list(value)
+    return checked(name, type(default), value)
+
+
+def path_of(folder: str) -> Path:
+    """A folder; a relative one lies in the study, wherever the notebook runs."""
+    return ROOT / Path(folder).expanduser()
+
+
+class Report:
+    """One notebook's run.
+
+    Attributes:
+        profile, datasets, seeds: what the notebook is asked for; ``datasets`` are all of the profile's by default.
+        changes: the parameters that are settings of a run and differ from the profile's own.
+    """
+
+    def __init__(self, inputs: list[str], namespace: dict):
+        values = checked_parameters(inputs, namespace)
+        self.profile, self.seeds = values["profile"], values.get("seeds", [0])
+        known = profiles.datasets(self.profile)
+        dataset = values.get("dataset", "")
+        if dataset and dataset not in known:
+            raise unknown(f"dataset of profile {self.profile}", dataset, known)
+        if not self.seeds:
+            raise StudyError("seeds is empty: give at least one, as in seeds = [0]")
+        self.datasets = [dataset] if dataset else known
+        self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
+        self.output_root = path_of(values["output_root"])
+        self.data_root = values["data_root"] or None
+        self.jobs = values.get("jobs") or None
+        self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
+        self.records: dict[str, dict] = {}
+
+    def run(self, grid: list[dict]) -> pd.DataFrame:
+        """The grid's runs, trained or read back: a row per run and epoch, with the grid's labels as columns."""
+        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs)
+        self.records |= {record["key"]: record for record in found}
+        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
+        return runs.frame([record | {"labels": own} for record, own in zip(found, labels, strict=True)])
+
+    def records_of(self, grid: list[dict]) -> list[dict]:
+        """The grid's records, with weights and embeddings."""
+        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs, files=True)
+        self.records |= {record["key"]: record for record in found}
+        return found
+
+    def embeddings(self, grid: list[dict]) -> list[dict]:
+        """The grid's rows, each with ``test`` (N, D) and ``labels`` (N,), numpy, of its final embeddings."""
+        found = self.records_of(grid)
+        stored = [runs.load_embeddings(record, self.output_root) for record in found]
+        return [row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()} for row, e in zip(grid, stored, strict=True)]
+
+    def images(self, dataset: str, image_size: int):
+        """A dataset as the runs saw it."""
+        return runs.dataset(dataset, self.data_root, image_size)
+
+    def finding(self, sentence: str, figure: str = "") -> None:
+        """The report's one-sentence finding and its headline figure; they open the page and stand in the index."""
+        display({FINDING: {"finding": sentence, "figure": figure}, "text/plain": sentence}, raw=True)
+
+    def table(self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
+        """Show a table and save it as CSV; cells where ``best`` is true are bold, those that say so are greyed."""
+        tables.save(texts, self.save_root, f"{name}-{self.profile}")
+        style = texts.style.set_caption(caption)
+        if best is not None:
+            style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
+        grey = texts.map(lambda cell: "color: #6b7280" if tables.UNDECIDED in str(cell) else "")
+        style = style.apply(lambda _: grey, axis=None)
+        if isinstance(texts.index, pd.RangeIndex):
+            style = style.hide(axis="index")
+        display(style)
+
+    def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
+        """Show a figure with its caption and save it as SVG. ``bitmap``: shown as PNG, for a figure made of photographs."""
+        saved = f"{name}-{self.profile}"
+        plots.save(figure, self.save_root, saved)
+        if bitmap:
+            data = io.BytesIO()
+            figure.savefig(data, format="png", dpi=110)
+            display(Image(data.getvalue(), format="png"), metadata={"image/png": {"alt": caption}})
+        else:
+            display({"image/svg+xml": plots.svg(figure, saved)}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
+        plt.close(figure)
+        display({"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True)
+
+    def provenance(self) -> None:
+        """What the runs behind this report share, and how many there are; each run's own values are in the run store."""
+        rows = [
+            {"runs": key, "code": r["provenance"]["code"][:12], "data": f"{r['config']['dataset']} {r['provenance']['data'][:12]}",
+             "device": r["provenance"]["device"], "threads": r["provenance"]["threads"], "finished": r["provenance"]["finished"][:10],
+             "seed": r["config"]["seed"], **r["provenance"]["versions"]}
+            for key, r in self.records.items()
+        ]
+        about = pd.DataFrame(rows)
+        shown = {"runs": f"{len(about)}, trained {about.finished.min()} to {about.finished.max()}"}
+        for column in about.columns.drop(["runs", "finished"]):
+            shown[column] = ", ".join(sorted(map(str, about[column].unique())))
+        display(pd.Series(shown, name="value").rename_axis("what").to_frame().style.set_caption(
+            "The runs behind this report. Each is stored with its whole configuration, seed, library versions, device, "
+            "data fingerprint (sha256) and code version (sha256 of the code that can change its numbers)."))
+
+

@@ -1,0 +1,99 @@
+"""A trained model with its index, to keep and to search: ``weights.safetensors``, ``config.json``, ``gallery.faiss``.
+
+    from mdr_core.search import ImageSearch
+    search = ImageSearch.load("my_index")
+    print(search.nearest("photo.jpg", k=5))
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from mdr_core import augmentation, models, runs, training
+from mdr_core.config import Config, from_dict
+from mdr_core.data import Split, pixels
+from mdr_core.errors import StudyError
+
+FILES = ("weights.safetensors", "config.json", "gallery.faiss")
+
+
+@dataclass
+class ImageSearch:
+    """A network and the embedded images that it searches.
+
+    Attributes:
+        model: in eval mode.
+        config: of the run that trained it.
+        index: faiss, exact, Euclidean.
+        names: the class of each image in the index; paths: where each came from.
+    """
+
+    model: models.EmbeddingNet
+    config: Config
+    index: faiss.Index
+    names: list[str]
+    paths: list[str]
+
+    @classmethod
+    def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
+        """From a stored run, with a split's images as the gallery."""
+        config = from_dict(record["config"])
+        weights = {k: v for k, v in runs.load_weights(record, root).items() if not k.startswith("mdr.")}
+        model = network(config, weights)
+        crops, labels = training.crops(config, gallery, torch.device("cpu"))
+        index = faiss.IndexFlatL2(config.dim)
+        index.add(training.embed(model, crops).numpy())
+        return cls(model, config, index, [gallery.class_names[c] for c in labels.tolist()], list(gallery.paths))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the three files, each whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
+        weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
+        runs.write(folder / FILES[0], lambda path: save_file(weights, path))
+        runs.write(folder / FILES[1], lambda path: path.write_text(json.dumps(about, indent=1), encoding="utf-8"))
+        runs.write(folder / FILES[2], lambda path: faiss.write_index(self.index, str(path)))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ImageSearch":
+        """Read what :meth:`save` wrote; no code is run from the files."""
+        folder = Path(folder)
+        for name in FILES:
+            if not (folder / name).is_file():
+                raise StudyError(f"{folder} is not a saved index: it lacks {name}")
+        about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
+        config = from_dict(about["config"])
+        index = faiss.read_index(str(folder / FILES[2]))
+        return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
+
+    def embed(self, images: torch.Tensor) -> np.ndarray:
+        """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
+        return training.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
+
+    def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:
+        """The k images nearest to a new one: ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index."""
+        path = Path(image)
+        if not path.is_file():
+            raise StudyError(f"there is no image {path}")
+        image = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy()).permute(2, 0, 1)
+        query = self.embed(image[None])
+        squared, found = self.index.search(query, min(k, self.index.ntotal))
+        places = found[0].tolist()
+        return pd.DataFrame({"class": [self.names[i] for i in places], "path": [self.paths[i] for i in places],
+                             "distance": np.sqrt(squared[0].clip(min=0)), "place": places})
+
+
+def network(config: Config, weights: dict[str, torch.Tensor]) -> models.EmbeddingNet:
+    """The trained network of a configuration, in eval mode."""
+    backbone = models.backbone(config.backbone, "random")
+    model = models.EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
+    model.load_state_dict(weights)
+    return model.to(memory_format=torch.channels_last).eval()
