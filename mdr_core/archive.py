@@ -18,9 +18,9 @@ import pandas as pd
 
 from mdr_core import experiments, runs
 from mdr_core.config import hints
+from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError
 
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def to_table(records: list[dict]) -> pd.DataFrame:
@@ -81,10 +81,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("action", choices=("export", "restore"))
     parser.add_argument("--profile", default="photos")
     parser.add_argument("--file", type=Path, help="default: reports/PROFILE/runs.csv")
-    parser.add_argument("--output-root", type=Path, default=ROOT / "runs", help="the run store")
+    parser.add_argument("--output-root", type=Path, default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
     given = parser.parse_args(argv)
-    path = given.file or ROOT / "reports" / given.profile / "runs.csv"
+    path = given.file or REPOSITORY / "reports" / given.profile / "runs.csv"
     try:
         if given.action == "export":
             print(f"{export(given.profile, path, given.output_root, given.data_root)} runs written to {path}")

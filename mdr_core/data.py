@@ -122,7 +122,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
     """A dataset by name; the first half of its classes train, the second half test (the protocol's split).
 
     Args:
-        name: one of NAMES.
+        name: one of NAMES; a relative PATH lies in the study, wherever the program runs.
         data_root: where the files lie; else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
         image_size: images are resized to this square (Lanczos, the aspect ratio ignored, as the paper does); drawn
             characters are always 32.
@@ -138,7 +138,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
         return finished(name, every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0]))
     if name.startswith("folder:"):
-        source, listing = layouts.open_source(Path(name.removeprefix("folder:")).expanduser()), layouts.folder
+        source, listing = layouts.open_source(REPOSITORY / Path(name.removeprefix("folder:")).expanduser()), layouts.folder
     elif name in KNOWN:
         source, listing = find(name, data_root), KNOWN[name][2]
     else:

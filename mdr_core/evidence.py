@@ -47,7 +47,7 @@ def ablation_claims(report, seeds: list[int]) -> list[Claim]:
 
     return [
         Claim("It helps with any backbone", "gain in Recall@1", "ablation_backbones", by_cell(backbones, "backbone", WITH, WITHOUT)),
-        Claim("It helps any distance-based loss", "gain in Recall@1", "ablation_losses", by_cell(losses, "loss", WITH, WITHOUT)),
+        Claim("It helps any distance-based loss", "gain in Recall@1", "ablation_losses", by_cell(losses, "loss_name", WITH, WITHOUT)),
         Claim("It improves the triplet loss at every dimension", "Recall@1, MDR less Triplet", "embedding_dimension",
               by_cell(sizes, "dimension", MDR, TRIPLET)),
         Claim("It beats L2 normalization at every dimension", "Recall@1, MDR less L2", "embedding_dimension",

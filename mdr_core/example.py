@@ -11,13 +11,15 @@ from PIL import Image
 
 from mdr_core import drawn, stats, tables
 from mdr_core.data import RetrievalDataset
-from mdr_core.regularizer import MDR, pairwise_distances
+from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
-CLASSES, IMAGES = 16, 12  # of the drawn folder
+CLASSES, IMAGES = 40, 12  # of the drawn folder
 
 
-def pull(points: int = 40, steps: int = 600, shown=(0, 60, 600), seed: int = 3) -> tuple[list, list, list[float]]:
+def pull(points: int = 40, steps: int = 400, shown=(0, 40, 400), seed: int = 3) -> tuple[list, list, list[float]]:
     """Gradient descent on L_MDR alone, of points in the plane, with levels fixed at -1, 0 and 1.
+
+    As in training, the points are divided by their mean distance before the loss sees them: L_MDR has no scale of its own.
 
     Returns:
         (title, points (N, 2)) and normalized distances (P,) at each moment shown, and the levels.
@@ -28,10 +30,11 @@ def pull(points: int = 40, steps: int = 600, shown=(0, 60, 600), seed: int = 3) 
     optimizer = torch.optim.Adam([x], lr=0.02)
     moments, distances = [], []
     for step in range(steps + 1):
-        loss = mdr(x)
+        scaled = normalize_by_mean_distance(x)
+        loss = mdr(scaled)
         if step in shown:
-            d = pairwise_distances(x.detach())[torch.ones(points, points).triu(1) > 0]
-            moments.append((f"step {step}: loss {loss.item():.2f}", x.detach().numpy().copy()))
+            d = pairwise_distances(scaled.detach())[torch.ones(points, points).triu(1) > 0]
+            moments.append((f"step {step}: loss {loss.item():.2f}", scaled.detach().numpy().copy()))
             distances.append(((d - mdr.running_mean) / mdr.running_std).numpy())
         optimizer.zero_grad()
         loss.backward()

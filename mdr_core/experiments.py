@@ -12,6 +12,7 @@ import pandas as pd
 
 from mdr_core import profiles, runs
 from mdr_core.config import Config
+from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
 from mdr_core.profiles import METHODS
 
@@ -19,6 +20,7 @@ WITH, WITHOUT = "with MDR", "without MDR"
 
 # What the ablations run on: one dataset of each profile, and there these backbones, losses and dimensions.
 DATASET = {"quick": "drawn", "photos": "cub50", "paper": "cub200"}
+ABLATION = {"quick": {}, "photos": {"epochs": 8}, "paper": {}}  # and for so long where that is not as long as Table 1
 BACKBONES = {
     "quick": ["small_resnet_narrow", "small_resnet", "small_resnet_wide"],
     "photos": ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"],
@@ -81,7 +83,7 @@ def pairs(profile: str, seeds: list[int], column: str, settings: dict[str, dict]
     """Each setting with and without MDR, on the profile's ablation dataset."""
     return [
         {column: name, "method": label, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], method, s, **(changes | setting))}
+         "config": profiles.config(profile, DATASET[profile], method, s, **(ABLATION[profile] | changes | setting))}
         for name, setting in settings.items() for s in seeds
         for label, method in ((WITHOUT, "Triplet"), (WITH, "Triplet + MDR"))
     ]
@@ -94,7 +96,7 @@ def table2a(profile: str, backbones: list[str], seeds: list[int], **changes) -> 
 
 def table2b(profile: str, losses: list[str], seeds: list[int], **changes) -> list[dict]:
     """Table 2 (b): losses with and without MDR."""
-    return pairs(profile, seeds, "loss", {name: {"loss": name} for name in losses}, changes)
+    return pairs(profile, seeds, "loss_name", {name: {"loss": name} for name in losses}, changes)
 
 
 def table2c(profile: str, levels: list[str], weights: list[float], seeds: list[int], **changes) -> list[dict]:
@@ -103,7 +105,7 @@ def table2c(profile: str, levels: list[str], weights: list[float], seeds: list[i
     settings |= {f"λ = {w:g}": {"mdr_weight": w} for w in (0.0, *weights)}
     return [
         {"setting": name, "method": WITH, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], "Triplet + MDR", s, **(changes | setting))}
+         "config": profiles.config(profile, DATASET[profile], "Triplet + MDR", s, **(ABLATION[profile] | changes | setting))}
         for name, setting in settings.items() for s in seeds
     ]
 
@@ -112,7 +114,7 @@ def figure4a(profile: str, dimensions: list[int], methods: list[str], seeds: lis
     """Figure 4 (a): embedding dimensions, every method."""
     return [
         {"dimension": n, "method": m, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], m, s, **(changes | {"dim": n}))}
+         "config": profiles.config(profile, DATASET[profile], m, s, **(ABLATION[profile] | changes | {"dim": n}))}
         for n in dimensions for s in seeds for m in methods
     ]
 
@@ -124,7 +126,8 @@ def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn
         drawn: the folder is :func:`mdr_core.example.drawn_folder`'s, for the small network; else EfficientNet-Lite0 and
             the photographs' settings serve, in the quick profile too.
     """
-    name, base = f"folder:{folder}", profiles.QUICK if drawn else profiles.PAPER if profile == "paper" else profiles.PHOTOS
+    place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+    name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.PAPER if profile == "paper" else profiles.PHOTOS
     base = base.replace(**{"dataset": name} | changes)
     counts = runs.dataset(name, data_root, base.image_size).train.labels.bincount()
     room = int(counts.clamp(max=base.images_per_class).sum())

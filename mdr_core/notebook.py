@@ -10,6 +10,7 @@ A parameter that the notebook does not have, or a value of the wrong type, is re
 import ast
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,9 +20,9 @@ from matplotlib.figure import Figure
 
 from mdr_core import plots, profiles, runs, tables
 from mdr_core.config import Config, checked
+from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
 
-ROOT = Path(__file__).resolve().parents[1]
 MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
 FINDING = "application/vnd.mdr.finding+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
@@ -58,6 +59,11 @@ def checked_parameters(inputs: list[str], namespace: dict) -> dict[str, object]:
 def typed(name: str, default: object, value: object) -> object:
     """``value`` as the default's type; the items of a list as the type of the default's first, if it has one."""
     if isinstance(default, list):
+        if isinstance(value, str):  # papermill's -p passes a list as text
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                pass
         if not isinstance(value, (list, tuple)):
             raise StudyError(f"{name} must be a list, got {value!r}")
         return [typed(f"each of {name}", default[0], v) for v in value] if default else list(value)
@@ -66,7 +72,7 @@ def typed(name: str, default: object, value: object) -> object:
 
 def path_of(folder: str) -> Path:
     """A folder; a relative one lies in the study, wherever the notebook runs."""
-    return ROOT / Path(folder).expanduser()
+    return REPOSITORY / Path(folder).expanduser()
 
 
 class Report:
@@ -79,6 +85,7 @@ class Report:
 
     def __init__(self, inputs: list[str], namespace: dict):
         values = checked_parameters(inputs, namespace)
+        namespace.update(values)  # a list that came as text is a list from here on
         self.profile, self.seeds = values["profile"], values.get("seeds", [0])
         known = profiles.datasets(self.profile)
         dataset = values.get("dataset", "")
@@ -127,20 +134,29 @@ class Report:
         style = texts.style.set_caption(caption)
         if best is not None:
             style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
+        words = [i for i, c in enumerate(texts) if not re.match(r"[+\-−]?\d|nan|$", str(texts[c].iloc[0]))]
+        left = [{"selector": f".col{i}", "props": "text-align: left"} for i in words]
+        style = style.set_table_styles(left)
         grey = texts.map(lambda cell: "color: #6b7280" if tables.UNDECIDED in str(cell) else "")
         style = style.apply(lambda _: grey, axis=None)
+        if any(texts[c].astype(str).str.len().max() > 40 for c in texts):  # sentences wrap, figures do not
+            style = style.set_table_attributes('class="claims"')
         if isinstance(texts.index, pd.RangeIndex):
             style = style.hide(axis="index")
         display(style)
 
+    def note(self, text: str) -> None:
+        """A sentence (Markdown) that depends on the run."""
+        display({"text/markdown": text, "text/plain": text}, raw=True)
+
     def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
-        """Show a figure with its caption and save it as SVG. ``bitmap``: shown as PNG, for a figure made of photographs."""
+        """Show a figure with its caption and save it as SVG. ``bitmap``: shown as JPEG, for a figure made of photographs."""
         saved = f"{name}-{self.profile}"
         plots.save(figure, self.save_root, saved)
         if bitmap:
             data = io.BytesIO()
-            figure.savefig(data, format="png", dpi=110)
-            display(Image(data.getvalue(), format="png"), metadata={"image/png": {"alt": caption}})
+            figure.savefig(data, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+            display(Image(data.getvalue(), format="jpeg"), metadata={"image/jpeg": {"alt": caption}})
         else:
             display({"image/svg+xml": plots.svg(figure, saved)}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
         plt.close(figure)
@@ -158,8 +174,9 @@ class Report:
         shown = {"runs": f"{len(about)}, trained {about.finished.min()} to {about.finished.max()}"}
         for column in about.columns.drop(["runs", "finished"]):
             shown[column] = ", ".join(sorted(map(str, about[column].unique())))
-        display(pd.Series(shown, name="value").rename_axis("what").to_frame().style.set_caption(
-            "The runs behind this report. Each is stored with its whole configuration, seed, library versions, device, "
-            "data fingerprint (sha256) and code version (sha256 of the code that can change its numbers)."))
+        table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
+        display(table.style.hide(axis="index").set_table_attributes('class="claims"').set_caption(
+            "Each run is stored with its whole configuration, seed, library versions, device, data fingerprint (sha256) and "
+            "code version (sha256 of the code that can change its numbers)."))
 
 

@@ -36,7 +36,8 @@ def families(of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6)
         return np.zeros(len(names), dtype=int), ["test class"]
     found, counts = np.unique(of_class, return_counts=True)
     chosen = found[np.argsort(-counts, kind="stable")[:most]]
-    titles = [common_word([n for n, f in zip(names, of_class, strict=True) if f == c]) or f"family {c}" for c in chosen]
+    titles = [common_word([n for n, f in zip(names, of_class, strict=True) if f == c]) for c in chosen]
+    titles = [f"family {title or c}" if not title or title.isdigit() else title for c, title in zip(chosen, titles, strict=True)]
     place = {c: i for i, c in enumerate(chosen)}
     groups = np.array([place.get(f, len(chosen)) for f in of_class])
     return groups, titles + (["other"] if len(chosen) < len(found) else [])

@@ -19,6 +19,7 @@ STYLE = {  # method -> colour, marker
     "with MDR": ("#009E73", "D"),
 }
 OTHER = ("#CC79A7", "^")
+THUMBNAIL = 64  # pixels, at least, of an image in a gallery
 RIGHT, WRONG = "#009E73", "#D55E00"  # of retrieved images; their frames differ in style as well
 
 
@@ -205,19 +206,22 @@ def gallery(queries: np.ndarray, rows: list[list[tuple[np.ndarray, bool]]], titl
         rows: for each query, its retrieved images (H, W, 3) with whether they are right, all methods in one row.
         titles: of the columns, the query's first; an empty one repeats the method before it.
     """
-    columns = len(titles)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(0.82 * columns, 0.86 * len(rows) + 0.35), layout="constrained", squeeze=False)
-    for line, query, found in zip(axes, queries, rows, strict=True):
-        line[0].imshow(query)
+    every = max(queries.shape[1] // THUMBNAIL, 1)  # as many pixels as the eye sees at this size
+    widths = [w for title in titles for w in ([0.25, 1] if title and title != titles[0] else [1])]  # a gap before each method
+    shown = [i for i, width in enumerate(widths) if width == 1]
+    size = (0.8 * sum(widths), 0.86 * len(rows) + 0.35)
+    figure, axes = plt.subplots(len(rows), len(widths), figsize=size, layout="constrained", squeeze=False, width_ratios=widths)
+    for line, query, found in zip(axes[:, shown], queries, rows, strict=True):
+        line[0].imshow(query[::every, ::every])
         for axis, (image, right) in zip(line[1:], found, strict=True):
-            axis.imshow(image)
-            axis.spines[:].set(color=RIGHT if right else WRONG, linewidth=2.5, linestyle="-" if right else (0, (2, 1)))
+            axis.imshow(image[::every, ::every])
+            axis.spines[:].set(color=RIGHT if right else WRONG, linewidth=2.5, linestyle="-" if right else (0, (1.5, 1.2)), capstyle="butt")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    for axis in axes[:, 0]:
+    for axis in [*axes[:, 0], *(axes[row, i] for row in range(len(rows)) for i, width in enumerate(widths) if width < 1)]:
         axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=8, loc="left")
+    for axis, title in zip(axes[0, shown], titles, strict=True):
+        axis.set_title(title, fontsize=9, loc="left")
     return figure
 
 

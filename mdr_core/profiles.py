@@ -17,7 +17,7 @@ QUICK = Config(
 )
 PHOTOS = Config(
     image_size=128, crop=96, resize=110, backbone="efficientnet_lite0", dim=256, batch_size=96, images_per_class=4,
-    epochs=15, iterations=30, lr=3e-4, lr_drops=(0.6, 0.8), train_images=800,
+    epochs=16, iterations=30, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
 )
 PAPER = Config(device="cuda")
 

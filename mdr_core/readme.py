@@ -1,29 +1,37 @@
 """The README's results, taken from the committed reports: ``python -m mdr_core.readme`` writes them anew."""
 
 import re
-from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+from mdr_core.data import REPOSITORY
+
 BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
 
 
 def results() -> str:
     """A table and a figure for every profile that has a report."""
     parts = []
-    for path in sorted((ROOT / "reports").glob("*/recall_at_k-*.csv")):
+    for path in sorted((REPOSITORY / "reports").glob("*/recall_at_k-*.csv")):
         profile, table = path.parent.name, pd.read_csv(path, dtype=str)
         parts.append(f"\n**{profile}**, test images after the last epoch, %, mean ± 95 % interval over the seeds "
                      f"([report](reports/{profile}/recall_at_k.html)):\n")
         rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n")
         for figure in sorted(path.parent.glob("learning_curves-*.svg")):
-            name = figure.stem.removeprefix("learning_curves-")
+            name = figure.stem.removeprefix("learning_curves-").removesuffix(f"-{profile}")
             parts.append(f"![Recall@1 by epoch on {name}, test and training classes](reports/{profile}/{figure.name})\n")
+        claims = path.parent / f"claims-{profile}.csv"
+        if claims.exists():
+            parts.append(f"Of the paper's claims, on {profile}: {counted(pd.read_csv(claims))} ([claims](reports/{profile}/claims.html)).\n")
     return "\n".join(parts) + "\n"
 
 
+def counted(claims: pd.DataFrame) -> str:
+    """``9 hold, 1 does not hold, 3 undecided``, from the claims table."""
+    return ", ".join(f"{n} {verdict}" for verdict, n in claims.verdict.value_counts().items())
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
+    readme = REPOSITORY / "README.md"
     readme.write_text(BLOCK.sub(lambda _: results(), readme.read_text()))

@@ -19,6 +19,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel'
 
 import jinja2
 import nbformat
+import pandas as pd
 import papermill
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
@@ -29,11 +30,13 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 
+from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
 from mdr_core.profiles import PROFILES
 
-ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = Path(__file__).parent / "templates"
+ORDER = ("claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses", "ablation_levels",
+         "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery", "your_images")
 FINDING = "application/vnd.mdr.finding+json"
 
 
@@ -49,7 +52,7 @@ def execute(notebook: Path, parameters: dict) -> nbformat.NotebookNode:
     """The notebook executed under these parameters. Its progress bars and warnings go to the terminal, not into it."""
     try:
         executed = papermill.execute_notebook(
-            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=ROOT, stderr_file=sys.stderr
+            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=REPOSITORY, stderr_file=sys.stderr
         )
     except PapermillExecutionError as error:
         if error.ename == "StudyError":
@@ -145,12 +148,20 @@ def write(path: Path, text: str) -> None:
     os.replace(file.name, path)
 
 
+def claims_of(folder: Path) -> list[dict[str, str]]:
+    """The rows of the profile's claims table, as the claims notebook saved them; none where it has not run."""
+    path = folder / f"claims-{folder.name}.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
+
+
 def write_index(reports: Path) -> None:
-    """``index.html``: the reports of each profile with their findings."""
-    profiles = {
-        profile: [{"name": path.stem} | summary(nbformat.read(path, 4)) for path in sorted((reports / profile).glob("*.ipynb"))]
-        for profile in PROFILES
-    }
+    """``index.html``: the claims, then the reports of each profile with their findings, in the paper's order."""
+    profiles = {}
+    for profile in PROFILES:
+        folder = reports / profile
+        found = {path.stem: {"name": path.stem} | summary(nbformat.read(path, 4)) for path in sorted(folder.glob("*.ipynb"))}
+        order = [name for name in ORDER if name in found] + [name for name in found if name not in ORDER]
+        profiles[profile] = {"claims": claims_of(folder), "reports": [found[name] for name in order]}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
     write(reports / "index.html", environment.get_template("reports.html.j2").render(profiles=profiles))
@@ -167,7 +178,9 @@ def value_of(text: str) -> object:
 def report(arguments: argparse.Namespace) -> int:
     if arguments.profile not in PROFILES:
         raise unknown("profile", arguments.profile, PROFILES)
-    notebooks = {path.stem: path for path in sorted(arguments.notebooks.glob("*.ipynb"))}
+    found = {path.stem: path for path in sorted(arguments.notebooks.glob("*.ipynb"))}
+    last = [name for name in ("claims",) if name in found]  # it reads every run that the others train
+    notebooks = {name: found[name] for name in [n for n in ORDER if n in found and n not in last] + sorted(found.keys() - set(ORDER)) + last}
     for name in arguments.notebook:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
@@ -180,8 +193,8 @@ def report(arguments: argparse.Namespace) -> int:
     for name, own in known.items():
         try:
             folder = arguments.output.resolve() / arguments.profile
-            inside = folder.is_relative_to(ROOT) and "save_root" in own
-            saving = {"save_root": folder.relative_to(ROOT).as_posix()} if inside else {}
+            place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+            saving = {"save_root": place.as_posix()} if "save_root" in own else {}
             executed = execute(notebooks[name], saving | parameters)
             page = to_html(executed)
         except (StudyError, PapermillExecutionError) as error:  # the other notebooks can still run
@@ -200,8 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--notebook", action="append", default=[], help="a notebook's name, repeatable (default: all)")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--output", type=Path, default=ROOT / "reports", help="where reports go")
-    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="where notebooks are")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "reports", help="where reports go")
+    parser.add_argument("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
     try:
         return report(parser.parse_args(argv))
     except StudyError as error:

@@ -23,7 +23,7 @@ def verdict(difference: dict[str, float]) -> str:
 
 def by_run(frame: pd.DataFrame):
     """Rows grouped by run; ``labels`` of a grid may name one stored run twice, so labels count too."""
-    labels = [c for c in ("dataset", "method", "backbone", "loss", "setting", "dimension", "key") if c in frame]
+    labels = [c for c in ("dataset", "method", "backbone", "loss_name", "setting", "dimension", "key") if c in frame]
     return frame.groupby(labels, sort=False)
 
 

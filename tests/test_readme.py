@@ -8,11 +8,11 @@ from mdr_core import readme
 
 
 def test_results_are_those_of_the_committed_reports():
-    assert readme.BLOCK.search((readme.ROOT / "README.md").read_text())[0] == readme.results()
+    assert readme.BLOCK.search((readme.REPOSITORY / "README.md").read_text())[0] == readme.results()
 
 
 def test_the_snippet_trains_a_step():
-    text = (readme.ROOT / "README.md").read_text()
+    text = (readme.REPOSITORY / "README.md").read_text()
     snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     given = {"torch": torch, "model": torch.nn.Linear(4, 3), "images": torch.randn(6, 4), "labels": None,
              "metric_loss": lambda embeddings, labels: embeddings.square().mean()}

@@ -86,7 +86,7 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
     executed = (folder / "reports" / "quick" / "tiny.ipynb").read_text(encoding="utf-8")
     for text in (page, executed):
         assert str(folder) not in text
-        assert str(reports.ROOT) not in text
+        assert str(reports.REPOSITORY) not in text
         assert "stderr!\n" not in text and "UserWarning" not in text
     assert json.loads(executed)["metadata"]["papermill"]["parameters"] == {"profile": "quick", "seeds": [3, 4, 5]}
     assert not list(folder.rglob("*.tmp"))

@@ -1,0 +1,63 @@
+"""How fast a photograph's training step is, against the plain way of writing it: ``python benchmarks/training_step.py``.
+
+Side by side in one process on one core, EfficientNet-Lite0 at 96 px, random images: forward, both losses, backward, Adam
+and the augmentation. *Plain* is contiguous memory and batch norm as a layer of its own; *channels last* changes the memory
+format; *folded* is the loop as the study runs it. The figures are ratios of images a second to plain's, taken in turns.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import time
+
+import torch
+
+from mdr_core import augmentation, losses, models, profiles, training
+from mdr_core.sampling import BalancedBatches
+
+STEPS, ROUNDS = 3, 4
+
+
+def step_of(channels_last: bool, folded: bool):
+    """A function that runs STEPS training steps."""
+    config = profiles.config("photos", "cub50", "Triplet + MDR")
+    trainer = training.start(config)
+    if not folded:
+        trainer.model = models.EmbeddingNet(models.backbone(config.backbone), config.dim, freeze_batch_norm=False)
+        trainer.model.freeze_batch_norm = True  # frozen, but not folded
+        trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), lr=config.lr, fused=True)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    trainer.model.to(memory_format=layout)
+    images = torch.randint(0, 256, (400, 3, 128, 128), dtype=torch.uint8)
+    labels = torch.arange(400) % 25
+    batches = BalancedBatches(labels, config.batch_size, config.images_per_class)
+    loss = losses.make("triplet", images_per_class=4)
+
+    def run():
+        trainer.model.train()
+        for index in batches.draw(STEPS, trainer.host):
+            crops = augmentation.random_resized_crop(images[index], config.crop, trainer.device)
+            embeddings = trainer.model(crops.contiguous(memory_format=layout))
+            total = loss(embeddings, labels[index], trainer.device) + config.mdr_weight * trainer.mdr(embeddings)
+            trainer.optimizer.zero_grad()
+            total.backward()
+            trainer.optimizer.step()
+        return STEPS * config.batch_size
+
+    return run
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ways = {"plain": step_of(False, False), "channels last": step_of(True, False), "folded": step_of(True, True)}
+    seconds, images = dict.fromkeys(ways, 0.0), 0
+    for round_ in range(ROUNDS + 1):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            count = run()
+            if round_:  # the first warms up
+                seconds[name] += time.perf_counter() - began
+                images += count if name == "plain" else 0
+    for name, taken in seconds.items():
+        print(f"{name:14} {images / taken:6.1f} images a second, {seconds['plain'] / taken:.2f} times plain")

@@ -1,0 +1,59 @@
+"""The rule of the verdicts, and the tables of differences that it rests on."""
+
+import pandas as pd
+import pytest
+
+from mdr_core import claims, stats, tables
+from mdr_core.claims import FAILS, HOLDS, OPEN, Claim
+
+
+def cell(mean, half=1.0, n=3):
+    return {"mean": mean, "half": half, "n": n}
+
+
+@pytest.mark.parametrize("cells, verdict", [
+    ([cell(2)], HOLDS), ([cell(-2)], FAILS), ([cell(0.5)], OPEN), ([cell(2), cell(0.5)], OPEN), ([cell(2), cell(-2)], FAILS),
+    ([cell(2, float("nan"), 1)], OPEN), ([], OPEN),
+])
+def test_the_rule(cells, verdict):
+    assert Claim("c", "m", "e", dict(enumerate(cells))).verdict == verdict
+
+
+def test_no_cost_is_held_against_its_tolerance():
+    assert Claim("c", "m", "e", {"": cell(-0.5)}, tolerance=2.0).verdict == HOLDS
+    assert Claim("c", "m", "e", {"": cell(-1.5)}, tolerance=2.0).verdict == OPEN
+    assert Claim("c", "m", "e", {"": cell(-4)}, tolerance=2.0).verdict == FAILS
+
+
+def test_a_row_shows_the_weakest_cell():
+    row = Claim("any", "gain", "notebook", {"a": cell(3), "b": cell(2), "c": cell(2.5, 2.0)}).row()
+    assert row["number"] == "+2.5 ± 2.0 points" and "weakest of 3: c" in row["measured"] and row["verdict"] == HOLDS
+    assert claims.count([Claim("x", "m", "e", {"": cell(2)}), Claim("y", "m", "e", {"": cell(0)})]).startswith("1 of 2 claims hold")
+
+
+def frame():
+    rows = [("a", "with", s, 60 + s) for s in range(3)] + [("a", "without", s, 58 + s + 0.1 * s) for s in range(3)]
+    rows += [("b", "with", s, 50 - s) for s in range(3)] + [("b", "without", s, 50 + s) for s in range(3)]
+    return pd.DataFrame(rows, columns=["cell", "method", "seed", "test_recall@1"])
+
+
+def test_cells_are_paired_by_seed():
+    found = claims.by_cell(frame(), "cell", "with", "without")
+    assert found["a"] == pytest.approx(stats.interval([2, 1.9, 1.8]) | {"excludes_zero": True})
+    assert claims.by_cell(frame(), "cell", "with", "without", sign=-1)["a"]["mean"] == pytest.approx(-1.9)
+
+
+def test_gains_and_differences_to_a_standard():
+    table = tables.gains(frame(), "cell", "with", "without")
+    assert table.verdict.tolist() == ["larger", tables.UNDECIDED] and table["difference"][0] == "+1.9 ± 0.2"
+    assert table["with"][0] == tables.said(stats.interval([60, 61, 62]))
+    against = tables.against(frame()[lambda f: f.method == "with"], "cell", "a")
+    assert against.verdict.tolist() == ["the standard", tables.UNDECIDED] or against.verdict[1] == "smaller"
+    assert against["mean"][1] == pytest.approx(-12)
+
+
+def test_final_and_best_are_taken_run_by_run():
+    rows = [(m, s, e, 10 * e if s == 0 else 10 * (2 - e), f"{m}{s}") for m in "xy" for s in (0, 1) for e in (0, 1, 2)]
+    history = pd.DataFrame(rows, columns=["method", "seed", "epoch", "test_recall@1", "key"]).assign(loss=0.5)
+    assert tables.final(history).epoch.tolist() == [2] * 4
+    assert tables.best(history, tables.RECALL).epoch.tolist() == [2, 1, 2, 1]

@@ -1,0 +1,29 @@
+"""Ranks, confusions and the choice of queries, on embeddings whose neighbours are known."""
+
+import numpy as np
+
+from mdr_core import gallery
+
+LINE = np.array([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]], dtype=np.float32)
+LABELS = np.array([0, 1, 0, 1, 1, 0])
+
+
+def test_first_right_counts_ranks_from_one():
+    # 0: 1 (wrong), 2 (right); 1: 2, 0 (wrong), 3; 2: 1, 0; 3: 4; 4: 3; 5: 4, 3 (wrong), 2
+    assert gallery.first_right(LINE, LABELS).tolist() == [2, 3, 2, 1, 1, 3]
+    assert gallery.first_right(LINE, LABELS, depth=1).tolist() == [2, 2, 2, 1, 1, 2]  # depth + 1: not found
+
+
+def test_confusions_count_first_places():
+    table = gallery.confusions(LINE, LABELS, ("zero", "one"))
+    assert table.to_dict("records") == [
+        {"query class": "zero", "taken for": "one", "queries": 3, "share [%]": "100"},
+        {"query class": "one", "taken for": "zero", "queries": 1, "share [%]": "33"},
+    ]
+
+
+def test_half_of_the_queries_are_those_on_which_the_models_disagree():
+    ranks = {"a": np.array([1, 1, 1, 2, 3, 1]), "b": np.array([1, 2, 1, 1, 3, 1])}
+    chosen = gallery.choose(ranks, 4)
+    assert len(set(chosen.tolist())) == 4 and set(chosen[:2].tolist()) == {1, 3}
+    assert gallery.hardest(ranks, 1).tolist() == [4]

@@ -1,0 +1,52 @@
+"""Class centres and their spread against naive loops; the picture's bookkeeping."""
+
+import numpy as np
+import pytest
+
+from mdr_core import geometry, picture
+
+
+def points(seed=0, classes=5, each=6):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    return (rng.normal(size=(classes, 3))[labels] * 2 + rng.normal(size=(len(labels), 3)) * 0.5).astype(np.float32), labels
+
+
+def test_spread_is_what_loops_give():
+    x, labels = points()
+    middle = [x[labels == c].mean(axis=0) for c in range(5)]
+    assert np.allclose(geometry.centres(x, labels), middle, atol=1e-5)
+    norm = np.linalg.norm
+    scale = np.mean([norm(a - b) for i, a in enumerate(x) for b in x[:i]])
+    between = np.mean([norm(a - b) for i, a in enumerate(middle) for b in middle[:i]])
+    within = np.mean([norm(a - middle[c]) for a, c in zip(x, labels, strict=True)])
+    nearest = np.mean([min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)])
+    found = geometry.spread(x, labels)
+    assert found == pytest.approx({"between": between / scale, "within": within / scale, "ratio": between / within,
+                                   "evenness": nearest / between}, rel=1e-5)
+    assert all(type(v) is float for v in found.values())  # a checkpoint is read with weights_only
+
+
+def test_spread_has_no_scale():
+    x, labels = points()
+    assert geometry.spread(x, labels) == pytest.approx(geometry.spread(7 * x, labels), rel=1e-5)
+
+
+def test_many_classes_are_thinned_evenly(monkeypatch):
+    x, labels = points(classes=8)
+    monkeypatch.setattr(geometry, "MOST_CLASSES", 4)
+    assert geometry.spread(x, labels) == pytest.approx(geometry.spread(x[labels % 2 == 0], labels[labels % 2 == 0] // 2))
+
+
+def test_the_picture_is_the_same_for_the_same_seed():
+    middle = np.random.default_rng(0).normal(size=(12, 8))
+    a, trust = picture.picture(middle)
+    assert a.shape == (12, 2) and np.array_equal(a, picture.picture(middle)[0]) and 0 <= trust <= 1
+
+
+def test_families_are_named_by_the_shared_word_and_the_small_ones_joined():
+    names = ("Red Crow", "Fish Crow", "Pied Tern", "Elegant Tern", "Blue Jay")
+    groups, titles = picture.families(np.array([0, 0, 1, 1, 2]), names, most=2)
+    assert titles == ["Crow", "Tern", "other"] and groups.tolist() == [0, 0, 1, 1, 2]
+    assert picture.families(None, names)[1] == ["test class"]
+    assert picture.families(np.array([3, 3]), ("family 03, character 1", "family 03, character 2"))[1] == ["family 03"]

@@ -1,0 +1,88 @@
+"""The recorded distances and gradients against naive loops and against autograd."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mdr_core import gradient, mechanism
+from mdr_core.losses import triplet_loss
+from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
+from mdr_core.sampling import triplets
+
+LABELS = torch.arange(24) // 4
+
+
+def embeddings(seed=0):
+    return torch.randn(24, 6, generator=torch.Generator().manual_seed(seed)) + LABELS[:, None] * 0.3
+
+
+def test_the_histogram_and_shares_count_every_pair_once():
+    row = mechanism.figures(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
+    assert sum(row["z_histogram"]) == 24 * 23 // 2
+    assert sum(row["level_share"]) == pytest.approx(1, abs=1e-3)
+    x = normalize_by_mean_distance(embeddings())
+    d = pairwise_distances(x)
+    pairs = [(i, j) for i in range(24) for j in range(i)]
+    assert row["pair_mean"] == pytest.approx(np.mean([d[i, j].item() for i, j in pairs]), rel=1e-5)
+    same = [d[i, j].item() for i, j in pairs if LABELS[i] == LABELS[j]]
+    assert row["positive_mean"] == pytest.approx(np.mean(same), rel=1e-5)
+    mdr = MDR()
+    mdr(x)
+    z = [((d[i, j] - mdr.running_mean) / mdr.running_std).item() for i, j in pairs]
+    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3) / len(z)
+    assert row["level_share"] == pytest.approx(near.tolist(), abs=1e-4)
+
+
+def test_a_running_regularizer_is_used_and_left_alone():
+    mdr = MDR((-1.0, 1.0))
+    mdr(normalize_by_mean_distance(embeddings(1)))
+    before = {k: v.clone() for k, v in mdr.state_dict().items()}
+    row = mechanism.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    assert all(torch.equal(v, before[k]) for k, v in mdr.state_dict().items())
+    assert "gradient_positive" not in row and len(row["level_share"]) == 2
+    assert row["gradient_mdr"] == pytest.approx(1 / mdr.running_std.item(), rel=1e-4)
+
+
+def test_the_triplet_gradient_is_autograds(monkeypatch):
+    """|dL/dd| by the formula against the derivative of the loss written on a matrix of distances."""
+    monkeypatch.setattr(mechanism, "DRAWS", 1)
+    x = normalize_by_mean_distance(embeddings())
+    d = pairwise_distances(x).requires_grad_()
+    (a, p, n), exists = triplets(x, LABELS, torch.Generator().manual_seed(0))
+    loss = (torch.relu(d[a, p] - d[a, n] + 0.2) * exists).sum() / exists.sum()
+    loss.backward()
+    found = mechanism.triplet_gradient(x, d.detach(), LABELS, 0.2)
+    assert torch.allclose(found, d.grad.abs(), atol=1e-6)
+    assert loss.item() == pytest.approx(triplet_loss(x, torch.stack([a, p, n]), exists).item(), rel=1e-4)
+
+
+def test_mdr_pulls_every_pair_alike():
+    x = normalize_by_mean_distance(embeddings())
+    mdr = MDR()
+    mdr(x)
+    mdr.eval()
+    d = pairwise_distances(x).requires_grad_()
+    z = (d - mdr.running_mean) / mdr.running_std
+    nearest = (z[..., None] - mdr.levels.detach()).abs().amin(dim=2)
+    off = ~torch.eye(24, dtype=torch.bool)
+    nearest[off].mean().backward()
+    each = d.grad[off].abs()
+    row = mechanism.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
+
+
+def test_deciles_are_ordered_by_distance():
+    d = torch.arange(100.0).view(10, 10)
+    weight = (d >= 90).float()
+    assert mechanism.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [0] * 9 + [10]
+
+
+def test_shares_of_easy_and_hard_pairs():
+    row = pd.Series({"gradient_positive": [0.0] * 9 + [1.0], "gradient_negative": [1.0] + [0.0] * 9, "gradient_mdr": 2.0,
+                     "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4})
+    assert gradient.easy_and_hard(row) == {"easy": 0.0, "hardest": 100.0}
+    row["mdr_weight"] = 1.0  # as much gradient again, spread evenly over all pairs
+    found = gradient.easy_and_hard(row)
+    assert found["easy"] == pytest.approx(25) and found["hardest"] == pytest.approx(50 + 5)
+    assert sum(sum(v) for v in gradient.by_decile(row).values()) == pytest.approx(100)

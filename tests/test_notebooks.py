@@ -1,0 +1,92 @@
+"""Every notebook runs under papermill from another directory, documents its parameters, and refuses wrong ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mdr_core import notebook
+from mdr_core.errors import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL = {  # less of what there would be more of; the claims need everything and come last, on the runs of the others
+    "ablation_backbones": {"backbones": "['small_resnet']"},
+    "ablation_losses": {"losses": "['triplet', 'margin']"},
+    "ablation_levels": {"settings": "['3 levels (−3, 0, 3)', '1 level (0)']", "weights": "[0.6]"},
+    "embedding_dimension": {"dimensions": "[8, 16]"},
+    "retrieval_gallery": {"queries": "2", "hardest": "1", "top": "2"},
+}
+ORDER = sorted(NOTEBOOKS, key=lambda path: path.stem == "claims")
+
+
+def papermill(source: Path, folder: Path, **parameters) -> subprocess.CompletedProcess:
+    arguments = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", str(source), str(folder / source.name), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
+def test_runs_from_another_directory_and_says_what_it_found(path, folder):
+    more = {"ablation_seeds": "[0]"} if path.stem == "claims" else {}
+    done = papermill(path, folder, seeds="[0]", epochs=1, output_root=folder / "runs", save_root=folder / "saved",
+                     **SMALL.get(path.stem, {}), **more)
+    assert done.returncode == 0, done.stderr[-3000:]
+    executed = nbformat.read(folder / path.name, 4)
+    outputs = [o for cell in executed.cells for o in cell.get("outputs", [])]
+    assert any(notebook.FINDING in o.get("data", {}) for o in outputs)
+    quiet = [o for o in outputs if o.get("name") == "stderr" and "Warning" in o["text"]]
+    assert not quiet, quiet
+    assert list((folder / "saved").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_structure(path):
+    """The parameters come first and each is explained; as much prose as code; no function over ten lines."""
+    cells = nbformat.read(path, 4).cells
+    code = [c for c in cells if c.cell_type == "code"]
+    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(notebook.MARK)
+    lines = code[0].source.splitlines()[1:]
+    assert all("  # " in line for line in lines), [line for line in lines if "  # " not in line]
+    assert "profile" in notebook.assigned(code[0].source)
+    assert code[1].source.count("Report(In, globals())") == 1
+    words = lambda kind: sum(len(c.source.split()) for c in cells if c.cell_type == kind)  # noqa: E731
+    assert words("markdown") > 0.35 * words("code"), (words("markdown"), words("code"))
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert all(part in prose for part in ("# ", "**Question.**", "**The paper's claim", "## Provenance"))
+    for cell in code:
+        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 10, node.name
+
+
+@pytest.mark.parametrize("parameter, message", [
+    ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
+    ({"epochs": "many"}, "epochs must be of type int"),
+    ({"seeds": "5"}, "seeds must be a list"),
+    ({"dataset": "birds"}, "unknown dataset of profile quick 'birds'"),
+    ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
+])
+def test_wrong_parameters_end_in_one_line(parameter, message, folder):
+    done = papermill(ROOT / "notebooks" / "recall_at_k.ipynb", folder, **parameter)
+    assert done.returncode != 0 and message in done.stderr
+
+
+def test_types_are_those_of_the_defaults():
+    cells = ["", notebook.MARK + "\nseeds = [0]  # runs\nlr = -1.0  # rate\nname = ''  # a word", "# Parameters\nlr = 1\n", ""]
+    found = notebook.checked_parameters(cells, {"seeds": "[1, 2]", "lr": 1, "name": "x"})
+    assert found == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
+    for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
+        with pytest.raises(StudyError, match="must be of type"):
+            notebook.checked_parameters(cells, {"seeds": [0], "lr": 1.0, "name": ""} | wrong)
+    with pytest.raises(StudyError, match="parameters cell first"):
+        notebook.checked_parameters(["x = 1"], {})
