@@ -14,7 +14,7 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports test lab lock clean setup
+.PHONY: help reports restore archive test lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -23,6 +23,12 @@ help: ## list these targets
 
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
 	.venv/bin/python -m mdr_core.reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
+
+restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports then render without training
+	.venv/bin/python -m mdr_core.archive restore --profile $(PROFILE)
+
+archive: $(READY) ## write the runs of PROFILE from runs/ to reports/PROFILE/runs.csv
+	.venv/bin/python -m mdr_core.archive export --profile $(PROFILE)
 
 test: $(READY) ## run the tests
 	.venv/bin/python -m pytest

@@ -22,7 +22,6 @@ from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError
 
 
-
 def to_table(records: list[dict]) -> pd.DataFrame:
     """A row per run and epoch, every cell text: a string as it is, anything else as JSON."""
     rows = []

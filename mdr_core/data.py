@@ -40,6 +40,10 @@ KNOWN = {
     "cars196_half": CARS_HALF,  # the same under another name
     "cars196": (("cars196", "stanford_cars"), "stanford_cars", layouts.cars, 196, 16185,
                 "Stanford Cars (Krause et al. 2013), ai.stanford.edu"),
+    "sop": (("sop", "Stanford_Online_Products"), "Stanford_Online_Products", layouts.products, 22634, 120053,
+            "Stanford Online Products (Oh Song et al. 2016), cvgl.stanford.edu"),
+    "inshop": (("inshop", "In-shop Clothes Retrieval Benchmark"), "In-shop Clothes Retrieval Benchmark", layouts.clothes,
+               7982, 52712, "In-Shop Clothes Retrieval of DeepFashion (Liu et al. 2016), mmlab.ie.cuhk.edu.hk"),
     "cifar100-a": (("cifar100-a", "cifar100"), "cifar100", layouts.folder, 50, 25000,
                    "the first 50 classes of CIFAR-100's training images (Krizhevsky 2009) as a folder of class folders, "
                    "cs.toronto.edu/~kriz"),
@@ -77,6 +81,11 @@ class Split:
             tuple(self.paths[i] for i in where.tolist()), None if self.families is None else self.families[classes],
         )
 
+
+    def of_part(self, chosen: np.ndarray) -> "Split":
+        """The images where (N,) ``chosen`` is true, with their classes alone, labelled from 0."""
+        part = self.of_images(torch.from_numpy(np.flatnonzero(chosen)))
+        return part.of_classes(part.labels.unique())
 
     def of_images(self, indices: Tensor) -> "Split":
         """Some images, in the order given; the classes keep their numbers."""
@@ -119,7 +128,8 @@ class RetrievalDataset:
 
 def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
          cache_root: str | Path | None = None) -> RetrievalDataset:
-    """A dataset by name; the first half of its classes train, the second half test (the protocol's split).
+    """A dataset by name, in the protocol's split: by the official list where there is one (Stanford Online Products,
+    In-Shop Clothes); otherwise the first half of its classes train, the second half test.
 
     Args:
         name: one of NAMES; a relative PATH lies in the study, wherever the program runs.
@@ -143,7 +153,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         source, listing = find(name, data_root), KNOWN[name][2]
     else:
         raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
-    files, labels, class_names, family_names = listing(source)
+    files, labels, class_names, family_names, parts = listing(source)
     if name in KNOWN:
         classes, count = KNOWN[name][3:5]
         if (len(class_names), len(files)) != (classes, count):
@@ -154,9 +164,18 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         families = torch.from_numpy(np.unique(family_names, return_inverse=True)[1].astype(np.int64))
     images, cached = decoded(source, files, image_size, cache_root)
     every = Split(images, torch.as_tensor(labels), class_names, tuple(files), families)
-    half = len(class_names) // 2
-    train, test = every.of_classes(range(half)), every.of_classes(range(half, len(class_names)))
-    return finished(name, train, test, remembered=cached)
+    if parts is None:
+        half = len(class_names) // 2
+        train, test = every.of_classes(range(half)), every.of_classes(range(half, len(class_names)))
+        return finished(name, train, test, remembered=cached)
+    train, test, gallery = (every.of_part(parts == part) for part in ("train", "test", "gallery"))
+    if set(train.class_names) & set(test.class_names):
+        raise StudyError(f"{name}: its official list has classes in both training and test")
+    if len(gallery.labels):
+        classes = torch.from_numpy(labels[parts == "gallery"]).unique()
+        if not torch.equal(classes, torch.from_numpy(labels[parts == "test"]).unique()):
+            raise StudyError(f"{name}: query and gallery are not of the same classes: fetch its official list anew")
+    return finished(name, train, test, remembered=cached, gallery=gallery if len(gallery.labels) else None)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: np.ndarray) -> Split:
@@ -171,7 +190,7 @@ def finished(name: str, train: Split, test: Split, pretrain: Split | None = None
         if len(split.class_names) < 2:
             raise StudyError(f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2")
         counts = torch.bincount(split.labels, minlength=len(split.class_names))
-        if int(counts.min()) < 2:
+        if int(counts.min()) < (2 if gallery is None or split is train else 1):
             few = split.class_names[int(counts.argmin())]
             raise StudyError(f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
                              "every class; add images or remove the class")

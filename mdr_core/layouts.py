@@ -5,6 +5,7 @@ import threading
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from scipy.io import loadmat
@@ -12,9 +13,24 @@ from scipy.io import loadmat
 from mdr_core.errors import StudyError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
-# files (N), labels (N,) int64 in 0 ... C - 1, class names (C), family names (C) or None where the layout has none
-Listing = tuple[list[str], np.ndarray, tuple[str, ...], tuple[str, ...] | None]
+
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)  # what a zip raises
+
+
+class Listing(NamedTuple):
+    """Which image is of which class.
+
+    Attributes:
+        files: N. labels: (N,) int64, 0 ... C - 1. class_names: C.
+        family_names: C, or None where the layout has none.
+        parts: (N,) "train", "test" or "gallery" where the official list says; None where the classes are halved.
+    """
+
+    files: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    family_names: tuple[str, ...] | None
+    parts: np.ndarray | None = None
 
 
 class Source:
@@ -99,7 +115,7 @@ def cub(source: Source) -> Listing:
     files = [f"{folder}images/{paths[i]}" for i in sorted(paths)]
     labels = np.array([place[of_image[i]] for i in sorted(paths)], dtype=np.int64)
     names = tuple(classes[c].split(".", 1)[-1].replace("_", " ") for c in order)
-    return files, labels, names, tuple(name.split()[-1] for name in names)
+    return Listing(files, labels, names, tuple(name.split()[-1] for name in names))
 
 
 def matlab(source: Source, name: str) -> dict:
@@ -139,7 +155,7 @@ def cars_train(source: Source) -> Listing:
     """The training half of Stanford Cars: cars_train/ and devkit/cars_train_annos.mat."""
     names, families = cars_names(source, "cars_meta.mat")
     files, labels = cars_annotated(source, "cars_train_annos.mat", "cars_train", len(names))
-    return files, np.array(labels, dtype=np.int64), names, families
+    return Listing(files, np.array(labels, dtype=np.int64), names, families)
 
 
 def cars(source: Source) -> Listing:
@@ -147,10 +163,58 @@ def cars(source: Source) -> Listing:
     if any(n.endswith("cars_annos.mat") for n in source.names):
         names, families = cars_names(source, "cars_annos.mat")
         files, labels = cars_annotated(source, "cars_annos.mat", "car_ims", len(names))
-        return files, np.array(labels, dtype=np.int64), names, families
-    files, labels, names, families = cars_train(source)
+        return Listing(files, np.array(labels, dtype=np.int64), names, families)
+    files, labels, names, families, _ = cars_train(source)
     more, more_labels = cars_annotated(source, "cars_test_annos_withlabels.mat", "cars_test", len(names))
-    return files + more, np.concatenate([labels, np.array(more_labels, dtype=np.int64)]), names, families
+    return Listing(files + more, np.concatenate([labels, np.array(more_labels, dtype=np.int64)]), names, families)
+
+
+def rows(source: Source, name: str, columns: int) -> tuple[str, list[list[str]]]:
+    """A text file's lines of so many words, below its head: its folder inside the source, and the rows.
+
+    Heads are a line with the number of rows, or one with the columns' names, or both.
+    """
+    file = source.ending(name)
+    lines = [line.split() for line in source.read(file).decode("utf-8", "replace").splitlines() if line.strip()]
+    head = 1 + (len(lines[0]) == 1) if lines else 0
+    for number, parts in enumerate(lines[head:], start=head + 1):
+        if len(parts) != columns:
+            raise StudyError(f"{source.path}: {file}, line {number}: expected {columns} words, found {len(parts)}")
+    return file.removesuffix(name), lines[head:]
+
+
+def products(source: Source) -> Listing:
+    """Stanford Online Products: Ebay_train.txt and Ebay_test.txt (image_id class_id super_class_id path)."""
+    files, labels, parts, names, families = [], [], [], {}, {}
+    for part, name in (("train", "Ebay_train.txt"), ("test", "Ebay_test.txt")):
+        folder, listed = rows(source, name, 4)
+        for _, product, _, path in listed:
+            number = names.setdefault(product, len(names))
+            families[number] = path.split("/")[0].removesuffix("_final")
+            files.append(folder + path)
+            labels.append(number)
+            parts.append(part)
+    titles = tuple(f"{families[i]} {product}" for product, i in names.items())
+    return Listing(files, np.array(labels, dtype=np.int64), titles, tuple(families[i] for i in range(len(names))), np.array(parts))
+
+
+def clothes(source: Source) -> Listing:
+    """In-Shop Clothes: list_eval_partition.txt (image item status), status train, query or gallery."""
+    _, listed = rows(source, "list_eval_partition.txt", 3)
+    if not listed:
+        raise StudyError(f"{source.path}: list_eval_partition.txt is empty")
+    base = source.ending(listed[0][0]).removesuffix(listed[0][0])
+    official = {"train": "train", "query": "test", "gallery": "gallery"}
+    files, labels, parts, names, families = [], [], [], {}, {}
+    for path, item, status in sorted(listed, key=lambda row: row[2] != "train"):  # the training items first
+        if status not in official:
+            raise StudyError(f"{source.path}: list_eval_partition.txt: status {status!r} of {path} is not train, query or gallery")
+        number = names.setdefault(item, len(names))
+        families[number] = "/".join(path.split("/")[1:3])
+        files.append(base + path)
+        labels.append(number)
+        parts.append(official[status])
+    return Listing(files, np.array(labels, dtype=np.int64), tuple(names), tuple(families[i] for i in range(len(names))), np.array(parts))
 
 
 def folder(source: Source) -> Listing:
@@ -166,4 +230,4 @@ def folder(source: Source) -> Listing:
     parents = [PurePosixPath(f).parent.name for f in files]
     names = tuple(sorted(set(parents)))
     place = {n: i for i, n in enumerate(names)}
-    return files, np.array([place[p] for p in parents], dtype=np.int64), names, None
+    return Listing(files, np.array([place[p] for p in parents], dtype=np.int64), names, None)

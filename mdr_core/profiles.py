@@ -20,6 +20,7 @@ PHOTOS = Config(
     epochs=16, iterations=30, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
 )
 PAPER = Config(device="cuda")
+PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # datasets of many classes with few images
 
 # profile -> dataset -> settings, with the dataset's lambda, and how many training classes choose an epoch
 PROFILES = {
@@ -28,7 +29,12 @@ PROFILES = {
         "cub50": (PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5),  # 80: what 20 classes can fill
         "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=2e-4, epochs=20, iterations=50), 0.6, 20),
     },
-    "paper": {"cub200": (PAPER, 0.6, 20), "cars196": (PAPER.replace(dataset="cars196"), 0.2, 20)},
+    "paper": {
+        "cub200": (PAPER, 0.6, 20),
+        "cars196": (PAPER.replace(dataset="cars196"), 0.2, 20),
+        "sop": (PRODUCTS.replace(dataset="sop", ks=(1, 10, 100, 1000)), 0.1, 2264),
+        "inshop": (PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799),
+    },
 }
 # By the released CUB-200 loader the last 20 of 100 training classes are held out; the others follow that share.
 

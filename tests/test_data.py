@@ -1,5 +1,6 @@
 """Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
 
+import dataclasses
 import shutil
 import warnings
 import zipfile
@@ -133,6 +134,82 @@ def test_cars_in_both_official_layouts(tmp_path, name, variant, count, archive):
     assert len(cars.train.labels) + len(cars.test.labels) == count
     assert torch.bincount(cars.test.labels).tolist() == [count // 4] * 2
     assert cars.train.families.tolist() == [0, 1] and cars.test.families.tolist() == [1, 2]
+
+
+def products_tree(root: Path) -> Path:
+    top = root / "Stanford_Online_Products"
+    for part, numbers in (("train", (1, 2, 3)), ("test", (4, 5))):
+        lines = ["image_id class_id super_class_id path"]
+        for number in numbers:
+            for n in range(2):
+                path = f"{'bicycle' if number % 2 else 'chair'}_final/{number}_{n}.JPG"
+                picture(top / path, 10 * number + n)
+                lines.append(f"{2 * number + n} {number} {1 + number % 2} {path}")
+        (top / f"Ebay_{part}.txt").write_text("\n".join(lines) + "\n")
+    return top
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_products_in_the_official_split(tmp_path, archive):
+    tree = products_tree(tmp_path)
+    if archive:
+        zipped(tree, tmp_path / "sop.zip")
+    products = data.load("sop", tmp_path, 8)
+    assert products.train.class_names == ("bicycle 1", "chair 2", "bicycle 3") and products.gallery is None
+    assert products.test.class_names == ("chair 4", "bicycle 5") and products.test.labels.tolist() == [0, 0, 1, 1]
+    assert products.test.paths[0].endswith("chair_final/4_0.JPG")
+    assert products.train.families[0] == products.test.families[1] != products.test.families[0]
+
+
+def clothes_tree(root: Path, rows: list[tuple[str, str]]) -> Path:
+    """``rows``: (item, status); one image each."""
+    top = root / "In-shop Clothes Retrieval Benchmark"
+    lines = [str(len(rows)), "image_name item_id evaluation_status"]
+    for n, (item, status) in enumerate(rows):
+        path = f"img/WOMEN/Dresses/{item}/{n:02d}_front.jpg"
+        picture(top / "Img" / path, n)
+        lines.append(f"{path} {item}   {status}")
+    (top / "Eval").mkdir(parents=True)
+    (top / "Eval" / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    return top
+
+
+CLOTHES = [("id_3", "query"), ("id_1", "train"), ("id_1", "train"), ("id_2", "train"), ("id_2", "train"), ("id_3", "gallery"),
+           ("id_4", "query"), ("id_4", "gallery"), ("id_4", "gallery"), ("id_4", "query")]
+
+
+def test_clothes_have_a_gallery_of_their_own(tmp_path):
+    clothes_tree(tmp_path, CLOTHES)
+    clothes = data.load("inshop", tmp_path, 8)
+    assert clothes.train.class_names == ("id_1", "id_2")
+    assert clothes.test.class_names == clothes.gallery.class_names == ("id_3", "id_4")
+    assert clothes.test.labels.tolist() == [0, 1, 1] and clothes.gallery.labels.tolist() == [0, 1, 1]
+    assert clothes.gallery.paths[0].endswith("05_front.jpg")
+    other = dataclasses.replace(clothes.gallery, images=255 - clothes.gallery.images)
+    assert data.content_hash(clothes.train, clothes.test, other) != data.content_hash(clothes.train, clothes.test, clothes.gallery)
+
+
+def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
+    from mdr_core import profiles, runs
+
+    clothes_tree(tmp_path, CLOTHES)
+    config = profiles.QUICK.replace(dataset="inshop", weights="random", epochs=1, iterations=1, batch_size=4, images_per_class=2, ks=(1, 3))
+    record = runs.run(config, tmp_path / "runs", str(tmp_path))
+    assert record["history"][-1]["test_recall@3"] == 100.0  # the gallery holds three images, one of each query's class at least
+    embeddings = runs.load_embeddings(record, tmp_path / "runs")
+    assert embeddings["test"].shape == (3, 64) and embeddings["gallery"].shape == (3, 64)
+    assert embeddings["gallery_labels"].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("rows, line", [
+    ([*CLOTHES, ("id_5", "query")], "not of the same classes"),
+    ([*CLOTHES, ("id_1", "query"), ("id_1", "gallery")], "classes in both training and test"),
+    ([*CLOTHES, ("id_1", "validation")], "status 'validation'"),
+])
+def test_clothes_of_a_wrong_list(tmp_path, rows, line):
+    clothes_tree(tmp_path, rows)
+    with pytest.raises(StudyError, match=line):
+        data.load("inshop", tmp_path, 8)
 
 
 @pytest.mark.parametrize("archive", [False, True])

@@ -1,21 +1,44 @@
-"""The README's results are the committed reports', and its snippet runs."""
+"""The README's results are the committed reports', and its snippets run."""
 
 import re
 
 import torch
+from PIL import Image
 
-from mdr_core import readme
+from mdr_core import data, profiles, readme, runs
+from mdr_core.search import ImageSearch
 
 
 def test_results_are_those_of_the_committed_reports():
     assert readme.BLOCK.search((readme.REPOSITORY / "README.md").read_text())[0] == readme.results()
 
 
-def test_the_snippet_trains_a_step():
-    text = (readme.REPOSITORY / "README.md").read_text()
-    snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (readme.REPOSITORY / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_first_snippet_trains_a_step():
     given = {"torch": torch, "model": torch.nn.Linear(4, 3), "images": torch.randn(6, 4), "labels": None,
              "metric_loss": lambda embeddings, labels: embeddings.square().mean()}
-    exec(snippet, given)  # noqa: S102 - the README is ours
+    exec(snippets()[0], given)  # noqa: S102 - the README is ours
     given["loss"].backward()
     assert given["mdr"].levels.grad is not None
+
+
+def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = profiles.QUICK.replace(weights="random", epochs=1, iterations=1)
+    record = runs.run(config, tmp_path / "runs", files=True)
+    images = data.load("drawn").test
+    ImageSearch.of_run(record, tmp_path / "runs", images).save("outputs/your_images")
+    Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")
+    exec(snippets()[1], {})  # noqa: S102 - the README is ours
+    assert len(snippets()) == 2 and images.class_names[0] in capsys.readouterr().out
+
+
+def test_every_notebook_and_module_is_on_the_map():
+    text = (readme.REPOSITORY / "README.md").read_text()
+    for path in (readme.REPOSITORY / "notebooks").glob("*.ipynb"):
+        assert f"`{path.stem}`" in text, path
+    for path in (readme.REPOSITORY / "mdr_core").glob("*.py"):
+        assert f"{path.name}`" in text or path.name in ("__init__.py", "errors.py"), path
