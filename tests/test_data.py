@@ -416,7 +416,7 @@ def test_the_real_cub_mini(monkeypatch):
 def test_the_real_lists_have_the_official_counts(name, file, reader, classes, images, half):
     """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
     source = layouts.open_source(shared(file))
-    files, labels, names, _ = reader(source)
+    files, labels, names, *_ = reader(source)
     assert (len(names), len(files), len(set(files))) == (classes, images, images) and data.KNOWN[name][3:5] == (classes, images)
     assert set(files) <= source.known and set(labels.tolist()) == set(range(classes))
     assert (classes // 2, int((labels < classes // 2).sum())) == half
