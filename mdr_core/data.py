@@ -101,14 +101,12 @@ class RetrievalDataset:
         test: the queries; each is searched in the gallery or, where there is none, among all other test images.
         gallery: of the test classes, under the same numbers (In-Shop Clothes has one), or None.
         fingerprint: sha256 of all splits' pixels, labels and class names, 64 hexadecimal digits.
-        pretrain: classes of neither split to pretrain a network on (drawn characters only), not in the fingerprint.
     """
 
     name: str
     train: Split
     test: Split
     fingerprint: str
-    pretrain: Split | None = None
     gallery: Split | None = None
 
     def hold_out(self, count: int) -> "RetrievalDataset":
@@ -142,9 +140,10 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         StudyError: unknown name, absent dataset, an image that cannot be decoded, a class with too few images.
     """
     if name in ("drawn", "drawn_pretraining"):
-        parts = {part: from_arrays(*arrays) for part, arrays in drawn.draw().items()}
+        wanted = ("train", "test") if name == "drawn" else ("pretrain",)
+        parts = {part: from_arrays(*arrays) for part, arrays in drawn.draw(wanted).items()}
         if name == "drawn":
-            return finished(name, parts["train"], parts["test"], pretrain=parts["pretrain"])
+            return finished(name, parts["train"], parts["test"])
         every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
         return finished(name, every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0]))
     if name.startswith("folder:"):
@@ -183,8 +182,7 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: 
     return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families))
 
 
-def finished(name: str, train: Split, test: Split, pretrain: Split | None = None,
-             remembered: Path | None = None, gallery: Split | None = None) -> RetrievalDataset:
+def finished(name: str, train: Split, test: Split, remembered: Path | None = None, gallery: Split | None = None) -> RetrievalDataset:
     """Check the splits and hash them. ``remembered``: the decoded images' file, beside which the hash is kept."""
     for split in (train, test):
         if len(split.class_names) < 2:
@@ -196,7 +194,7 @@ def finished(name: str, train: Split, test: Split, pretrain: Split | None = None
                              "every class; add images or remove the class")
     splits = (train, test) if gallery is None else (train, test, gallery)
     found = content_hash(*splits) if remembered is None else remembered_hash(remembered, *splits)
-    return RetrievalDataset(name, train, test, found, pretrain, gallery)
+    return RetrievalDataset(name, train, test, found, gallery)
 
 
 def content_hash(*splits: Split, with_pixels: bool = True) -> str:

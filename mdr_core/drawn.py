@@ -5,6 +5,8 @@ their own; an image of a class is written by an unsteady hand: control points ji
 and moved, pen, ink, paper and light vary. So classes of one family look alike and a network has something to learn.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 SIDE = 32
@@ -45,7 +47,7 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     pen = rng.uniform(0.9, 1.7, (n, 1, 1)).astype(np.float32)
     dark, light = rng.uniform(0, 90, (n, 1, 1, 3)), rng.uniform(150, 255, (n, 1, 1, 3))
     images = np.empty((n, SIDE, SIDE, 3), dtype=np.uint8)
-    for part in np.array_split(np.arange(n), max(n // 256, 1)):
+    for part in np.array_split(np.arange(n), max(n // 16, 1)):
         x = (centre[None, :, None] - ink[part, None, :, 0]) ** 2
         y = (centre[None, :, None] - ink[part, None, :, 1]) ** 2
         nearest = np.sqrt((y[:, :, None] + x[:, None]).min(axis=-1))
@@ -55,14 +57,17 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return images
 
 
-def draw(seed: int = 0, pretrain: int = 20, train: int = 10, test: int = 20) -> dict[str, tuple]:
+IMAGES = {"pretrain": 20, "train": 10, "test": 20}  # per class
+
+
+def draw(wanted: Sequence[str] = tuple(IMAGES), seed: int = 0) -> dict[str, tuple]:
     """The classes in three disjoint parts: 150 to pretrain on (families 0-14), 75 to train on, 75 to test on.
 
     Training and test classes come from families of their own (15 to 22, and 22 to 29): of the families in testing, one
     has been seen by five other classes.
 
     Args:
-        pretrain, train, test: images per class.
+        wanted: the parts to draw; each has random numbers of its own, and so is the same whichever others are drawn.
 
     Returns:
         part -> (images (N, 32, 32, 3) uint8, labels (N,), class names, families of the classes).
@@ -71,15 +76,13 @@ def draw(seed: int = 0, pretrain: int = 20, train: int = 10, test: int = 20) -> 
     member = np.arange(len(family)) % CLASSES_PER_FAMILY
     half, three_quarters = len(family) // 2, len(family) * 3 // 4
     classes = np.arange(len(family))
-    parts = {
-        "pretrain": (classes[:half], pretrain),
-        "train": (classes[half:three_quarters], train),
-        "test": (classes[three_quarters:], test),
-    }
+    parts = {"pretrain": classes[:half], "train": classes[half:three_quarters], "test": classes[three_quarters:]}
     result = {}
-    for number, (name, (classes, images)) in enumerate(parts.items(), start=1):
+    for number, (name, classes) in enumerate(parts.items(), start=1):
+        if name not in wanted:
+            continue
         rng = np.random.default_rng([seed, number])
-        labels = np.repeat(np.arange(len(classes)), images)
+        labels = np.repeat(np.arange(len(classes)), IMAGES[name])
         names = tuple(f"family {family[c]:02d}, character {member[c]}" for c in classes)
         result[name] = (write(points[classes[labels]], rng), labels, names, family[classes])
     return result

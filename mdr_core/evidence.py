@@ -12,7 +12,7 @@ from mdr_core.experiments import LEVELS, LOSSES, STANDARD, WITH, WITHOUT
 from mdr_core.profiles import METHODS
 
 TRIPLET, L2, MDR = METHODS
-REPEATS = 30  # of the timing at inference
+GROUPS, TURNS = 12, 6  # of the timing at inference: the fastest of so many turns, so often
 FREE = 2.0  # percent of the time that still counts as no cost
 
 
@@ -63,11 +63,16 @@ def mechanism_claims(report) -> list[Claim]:
     """Class centres, the gradient, and the cost at inference."""
     grid = experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes)
     last = tables.final(gradient.shares(report.run(grid)))
-    last["ratio"] = 100 * last.centres_ratio
-    against = {f"{d}, against {m}": cell for m in (TRIPLET, L2) for d, cell in by_cell(last, "dataset", MDR, m, "ratio").items()}
+    last["evenness"], last["ratio"] = 100 * last.centres_evenness, 100 * last.centres_ratio
+
+    def against_both(value):
+        return {f"{d}, against {m}": cell for m in (TRIPLET, L2) for d, cell in by_cell(last, "dataset", MDR, m, value).items()}
+
     return [
-        Claim("Class centres spread better", "between-centre over within-class distance, MDR less the other, in hundredths", "class_centers",
-              against, unit="hundredths"),
+        Claim("Class centres are spread more evenly", "a centre's nearest other one over the mean centre distance, MDR less the other",
+              "class_centers", against_both("evenness"), unit="hundredths"),
+        Claim("Classes are set further apart", "distance between centres over distance within classes, MDR less the other", "class_centers",
+              against_both("ratio"), unit="hundredths"),
         Claim("Easy pairs keep contributing", "gradient from the easier half of the pairs, MDR less Triplet", "mechanism",
               by_cell(last, "dataset", MDR, TRIPLET, "easy"), unit="% of the gradient"),
         Claim("Hard pairs do not dominate", "gradient from the hardest tenth of the pairs, Triplet less MDR", "mechanism",
@@ -78,7 +83,10 @@ def mechanism_claims(report) -> list[Claim]:
 
 
 def time_saved(report, grid: list[dict]) -> dict[str, float]:
-    """How much less time the network of an MDR run takes to embed a batch than a triplet run's, in percent, timed in turns."""
+    """How much less time the network of an MDR run takes to embed a batch than a triplet run's, in percent.
+
+    They take turns; of each group of turns the fastest counts, which other work on the machine disturbs least.
+    """
     first = {r["method"]: report.records_of([r])[0] for r in grid if r["dataset"] == report.datasets[0] and r["seed"] == report.seeds[0]}
     networks = {}
     for method in (TRIPLET, MDR):
@@ -86,12 +94,12 @@ def time_saved(report, grid: list[dict]) -> dict[str, float]:
         networks[method] = search.network(from_dict(first[method]["config"]), weights)
     crop = first[MDR]["config"]["crop"]
     images = torch.randint(0, 256, (32, 3, crop, crop), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    times = {method: np.zeros((GROUPS + 1, TURNS)) for method in networks}
     with torch.inference_mode():
-        times = {m: np.array([0.0] * REPEATS) for m in networks}
-        for repeat in range(-3, REPEATS):  # the first three warm up
+        for place in np.ndindex(GROUPS + 1, TURNS):
             for method, network in networks.items():
                 began = time.perf_counter()
                 network(images)
-                if repeat >= 0:
-                    times[method][repeat] = time.perf_counter() - began
-    return stats.interval(100 * (times[TRIPLET] - times[MDR]) / np.median(times[TRIPLET]))
+                times[method][place] = time.perf_counter() - began
+    fastest = {method: t[1:].min(axis=1) for method, t in times.items()}  # the first group warms up
+    return stats.interval(100 * (fastest[TRIPLET] - fastest[MDR]) / np.median(fastest[TRIPLET]))

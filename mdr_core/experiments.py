@@ -28,7 +28,7 @@ BACKBONES = {
 }
 LOSSES = ["triplet", "contrastive", "margin", "multi_similarity", "LiftedStructureLoss", "GeneralizedLiftedStructureLoss"]
 DIMENSIONS = {
-    "quick": [8, 16, 32, 64, 128, 256],
+    "quick": [8, 16, 32, 64, 128],
     "photos": [8, 16, 64, 256, 1024],
     "paper": [8, 16, 32, 64, 128, 256, 512, 1024],
 }
@@ -44,7 +44,7 @@ LEVELS = {
     "fixed (0)": {"levels": (0.0,), "learn_levels": False},
 }
 STANDARD = "3 levels (−3, 0, 3)"
-WEIGHTS = (0.05, 0.1, 0.2, 0.6, 1.0)  # lambda
+WEIGHTS = (0.1, 0.2, 0.6, 1.0)  # lambda
 
 
 def checked(kind: str, names: list, known) -> list:

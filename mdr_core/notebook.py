@@ -9,7 +9,6 @@ A parameter that the notebook does not have, or a value of the wrong type, is re
 
 import ast
 import dataclasses
-import io
 import re
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mdr_core.config import Config, checked
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
 
+NUMBER = r"([+-]?[\d.]+|nan)?( ± [\d.]+)?( \(n = \d+\))?"  # a cell that is set flush right
 MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
 FINDING = "application/vnd.mdr.finding+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
@@ -134,7 +134,7 @@ class Report:
         style = texts.style.set_caption(caption)
         if best is not None:
             style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
-        words = [i for i, c in enumerate(texts) if not re.match(r"[+\-−]?\d|nan|$", str(texts[c].iloc[0]))]
+        words = [i for i, c in enumerate(texts) if not texts[c].astype(str).str.fullmatch(NUMBER).all()]
         left = [{"selector": f".col{i}", "props": "text-align: left"} for i in words]
         style = style.set_table_styles(left)
         grey = texts.map(lambda cell: "color: #6b7280" if tables.UNDECIDED in str(cell) else "")
@@ -150,14 +150,14 @@ class Report:
         display({"text/markdown": text, "text/plain": text}, raw=True)
 
     def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
-        """Show a figure with its caption and save it as SVG. ``bitmap``: shown as JPEG, for a figure made of photographs."""
+        """Show a figure with its caption and save it as SVG. ``bitmap``: as JPEG and PDF, for a figure made of photographs."""
         saved = f"{name}-{self.profile}"
-        plots.save(figure, self.save_root, saved)
         if bitmap:
-            data = io.BytesIO()
-            figure.savefig(data, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
-            display(Image(data.getvalue(), format="jpeg"), metadata={"image/jpeg": {"alt": caption}})
+            data = plots.jpeg(figure)
+            plots.save_bitmap(data, self.save_root, saved)
+            display(Image(data, format="jpeg"), metadata={"image/jpeg": {"alt": caption}})
         else:
+            plots.save(figure, self.save_root, saved)
             display({"image/svg+xml": plots.svg(figure, saved)}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
         plt.close(figure)
         display({"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True)

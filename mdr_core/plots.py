@@ -1,12 +1,14 @@
 """Figures from tidy tables. The palette is Wong's (2011), safe for colour-blind readers; markers differ as well."""
 
 import io
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mdr_core import stats
 
@@ -95,7 +97,7 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     axes[1].set(title=f"{title}: running statistics", xlabel="epoch", ylabel="distance [mean of a batch = 1]", ylim=(0, None))
     for axis in axes:
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="center right")
     return figure
 
 
@@ -231,6 +233,21 @@ def svg(figure: Figure, name: str) -> str:
     with plt.rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+def jpeg(figure: Figure) -> bytes:
+    """The figure as pixels, for one that is made of photographs."""
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+    return data.getvalue()
+
+
+def save_bitmap(data: bytes, folder: Path | None, name: str) -> None:
+    """:func:`jpeg`'s pixels as <folder>/<name>.pdf, the same file for the same pixels; without a folder nothing is saved."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        epoch = time.gmtime(0)
+        Image.open(io.BytesIO(data)).save(folder / f"{name}.pdf", resolution=110, creationDate=epoch, modDate=epoch)
 
 
 def save(figure: Figure, folder: Path | None, name: str) -> None:

@@ -29,7 +29,7 @@ from joblib import Parallel, delayed, parallel_config
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from mdr_core import data, profiles, training
+from mdr_core import data, profiles
 from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
 
@@ -180,6 +180,8 @@ def pretraining(config: Config) -> Config:
 
 
 def trained(config, images, folder, root, data_root, progress) -> dict:
+    from mdr_core import training  # here, since whoever only reads runs need not load every library
+
     began = time.time()
     backbone = None
     if config.weights == "classes":

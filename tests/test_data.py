@@ -108,7 +108,7 @@ def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
     assert birds.train.images.is_contiguous(memory_format=torch.channels_last)
     assert birds.test.images.is_contiguous(memory_format=torch.channels_last)
     assert birds.train.paths[0].endswith("images/001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg")
-    assert birds.pretrain is None and len(birds.fingerprint) == 64
+    assert len(birds.fingerprint) == 64
 
 
 def test_a_zip_goes_before_a_named_folder_and_that_before_the_bare_one(tmp_path):

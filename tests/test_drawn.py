@@ -10,8 +10,8 @@ from mdr_core import data, drawn
 
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
     began = time.process_time()
-    one = drawn.draw(pretrain=2, train=2, test=2)
-    two, other = drawn.draw(pretrain=2, train=2, test=2), drawn.draw(seed=1, pretrain=2, train=2, test=2)
+    one = drawn.draw()
+    two, other = {name: drawn.draw([name])[name] for name in one}, drawn.draw(seed=1)
     assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
     for part, (images, labels, names, families) in one.items():
         assert images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3) and len(names) == len(families)
@@ -20,7 +20,8 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
 
 def test_the_dataset_has_three_disjoint_parts():
     dataset = data.load("drawn")
-    parts = {"pretrain": (dataset.pretrain, 150, 20), "train": (dataset.train, 75, 10), "test": (dataset.test, 75, 20)}
+    pretrain = data.from_arrays(*drawn.draw(["pretrain"])["pretrain"])
+    parts = {"pretrain": (pretrain, 150, 20), "train": (dataset.train, 75, 10), "test": (dataset.test, 75, 20)}
     names = set()
     for split, classes, each in parts.values():
         assert torch.bincount(split.labels).tolist() == [each] * classes
@@ -29,8 +30,7 @@ def test_the_dataset_has_three_disjoint_parts():
         assert len(split.class_names) == classes and split.families.dtype == torch.int64
         assert not names & set(split.class_names)
         names |= set(split.class_names)
-    assert not set(dataset.pretrain.families.tolist()) & set(dataset.test.families.tolist())
-    assert dataset.hold_out(15).pretrain is dataset.pretrain
+    assert not set(pretrain.families.tolist()) & set(dataset.test.families.tolist())
 
 
 def test_the_fingerprint_is_stable_and_ignores_the_image_size():
@@ -38,7 +38,7 @@ def test_the_fingerprint_is_stable_and_ignores_the_image_size():
 
 
 def test_classes_of_a_family_look_more_alike_than_others():
-    images, labels, _, families = drawn.draw(pretrain=20)["pretrain"]
+    images, labels, _, families = drawn.draw(["pretrain"])["pretrain"]
     grey = images.astype(float).mean(axis=3)
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / grey.std(axis=(1, 2), keepdims=True)
     means = np.stack([grey[labels == c].mean(axis=0).ravel() for c in range(len(families))])

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {  # less of what there would be more of; the claims need everything and come last, on the runs of the others
     "ablation_backbones": {"backbones": "['small_resnet']"},
     "ablation_losses": {"losses": "['triplet', 'margin']"},
-    "ablation_levels": {"settings": "['3 levels (−3, 0, 3)', '1 level (0)']", "weights": "[0.6]"},
+    "ablation_levels": {"settings": "['3 levels (−3, 0, 3)', '1 level (0)']", "lambdas": "[0.6]"},
     "embedding_dimension": {"dimensions": "[8, 16]"},
     "retrieval_gallery": {"queries": "2", "hardest": "1", "top": "2"},
 }
