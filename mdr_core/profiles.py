@@ -17,7 +17,7 @@ QUICK = Config(
 )
 PHOTOS = Config(
     image_size=128, crop=96, resize=110, backbone="efficientnet_lite0", dim=256, batch_size=96, images_per_class=4,
-    epochs=16, iterations=30, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
+    epochs=18, iterations=45, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
 )
 PAPER = Config(device="cuda")
 PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # datasets of many classes with few images
@@ -27,7 +27,7 @@ PROFILES = {
     "quick": {"drawn": (QUICK, 0.2, 15)},
     "photos": {
         "cub50": (PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5),  # 80: what 20 classes can fill
-        "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=2e-4, epochs=20, iterations=50), 0.6, 20),
+        "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=2e-4, epochs=14, iterations=80), 0.6, 20),
     },
     "paper": {
         "cub200": (PAPER, 0.6, 20),

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from mdr_core import profiles, runs
+from mdr_core import profiles, runs, tables
 from mdr_core.errors import StudyError
 
 TINY = profiles.QUICK.replace(weights="random", epochs=4, iterations=12, mdr_weight=0.2, train_images=100)
@@ -90,3 +91,19 @@ def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
     with pytest.raises(StudyError, match=line) as caught:
         runs.run(TINY.replace(**change), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
+    rows = [{"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v} for e, v in enumerate((10.0, 60.0, 50.0))]
+    frame = pd.DataFrame(rows)
+    assert tables.final(frame)["test_recall@1"].tolist() == [50.0]
+    assert tables.best(frame, "test_recall@1")["test_recall@1"].tolist() == [60.0]
+
+
+def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
+    """The released default is random and is not recorded; here it is 0, stored, and the same seed gives the same run."""
+    config = TINY.replace(epochs=1, iterations=2)
+    one, two, other = runs.run(config, tmp_path / "a"), runs.run(config, tmp_path / "b"), runs.run(config.replace(seed=1), tmp_path / "b")
+    assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
+    losses = [record["history"][-1]["loss"] for record in (one, two, other)]
+    assert losses[0] == losses[1] != losses[2]

@@ -1,0 +1,42 @@
+"""The committed reports: from the notebooks as they stand, complete without a network, not too large, no trace of a machine."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / "reports"
+PAGES = sorted(REPORTS.rglob("*.html"))
+EXECUTED = sorted(REPORTS.rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPORTS)))
+def test_a_page_loads_nothing_and_is_small(path):
+    page = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    assert not re.search(r"<script|<link|<iframe|@import", page)
+    for source in re.findall(r"""(?:\ssrc=|\ssrcset=|url\()["']?([^"')\s>]{0,40})""", page):
+        assert source.startswith("data:"), source
+    for target in re.findall(r'<a href="([^"#]+)"', page):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+    assert "Warning" not in re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: str(path.relative_to(REPORTS)))
+def test_a_report_is_the_notebook_as_it_stands(path):
+    executed = nbformat.read(path, 4)
+    notebook = nbformat.read(ROOT / "notebooks" / path.name, 4)
+    ran = [c.source for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    assert ran == [c.source for c in notebook.cells], f"make reports PROFILE={path.parent.name} NOTEBOOK={path.stem}"
+    assert executed.metadata.papermill.parameters.profile == path.parent.name
+    assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/", nbformat.writes(executed))
+
+
+def test_all_of_them_together():
+    quick = {path.stem for path in (REPORTS / "quick").glob("*.html")}
+    assert quick == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert sum(path.stat().st_size for path in REPORTS.rglob("*") if path.is_file()) < 25_000_000
+    index = (REPORTS / "index.html").read_text(encoding="utf-8")
+    assert all(f'href="{path.parent.name}/{path.stem}.html"' in index for path in EXECUTED)
