@@ -42,6 +42,7 @@ LEVELS = {
     "start at (−2, 0, 2)": {"levels": (-2.0, 0.0, 2.0)},
     "fixed (−3, 0, 3)": {"learn_levels": False},
     "fixed (0)": {"levels": (0.0,), "learn_levels": False},
+    "statistics over pairs": {"statistics": "pairs"},
 }
 STANDARD = "3 levels (−3, 0, 3)"
 WEIGHTS = (0.1, 0.2, 0.6, 1.0)  # lambda
@@ -71,7 +72,7 @@ def dagger(profile: str, datasets: list[str], methods: list[str], seeds: list[in
 
 
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
-    """The short runs that set each method's learning rate, where there was a search."""
+    """The runs that try each method's learning rates, where there is a search."""
     changes = {k: v for k, v in changes.items() if k != "lr"}
     return [
         {"dataset": d, "method": m, "config": c}

@@ -10,6 +10,7 @@ A parameter that the notebook does not have, or a value of the wrong type, is re
 import ast
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +22,8 @@ from mdr_core import plots, profiles, runs, tables
 from mdr_core.config import Config, checked
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # a library asks for widgets that no report could keep
 
 NUMBER = r"([+-]?[\d.]+|nan)?( ± [\d.]+)?( \(n = \d+\))?"  # a cell that is set flush right
 MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
