@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 import warnings
 from datetime import UTC, datetime
@@ -161,6 +162,8 @@ def restore(record: dict, root: Path) -> bool:
     Raises:
         StudyError: it is not what its checksum says.
     """
+    if not re.fullmatch("[0-9a-f]{16}", record["key"]):
+        raise StudyError(f"{record['key']!r} is not the key of a run: fetch the file anew")
     if content_of(record["config"], record["history"]) != record["content"]:
         raise StudyError(f"run {record['key']} has changed since it was stored: fetch the file anew")
     folder = root / record["key"]

@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mdr_core import augmentation, models, runs, training
@@ -69,10 +70,13 @@ class ImageSearch:
         for name in FILES:
             if not (folder / name).is_file():
                 raise StudyError(f"{folder} is not a saved index: it lacks {name}")
-        about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
-        config = from_dict(about["config"])
-        index = faiss.read_index(str(folder / FILES[2]))
-        return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
+        try:
+            about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
+            config = from_dict(about["config"])
+            index = faiss.read_index(str(folder / FILES[2]))
+            return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
+        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
+            raise StudyError(f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]) from None
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """(N, D) embeddings of images (N, 3, S, S) uint8, square."""

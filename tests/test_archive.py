@@ -42,6 +42,10 @@ def test_a_changed_figure_is_refused(stored, tmp_path):
     table.to_csv(tmp_path / "runs.csv", index=False)
     with pytest.raises(StudyError, match="has changed"):
         archive.restore(tmp_path / "runs.csv", tmp_path / "new")
+    table = archive.to_table(stored[1]).assign(key="../elsewhere")
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(StudyError, match="is not the key of a run"):
+        archive.restore(tmp_path / "runs.csv", tmp_path / "new")
     with pytest.raises(StudyError, match="there is no"):
         archive.restore(tmp_path / "none.csv", tmp_path / "new")
 

@@ -39,6 +39,9 @@ def test_saved_loaded_and_searched(folder, tmp_path):
     assert answer.path[0] == images.test.paths[5] and answer.distance.is_monotonic_increasing
     with pytest.raises(StudyError, match="there is no image"):
         search.nearest(folder / "none.png")
+    (kept / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(StudyError, match="is not a saved index that can be read"):
+        ImageSearch.load(kept)
     (kept / "gallery.faiss").unlink()
     with pytest.raises(StudyError, match="lacks gallery.faiss"):
         ImageSearch.load(kept)
