@@ -280,7 +280,9 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
         # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
         os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
+        with warnings.catch_warnings(), parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
+            # loky replaces a worker whose memory has grown, after its run, and warns that it did
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
             first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
             if first:  # once, before those that start from them
                 Parallel()(delayed(quiet_run)(c, root, data_root) for c in first)
