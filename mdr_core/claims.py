@@ -46,8 +46,8 @@ class Claim:
         """The claim as a row of the table: the weakest cell's number, its interval and n, and the verdict."""
         name, cell = min(self.cells.items(), key=lambda item: lowest(item[1]))
         where = f" (weakest of {len(self.cells)}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
-        return {"claim": self.text, "measured": self.measured + where, "number": f"{said(cell, sign=True)} {self.unit}",
-                "n": cell["n"], "verdict": self.verdict, "evidence": self.evidence}
+        return {"claim": self.text, "verdict": self.verdict, "number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"],
+                "measured": self.measured + where, "evidence": self.evidence}
 
 
 def lowest(cell: dict[str, float]) -> float:

@@ -139,11 +139,15 @@ class Report:
             style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
         words = [i for i, c in enumerate(texts) if not texts[c].astype(str).str.fullmatch(NUMBER).all()]
         left = [{"selector": f".col{i}", "props": "text-align: left"} for i in words]
-        style = style.set_table_styles(left)
+        short = [i for i, c in enumerate(texts) if texts[c].astype(str).str.len().max() < 20]
+        nowrap = [{"selector": f"td.col{i}", "props": "white-space: nowrap"} for i in short]
+        style = style.set_table_styles(left + nowrap)
         grey = texts.map(lambda cell: "color: #6b7280" if tables.UNDECIDED in str(cell) else "")
         style = style.apply(lambda _: grey, axis=None)
         if any(texts[c].astype(str).str.len().max() > 40 for c in texts):  # sentences wrap, figures do not
             style = style.set_table_attributes('class="claims"')
+        if "evidence" in texts:  # the report beside this one
+            style = style.format({"evidence": '<a href="{0}.html">{0}</a>'.format})
         if isinstance(texts.index, pd.RangeIndex):
             style = style.hide(axis="index")
         display(style)
