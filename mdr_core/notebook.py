@@ -9,7 +9,6 @@ A parameter that the notebook does not have, or a value of the wrong type, is re
 
 import ast
 import dataclasses
-import re
 import warnings
 from pathlib import Path
 
