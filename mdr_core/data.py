@@ -81,7 +81,6 @@ class Split:
             tuple(self.paths[i] for i in where.tolist()), None if self.families is None else self.families[classes],
         )
 
-
     def of_part(self, chosen: np.ndarray) -> "Split":
         """The images where (N,) ``chosen`` is true, with their classes alone, labelled from 0."""
         part = self.of_images(torch.from_numpy(np.flatnonzero(chosen)))

@@ -105,14 +105,13 @@ class Report:
 
     def run(self, grid: list[dict]) -> pd.DataFrame:
         """The grid's runs, trained or read back: a row per run and epoch, with the grid's labels as columns."""
-        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs)
-        self.records |= {record["key"]: record for record in found}
+        found = self.records_of(grid, files=False)
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
         return runs.frame([record | {"labels": own} for record, own in zip(found, labels, strict=True)])
 
-    def records_of(self, grid: list[dict]) -> list[dict]:
-        """The grid's records, with weights and embeddings."""
-        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs, files=True)
+    def records_of(self, grid: list[dict], files: bool = True) -> list[dict]:
+        """The grid's records, with weights and embeddings if ``files``."""
+        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs, files=files)
         self.records |= {record["key"]: record for record in found}
         return found
 
@@ -163,8 +162,9 @@ class Report:
             plots.save_bitmap(data, self.save_root, saved)
             display(Image(data, format="jpeg"), metadata={"image/jpeg": {"alt": caption}})
         else:
-            plots.save(figure, self.save_root, saved)
-            display({"image/svg+xml": plots.svg(figure, saved)}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
+            text = plots.svg(figure, saved)
+            plots.save(text, self.save_root, saved)
+            display({"image/svg+xml": text}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
         plt.close(figure)
         display({"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True)
 

@@ -250,8 +250,8 @@ def save_bitmap(data: bytes, folder: Path | None, name: str) -> None:
         Image.open(io.BytesIO(data)).save(folder / f"{name}.pdf", resolution=110, creationDate=epoch, modDate=epoch)
 
 
-def save(figure: Figure, folder: Path | None, name: str) -> None:
-    """The figure as <folder>/<name>.svg; without a folder nothing is saved."""
+def save(text: str, folder: Path | None, name: str) -> None:
+    """:func:`svg`'s text as <folder>/<name>.svg; without a folder nothing is saved."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.svg").write_text(svg(figure, name), encoding="utf-8")
+        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
