@@ -41,7 +41,6 @@ PROFILES = {
 # The small search for a dataset's learning rate: every method tries the same ones, a run of the first seed each, at full
 # length (a short one favours rates that spoil a long one), judged on held-out training classes.
 SEARCHES = {"cub50": (1e-4, 3e-4), "cars196_train": (2e-4, 5e-4)}
-FOUND: dict[tuple[str, str], float] = {}  # (dataset, method) -> the rate it found
 
 PRETRAINING = QUICK.replace(
     dataset="drawn_pretraining", weights="random", dim=150, normalization="none", freeze_batch_norm=False,
@@ -70,8 +69,6 @@ def config(profile: str, dataset: str, method: str, seed: int = 0, held_out: boo
         raise unknown(f"dataset of profile {profile}", dataset, PROFILES[profile])
     base, weight, held = PROFILES[profile][dataset]
     weight = changes.pop("mdr_weight", weight)
-    if (dataset, method) in FOUND:
-        base = base.replace(lr=FOUND[dataset, method])
     return base.replace(**{"seed": seed, "hold_out": held if held_out else 0} | by_method(method, weight) | changes)
 
 
