@@ -2,6 +2,7 @@
 
 PROFILE  ?= quick
 NOTEBOOK ?=
+DATASET  ?=
 PYTHON   ?= python3
 
 # glibc returns the memory of every large activation to the system and asks for it again in the next step. Keeping it
@@ -14,12 +15,12 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports restore archive test lab lock clean setup
+.PHONY: help reports download restore archive test lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## */\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
-	@echo "Options: PROFILE=quick|photos|paper  NOTEBOOK=recall_at_k (default: all)  PYTHON=python3 (3.11 or newer)"
+	@echo "Options: PROFILE=quick|photos|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  PYTHON=python3 (3.11 or newer)"
 
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
 	.venv/bin/python -m mdr_core.reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
@@ -29,6 +30,9 @@ restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports t
 
 archive: $(READY) ## write the runs of PROFILE from runs/ to reports/PROFILE/runs.csv
 	.venv/bin/python -m mdr_core.archive export --profile $(PROFILE)
+
+download: $(READY) ## fetch DATASET (cub200, cars196 or sop) into data/
+	.venv/bin/python -m mdr_core.download $(DATASET)
 
 test: $(READY) ## run the tests
 	.venv/bin/python -m pytest

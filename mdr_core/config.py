@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from dataclasses import dataclass
 
@@ -86,6 +87,7 @@ class Config:
         return dataclasses.asdict(self)
 
 
+@functools.cache
 def hints() -> dict[str, type]:
     return typing.get_type_hints(Config)
 

@@ -48,6 +48,7 @@ KNOWN = {
                    "the first 50 classes of CIFAR-100's training images (Krizhevsky 2009) as a folder of class folders, "
                    "cs.toronto.edu/~kriz"),
 }
+DOWNLOADS = ("cub200", "cars196", "sop")  # by mdr_core.download
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
 
@@ -235,8 +236,9 @@ def find(name: str, data_root: str | Path | None) -> layouts.Source:
             if (root / place).exists():
                 return layouts.open_source(root / place)
     wanted = " or ".join(places)
+    fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
     raise StudyError(f"dataset {name} is not here: looked for {wanted} in {' and '.join(map(str, roots))}; it is {origin}: "
-                     "put it there, or set MDR_DATA_ROOT or the parameter data_root to its folder")
+                     f"{fetching}put it there, or set MDR_DATA_ROOT or the parameter data_root to its folder")
 
 
 def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None) -> tuple[Tensor, Path]:

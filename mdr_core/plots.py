@@ -25,10 +25,10 @@ THUMBNAIL = 64  # pixels, at least, of an image in a gallery
 RIGHT, WRONG = "#009E73", "#D55E00"  # of retrieved images; their frames differ in style as well
 
 
-def band(axis, line: pd.DataFrame, x: str, label: str) -> None:
+def band(axis, line: pd.DataFrame, x: str, label: str, style: tuple[str, str] | None = None, dashes: str = "-") -> None:
     """One line with its band: columns ``x``, ``mean`` and ``half`` (as :func:`mdr_core.stats.over_seeds` gives them)."""
-    colour, marker = STYLE.get(label, OTHER)
-    axis.plot(line[x], line["mean"], color=colour, marker=marker, markersize=4, label=label)
+    colour, marker = style or STYLE.get(label, OTHER)
+    axis.plot(line[x], line["mean"], dashes, color=colour, marker=marker, markersize=4, label=label)
     axis.fill_between(line[x], line["mean"] - line.half, line["mean"] + line.half, color=colour, alpha=0.18, lw=0)
 
 
@@ -85,14 +85,10 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     names = [c for c in frame if c.startswith("level_") and c[6:].isdigit()]
     trained = frame[frame.epoch > 0]
-    for name, (colour, marker) in zip(names, [STYLE["Triplet"], STYLE["Triplet + MDR"], STYLE["Triplet + L2"]] * 3, strict=False):
-        line = stats.over_seeds(trained, name, ["epoch"])
-        axes[0].plot(line.epoch, line["mean"], color=colour, marker=marker, markersize=4, label=f"level {int(name[6:]) + 1}")
-        axes[0].fill_between(line.epoch, line["mean"] - line.half, line["mean"] + line.half, color=colour, alpha=0.18, lw=0)
-    for name, label, style in (("running_mean", "mean", "-"), ("running_std", "deviation", "--")):
-        line = stats.over_seeds(trained, name, ["epoch"])
-        axes[1].plot(line.epoch, line["mean"], style, color="#333333", label=f"running {label}")
-        axes[1].fill_between(line.epoch, line["mean"] - line.half, line["mean"] + line.half, color="#333333", alpha=0.15, lw=0)
+    for name, style in zip(names, [STYLE["Triplet"], STYLE["Triplet + MDR"], STYLE["Triplet + L2"]] * 3, strict=False):
+        band(axes[0], stats.over_seeds(trained, name, ["epoch"]), "epoch", f"level {int(name[6:]) + 1}", style)
+    for name, label, dashes in (("running_mean", "running mean", "-"), ("running_std", "running deviation", "--")):
+        band(axes[1], stats.over_seeds(trained, name, ["epoch"]), "epoch", label, ("#333333", ""), dashes)
     axes[0].set(title=f"{title}: levels", xlabel="epoch", ylabel="normalized distance [deviations]")
     axes[1].set(title=f"{title}: running statistics", xlabel="epoch", ylabel="distance [mean of a batch = 1]", ylim=(0, None))
     for axis in axes:

@@ -32,12 +32,12 @@ from papermill.exceptions import PapermillExecutionError
 
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
+from mdr_core.notebook import FINDING
 from mdr_core.profiles import PROFILES
 
 TEMPLATES = Path(__file__).parent / "templates"
 ORDER = ("claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses", "ablation_levels",
          "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery", "your_images")
-FINDING = "application/vnd.mdr.finding+json"
 
 
 class Kernel(AsyncKernelManager):
