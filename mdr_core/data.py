@@ -52,6 +52,14 @@ DOWNLOADS = ("cub200", "cars196", "sop")  # by mdr_core.download
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
 
+def taken(images: Tensor, indices: Tensor) -> Tensor:
+    """``images[indices]``; where they follow one another, a view, so that what is memory-mapped stays on the disk."""
+    first = int(indices[0]) if len(indices) else 0
+    if torch.equal(indices, torch.arange(first, first + len(indices))):
+        return images[first : first + len(indices)]
+    return images[indices]
+
+
 @dataclass(frozen=True)
 class Split:
     """Images of some classes.
@@ -78,7 +86,7 @@ class Split:
         place[classes] = torch.arange(len(classes))
         where = (place[self.labels] >= 0).nonzero().flatten()
         return Split(
-            self.images[where], place[self.labels[where]], tuple(self.class_names[c] for c in classes.tolist()),
+            taken(self.images, where), place[self.labels[where]], tuple(self.class_names[c] for c in classes.tolist()),
             tuple(self.paths[i] for i in where.tolist()), None if self.families is None else self.families[classes],
         )
 
@@ -90,7 +98,7 @@ class Split:
     def of_images(self, indices: Tensor) -> "Split":
         """Some images, in the order given; the classes keep their numbers."""
         paths = tuple(self.paths[i] for i in indices.tolist())
-        return replace(self, images=self.images[indices], labels=self.labels[indices], paths=paths)
+        return replace(self, images=taken(self.images, indices), labels=self.labels[indices], paths=paths)
 
 
 @dataclass(frozen=True)
@@ -247,7 +255,7 @@ def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str
     The file's name hashes size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
 
     Returns:
-        (N, 3, size, size) uint8, channels last in memory; the path of the .npy file, (N, size, size, 3).
+        (N, 3, size, size) uint8, channels last, memory-mapped; the path of the .npy file, (N, size, size, 3).
     """
     key = hashlib.sha256(json.dumps([size, [(f, *source.stamp(f)) for f in files]]).encode()).hexdigest()[:16]
     folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
@@ -258,13 +266,14 @@ def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str
         images = kept(path, shape)
         if images is None:
             raise StudyError(f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room")
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2), path
+    return torch.from_numpy(images).permute(0, 3, 1, 2), path
 
 
 def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array of an earlier run, memory-mapped; None where there is none or it is torn."""
+    """The array of an earlier run, memory-mapped (what is written to it never reaches the file); None where there is
+    none or it is torn."""
     try:
-        images = np.load(path, mmap_mode="r")
+        images = np.load(path, mmap_mode="c")
     except (OSError, ValueError, EOFError):
         return None
     return images if images.shape == shape and images.dtype == np.uint8 else None
