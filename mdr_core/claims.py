@@ -68,8 +68,12 @@ def to_table(claims: list[Claim]) -> pd.DataFrame:
 
 
 def count(claims: list[Claim]) -> str:
-    """``7 of 12 claims hold, 2 do not, 3 are undecided``."""
-    n = {v: sum(c.verdict == v for c in claims) for v in (HOLDS, FAILS, OPEN)}
-    return f"{n[HOLDS]} of {len(claims)} claims hold, {n[FAILS]} do not, {n[OPEN]} are undecided"
+    """:func:`counted` of the claims' verdicts."""
+    return counted([claim.verdict for claim in claims])
 
 
+def counted(verdicts: list[str]) -> str:
+    """``7 of 12 claims hold, 1 does not, 4 are undecided``."""
+    holds, fails, undecided = (list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN))
+    return (f"{holds} of {len(verdicts)} claims hold, {fails} {'does' if fails == 1 else 'do'} not, "
+            f"{undecided} {'is' if undecided == 1 else 'are'} undecided")

@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from mdr_core.claims import counted
 from mdr_core.data import REPOSITORY
 
 BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
@@ -21,15 +22,10 @@ def results() -> str:
         for figure in sorted(path.parent.glob("learning_curves-*.svg")):
             name = figure.stem.removeprefix("learning_curves-").removesuffix(f"-{profile}")
             parts.append(f"![Recall@1 by epoch on {name}, test and training classes](reports/{profile}/{figure.name})\n")
-        claims = path.parent / f"claims-{profile}.csv"
-        if claims.exists():
-            parts.append(f"Of the paper's claims, on {profile}: {counted(pd.read_csv(claims))} ([claims](reports/{profile}/claims.html)).\n")
+        verdicts = path.parent / f"claims-{profile}.csv"
+        if verdicts.exists():
+            parts.append(f"On {profile}, {counted(list(pd.read_csv(verdicts).verdict))} ([claims](reports/{profile}/claims.html)).\n")
     return "\n".join(parts) + "\n"
-
-
-def counted(claims: pd.DataFrame) -> str:
-    """``9 hold, 1 does not hold, 3 undecided``, from the claims table."""
-    return ", ".join(f"{n} {verdict}" for verdict, n in claims.verdict.value_counts().items())
 
 
 if __name__ == "__main__":
