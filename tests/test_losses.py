@@ -1,5 +1,7 @@
 """Losses against their formulas written as loops, on unnormalized distances; sampling and models."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -110,11 +112,25 @@ def test_torchvision_backbones_lose_their_head(name, features):
     assert models.backbone(name, "random").features == features
 
 
-def test_bn_inception_loads_from_a_path_and_says_what_is_missing(tmp_path):
+def test_bn_inception_loads_from_a_path_or_the_released_address(tmp_path, monkeypatch):
     from mdr_core.bn_inception import BNInception
 
-    torch.save({f"base.model.{k}": v for k, v in BNInception().state_dict().items()}, tmp_path / "released.pth")
+    net = BNInception()
+    torch.save({f"base.model.{k}": v for k, v in net.state_dict().items()}, tmp_path / "released.pth")
     assert models.backbone("bn_inception", str(tmp_path / "released.pth")).features == 1024
-    for weights, line in (("imagenet", "give its path"), (str(tmp_path / "no.pth"), "no weights at")):
-        with pytest.raises(StudyError, match=line):
-            models.backbone("bn_inception", weights)
+    with pytest.raises(StudyError, match="no weights at"):
+        models.backbone("bn_inception", str(tmp_path / "no.pth"))
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    torch.save(net.state_dict(), tmp_path / "file.pth")
+    digits = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()[:9]
+    (tmp_path / "file.pth").rename(tmp_path / f"bn_inception-{digits}.pth")
+    monkeypatch.setattr(models, "BN_INCEPTION", f"file://{tmp_path}/bn_inception-{digits}.pth")
+    loaded = models.backbone("bn_inception").state_dict()
+    assert torch.equal(loaded["conv1_7x7_s2.weight"], net.state_dict()["conv1_7x7_s2.weight"])
+
+    (tmp_path / f"bn_inception-{digits}.pth").rename(tmp_path / "bn_inception-000000000.pth")
+    for name in ("bn_inception-000000000.pth", "nowhere-000000000.pth"):  # another content than the name says; absent
+        monkeypatch.setattr(models, "BN_INCEPTION", f"file://{tmp_path}/{name}")
+        with pytest.raises(StudyError, match="give the path of that file"):
+            models.backbone("bn_inception")

@@ -12,7 +12,7 @@ import pytest
 
 from mdr_core import data, profiles, training
 
-RECORDED = Path(__file__).parent / "recorded_numbers.json"
+RECORDED = Path(__file__).parent / "recorded" / "numbers.json"
 SHORT = profiles.QUICK.replace(weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100)
 PHOTO = SHORT.replace(backbone="resnet18", freeze_batch_norm=True, augment=True, flip=True, batch_size=16)
 CASES = {
