@@ -80,6 +80,15 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
     ]
 
 
+def diagnosis(profile: str, datasets: list[str], seeds: list[int], **changes) -> list[dict]:
+    """The runs that ask why MDR does not lead on a dataset, where there are any: first seed alone."""
+    return [
+        {"dataset": d, "change": name, "method": m, "seed": seeds[0],
+         "config": profiles.config(profile, d, m, seeds[0], **(setting | changes))}
+        for d in datasets for name, (setting, methods) in profiles.DIAGNOSIS.get(d, {}).items() for m in methods
+    ]
+
+
 def pairs(profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict) -> list[dict]:
     """Each setting with and without MDR, on the profile's ablation dataset."""
     return [
@@ -154,7 +163,7 @@ def everything(profile: str, **changes) -> list[Config]:
         table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
         figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
     ]
-    grids.insert(2, searches(profile, names, list(METHODS), **changes))
+    grids[2:2] = [searches(profile, names, list(METHODS), **changes), diagnosis(profile, names, seeds, **changes)]
     return list(dict.fromkeys(row["config"] for grid in grids for row in grid))
 
 

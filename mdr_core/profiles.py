@@ -42,6 +42,17 @@ PROFILES = {
 # length (a short one favours rates that spoil a long one), judged on held-out training classes.
 SEARCHES = {"cub50": (1e-4, 3e-4), "cars196_train": (5e-5, 1e-4)}
 
+# Where MDR does not lead: what is changed to find out why, for Triplet + L2 and Triplet + MDR alike or for MDR alone, a run
+# of the first seed each.
+DIAGNOSIS = {
+    "cars196_train": {
+        "as in Table 1": ({}, METHODS[1:]),
+        "twice as long": ({"epochs": 36}, METHODS[1:]),
+        "λ = 0.2, the paper's": ({"mdr_weight": 0.2}, METHODS[2:]),
+        "statistics over pairs": ({"statistics": "pairs"}, METHODS[2:]),
+    },
+}
+
 PRETRAINING = QUICK.replace(
     dataset="drawn_pretraining", weights="random", dim=150, normalization="none", freeze_batch_norm=False,
     loss="classification", batch_size=120, images_per_class=4, epochs=12, iterations=60, lr=3e-3, train_images=600,

@@ -23,7 +23,7 @@ def verdict(difference: dict[str, float]) -> str:
 
 def by_run(frame: pd.DataFrame):
     """Rows grouped by run; ``labels`` of a grid may name one stored run twice, so labels count too."""
-    labels = [c for c in ("dataset", "method", "backbone", "loss_name", "setting", "dimension", "key") if c in frame]
+    labels = [c for c in ("dataset", "method", "change", "backbone", "loss_name", "setting", "dimension", "key") if c in frame]
     return frame.groupby(labels, sort=False)
 
 
@@ -110,6 +110,15 @@ def choices(frame: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     }
     columns = {name: recall(chosen, [RECALL])[1][RECALL] for name, chosen in ways.items()}
     return pd.DataFrame(columns)
+
+
+def side_by_side(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Final Recall@1 on test and on training classes, a row per dataset and value of ``column``, the methods side by side."""
+    rows = {}
+    for (dataset, name, method), group in final(frame).groupby(["dataset", column, "method"], sort=False):
+        for split in ("test", "train"):
+            rows.setdefault((dataset, name), {})[f"{method}, {split}"] = f"{group[f'{split}_recall@1'].mean():.1f}"
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(["dataset", column]).reset_index()
 
 
 def save(texts: pd.DataFrame, folder: Path | None, name: str) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mdr_core import claims, stats, tables
+from mdr_core import claims, experiments, stats, tables
 from mdr_core.claims import FAILS, HOLDS, OPEN, Claim
 
 
@@ -57,3 +57,20 @@ def test_final_and_best_are_taken_run_by_run():
     history = pd.DataFrame(rows, columns=["method", "seed", "epoch", "test_recall@1", "key"]).assign(loss=0.5)
     assert tables.final(history).epoch.tolist() == [2] * 4
     assert tables.best(history, tables.RECALL).epoch.tolist() == [2, 1, 2, 1]
+
+
+def test_a_change_is_shown_with_the_methods_side_by_side_on_test_and_training_classes():
+    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, f"{c}{m}") for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["dataset", "change", "method", "epoch", "test_recall@1", "train_recall@1", "key"])
+    table = tables.side_by_side(frame, "change")
+    assert table.columns.tolist() == ["dataset", "change", "x, test", "x, train", "y, test", "y, train"]
+    assert table.values.tolist() == [["cars", "as is", "15.0", "20.0", "15.0", "20.0"], ["cars", "longer", "", "", "16.0", "20.0"]]
+
+
+def test_the_diagnosis_changes_one_thing_at_a_time():
+    grid = experiments.diagnosis("photos", ["cub50", "cars196_train"], [3], epochs=1)
+    base = {row["method"]: row["config"] for row in grid if row["change"] == "as in Table 1"}
+    assert {row["dataset"] for row in grid} == {"cars196_train"} and all(row["config"].seed == 3 for row in grid)
+    for row in grid:
+        one, other = row["config"].to_dict(), base[row["method"]].to_dict()
+        assert sum(one[k] != other[k] for k in one) == (0 if row["change"] in ("as in Table 1", "twice as long") else 1)
