@@ -15,7 +15,7 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports download restore archive test lab lock clean setup
+.PHONY: help reports download restore archive test bench lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -36,6 +36,9 @@ download: $(READY) ## fetch DATASET (cub200, cars196 or sop) into data/
 
 test: $(READY) ## run the tests
 	.venv/bin/python -m pytest
+
+bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/results/
+	.venv/bin/python -m benchmarks
 
 lab: $(READY) ## open JupyterLab
 	.venv/bin/python -m jupyterlab

@@ -1,0 +1,32 @@
+"""Measure side by side, print tables of ratios, keep them in benchmarks/results/: ``make bench``, or ``python -m benchmarks store``."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import distances, recall, store, timing, training_step
+
+PARTS = {"training_step": training_step, "distances": distances, "recall": recall, "store": store}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split(":")[0])
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them by default")
+    chosen = parser.parse_args().parts or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: choose among {', '.join(PARTS)}")
+    about = timing.machine() | {"measured": datetime.now(UTC).isoformat(timespec="minutes")}
+    RESULTS.mkdir(exist_ok=True)
+    for name in chosen:
+        table = PARTS[name].measure()
+        heading = PARTS[name].__doc__.splitlines()[0]
+        print(f"\n{heading}\n{table.to_string(index=False, float_format='{:.2f}'.format)}")
+        table.assign(**about).to_csv(RESULTS / f"{name}-{'cpu' if about['GPU'] == 'none at hand' else 'gpu'}.csv", index=False)
+    print("\n" + pd.Series(about).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""(e) Building the store of decoded images on all cores against decoding one image at a time, from JPEG files at full size."""
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from benchmarks import timing
+from mdr_core import data, layouts
+
+IMAGES, SIDE, SIZE = 400, 500, 256  # of the photographs that are drawn where the real ones are absent, and of the store
+
+
+def photographs(folder: Path) -> layouts.Source:
+    """cub_mini's photographs at their original size, or drawn ones where they are absent."""
+    try:
+        return data.find("cub_mini", None)
+    except data.StudyError:
+        rng = np.random.default_rng(0)
+        for i in range(IMAGES):
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+            stream = io.BytesIO()
+            coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "jpeg", quality=90)
+            (folder / f"{i:04d}.jpg").write_bytes(stream.getvalue())
+        return layouts.open_source(folder)
+
+
+def measure() -> pd.DataFrame:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = photographs(folder)
+        files = [f for f in source.names if f.endswith(".jpg")]
+        shape = (len(files), SIZE, SIZE, 3)
+
+        def one_at_a_time():
+            np.save(folder / "one.npy", np.stack([data.decode(source, f, SIZE) for f in files]))
+
+        seconds = timing.alternately({"store": lambda: data.decode_to(folder / "store.npy", shape, source, files, SIZE),
+                                      "one": one_at_a_time}, rounds=3)
+    cores = len(os.sched_getaffinity(0))
+    factor = seconds["one"] / seconds["store"]
+    return pd.DataFrame([{"images": len(files), "cores": cores, "seconds": seconds["store"], "images a second": len(files) / seconds["store"],
+                          "one at a time, times": factor, "times per core": factor / cores}])

@@ -1,0 +1,28 @@
+"""The benchmarks run, at a size that says nothing of speed, and their literal ways compute what ours do."""
+
+import pytest
+import torch
+
+from benchmarks import distances, recall, store
+from mdr_core.regularizer import MDR
+
+
+def test_the_literal_mdr_is_mdr():
+    x = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    assert distances.literal_mdr(x, torch.tensor([-3.0, 0.0, 3.0])).item() == pytest.approx(MDR()(x).item(), rel=1e-5)
+
+
+def test_every_way_is_measured():
+    table = distances.measure([16])
+    assert len(table) == 5 and (table.milliseconds > 0).all()
+
+
+def test_every_query_finds_what_the_literal_loop_finds():
+    table = recall.measure([400])
+    assert table["queries equal to it, %"].tolist() == [100.0]
+
+
+def test_the_store_is_built_both_ways(monkeypatch):
+    monkeypatch.setattr(store, "IMAGES", 6)
+    monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")  # drawn photographs
+    assert store.measure().images.tolist() == [6]
