@@ -43,6 +43,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
         for method, group in frame.groupby("method", sort=False):
             band(axis, stats.over_seeds(group, f"{split}_recall@1", ["epoch"]), "epoch", method)
         axis.set(title=f"{title}: {name}", xlabel="epoch", ylabel="Recall@1 [%]")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     axes[0].legend(frameon=False)
     return figure
@@ -92,6 +93,7 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     axes[0].set(title=f"{title}: levels", xlabel="epoch", ylabel="normalized distance [deviations]")
     axes[1].set(title=f"{title}: running statistics", xlabel="epoch", ylabel="distance [mean of a batch = 1]", ylim=(0, None))
     for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, loc="center right")
     return figure
