@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import distances, recall, store
+from benchmarks import distances, recall, store, throughput
 from mdr_core.regularizer import MDR
 
 
@@ -26,3 +26,10 @@ def test_the_store_is_built_both_ways(monkeypatch):
     monkeypatch.setattr(store, "IMAGES", 6)
     monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")  # drawn photographs
     assert store.measure().images.tolist() == [6]
+
+
+def test_the_loop_is_fed_in_every_way(monkeypatch):
+    monkeypatch.setattr(store, "IMAGES", 16)
+    monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
+    table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
+    assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
