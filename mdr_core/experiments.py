@@ -57,7 +57,11 @@ def checked(kind: str, names: list, known) -> list:
 
 
 def table1(profile: str, datasets: list[str], methods: list[str], seeds: list[int], held_out: bool = False, **changes) -> list[dict]:
-    """Table 1, Figures 3 and 4b: every method on every dataset. ``changes`` are fields of Config, here and below."""
+    """Table 1, Figures 3 and 4b: every method on every dataset. ``changes`` are fields of Config, here and below.
+
+    ``held_out``: of the profile's own datasets alone, since for others it is not said how many classes to hold out.
+    """
+    datasets = [d for d in datasets if not held_out or d in profiles.datasets(profile)]
     return [
         {"dataset": d, "method": m, "seed": s, "config": profiles.config(profile, d, m, s, held_out, **changes)}
         for d in datasets for s in seeds for m in methods
@@ -139,10 +143,8 @@ def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.PAPER if profile == "paper" else profiles.PHOTOS
     base = base.replace(**{"dataset": name} | changes)
-    counts = runs.dataset(name, data_root, base.image_size).train.labels.bincount()
-    room = int(counts.clamp(max=base.images_per_class).sum())
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
-    base = base.replace(batch_size=min(base.batch_size, room), **profiles.by_method(method, weight))
+    base = base.replace(batch_size=runs.fillable(base, data_root), **profiles.by_method(method, weight))
     return [{"dataset": name, "method": method, "seed": s, "config": base.replace(seed=s)} for s in seeds]
 
 

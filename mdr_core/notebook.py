@@ -9,6 +9,7 @@ A parameter that the notebook does not have, or a value of the wrong type, is re
 
 import ast
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def path_of(folder: str) -> Path:
     return REPOSITORY / Path(folder).expanduser()
 
 
+def saved_name(name: str, profile: str) -> str:
+    """A file's name without its ending: ``recall_at_k-quick``; of a dataset like folder:a/b no sign that a path would need."""
+    return re.sub(r"[^\w.-]+", "_", f"{name}-{profile}")
+
+
 class Report:
     """One notebook's run.
 
@@ -91,8 +97,6 @@ class Report:
         self.profile, self.seeds = values["profile"], values.get("seeds", [0])
         known = profiles.datasets(self.profile)
         dataset = values.get("dataset", "")
-        if dataset and dataset not in known:
-            raise unknown(f"dataset of profile {self.profile}", dataset, known)
         if not self.seeds:
             raise StudyError("seeds is empty: give at least one, as in seeds = [0]")
         self.datasets = [dataset] if dataset else known
@@ -100,6 +104,9 @@ class Report:
         self.output_root = path_of(values["output_root"])
         self.data_root = values["data_root"] or None
         self.jobs = values.get("jobs") or None
+        if dataset and dataset not in known:  # a batch that it can fill
+            config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
+            self.changes["batch_size"] = runs.fillable(config, self.data_root)
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
         self.records: dict[str, dict] = {}
 
@@ -131,7 +138,7 @@ class Report:
 
     def table(self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
         """Show a table and save it as CSV; cells where ``best`` is true are bold, those that say so are greyed."""
-        tables.save(texts, self.save_root, f"{name}-{self.profile}")
+        tables.save(texts, self.save_root, saved_name(name, self.profile))
         style = texts.style.set_caption(caption)
         if best is not None:
             style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
@@ -156,7 +163,7 @@ class Report:
 
     def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
         """Show a figure with its caption and save it as SVG. ``bitmap``: as JPEG and PDF, for a figure made of photographs."""
-        saved = f"{name}-{self.profile}"
+        saved = saved_name(name, self.profile)
         if bitmap:
             data = plots.jpeg(figure)
             plots.save_bitmap(data, self.save_root, saved)

@@ -36,6 +36,7 @@ PROFILES = {
         "inshop": (PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799),
     },
 }
+OTHERS = {"quick": PHOTOS, "photos": PHOTOS, "paper": PAPER}  # for any other dataset, a folder of yours, say; lambda is 0.6
 # By the released CUB-200 loader the last 20 of 100 training classes are held out; the others follow that share.
 
 # The small search for a dataset's learning rate: every method tries the same ones, a run of the first seed each, at full
@@ -69,16 +70,16 @@ def config(profile: str, dataset: str, method: str, seed: int = 0, held_out: boo
     """The configuration of one run.
 
     Args:
-        profile, dataset, method: names in PROFILES and METHODS.
-        held_out: keep some training classes from training, to choose the epoch on them.
+        profile, method: names in PROFILES and METHODS.
+        dataset: one of the profile's, or any other that :func:`mdr_core.data.load` knows.
+        held_out: keep some training classes from training, to choose the epoch on them (the profile's datasets alone).
         changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
 
     Raises:
         StudyError: an unknown name or parameter; the message lists those that exist.
     """
-    if dataset not in datasets(profile):
-        raise unknown(f"dataset of profile {profile}", dataset, PROFILES[profile])
-    base, weight, held = PROFILES[profile][dataset]
+    own = PROFILES[profile] if dataset in datasets(profile) else {dataset: (OTHERS[profile].replace(dataset=dataset), 0.6, 0)}
+    base, weight, held = own[dataset]
     weight = changes.pop("mdr_weight", weight)
     return base.replace(**{"seed": seed, "hold_out": held if held_out else 0} | by_method(method, weight) | changes)
 

@@ -63,6 +63,12 @@ def dataset(name: str, data_root: str | None, image_size: int) -> data.Retrieval
     return data.load(name, data_root, image_size)
 
 
+def fillable(config: Config, data_root: str | None) -> int:
+    """The configuration's batch size, or less where the dataset's training classes cannot fill it."""
+    counts = dataset(config.dataset, data_root, config.image_size).train.labels.bincount()
+    return min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
+
+
 def key_of(config: Config, fingerprint: str) -> str:
     """16 hexadecimal digits that name a run.
 

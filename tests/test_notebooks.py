@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mdr_core import notebook
+from mdr_core import notebook, reports
 from mdr_core.errors import StudyError
+from tests.test_data import cub_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -48,6 +49,18 @@ def test_runs_from_another_directory_and_says_what_it_found(path, folder):
     assert list((folder / "saved").glob("*.csv"))
 
 
+def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(tmp_path, monkeypatch):
+    """ResNet-18 under the paper profile's settings, on the CPU, from JPEG files to the page."""
+    monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
+    cub_tree(tmp_path / "data", each=4)
+    given = {"dataset": "cub_mini", "backbone": "resnet18", "weights": "random", "device": "cpu", "epochs": 2, "iterations": 1,
+             "seeds": "[0]", "data_root": tmp_path / "data", "output_root": tmp_path / "runs"}
+    parameters = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    assert reports.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *parameters]) == 0
+    page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
+    assert "After the last epoch, in Recall@1: cub_mini" in page and "256×256 images; Recall@K" in page
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_structure(path):
     """The parameters come first and each is explained; as much prose as code; no function over ten lines."""
@@ -73,7 +86,7 @@ def test_structure(path):
     ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
     ({"epochs": "many"}, "epochs must be of type int"),
     ({"seeds": "5"}, "seeds must be a list"),
-    ({"dataset": "birds"}, "unknown dataset of profile quick 'birds'"),
+    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
 ])
 def test_wrong_parameters_end_in_one_line(parameter, message, folder):
