@@ -95,7 +95,7 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False, loc="center right")
+        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return figure
 
 
