@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mdr_core.config import Config
+from mdr_core.data import NAMES
 from mdr_core.errors import unknown
 
 PUBLISHED = Path(__file__).parent / "published_recall.csv"  # published Recall@K in percent, each with its source
@@ -71,13 +72,15 @@ def config(profile: str, dataset: str, method: str, seed: int = 0, held_out: boo
 
     Args:
         profile, method: names in PROFILES and METHODS.
-        dataset: one of the profile's, or any other that :func:`mdr_core.data.load` knows.
+        dataset: one of the profile's, or any other of :data:`mdr_core.data.NAMES`.
         held_out: keep some training classes from training, to choose the epoch on them (the profile's datasets alone).
         changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
 
     Raises:
         StudyError: an unknown name or parameter; the message lists those that exist.
     """
+    if dataset not in NAMES and not dataset.startswith("folder:"):
+        raise unknown("dataset", dataset, NAMES)
     own = PROFILES[profile] if dataset in datasets(profile) else {dataset: (OTHERS[profile].replace(dataset=dataset), 0.6, 0)}
     base, weight, held = own[dataset]
     weight = changes.pop("mdr_weight", weight)

@@ -86,7 +86,7 @@ def test_structure(path):
     ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
     ({"epochs": "many"}, "epochs must be of type int"),
     ({"seeds": "5"}, "seeds must be a list"),
-    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
+    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
 ])
 def test_wrong_parameters_end_in_one_line(parameter, message, folder):
