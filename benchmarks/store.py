@@ -15,10 +15,10 @@ from mdr_core import data, layouts
 IMAGES, SIDE, SIZE = 400, 500, 256  # of the photographs that are drawn where the real ones are absent, and of the store
 
 
-def photographs(folder: Path) -> layouts.Source:
-    """cub_mini's photographs at their original size, or drawn ones where they are absent."""
+def photographs(folder: Path) -> tuple[layouts.Source, list[str]]:
+    """cub_mini's photographs at their original size, or drawn ones where they are absent; and the names of the files."""
     try:
-        return data.find("cub_mini", None)
+        source = data.find("cub_mini", None)
     except data.StudyError:
         rng = np.random.default_rng(0)
         for i in range(IMAGES):
@@ -26,14 +26,14 @@ def photographs(folder: Path) -> layouts.Source:
             stream = io.BytesIO()
             coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "jpeg", quality=90)
             (folder / f"{i:04d}.jpg").write_bytes(stream.getvalue())
-        return layouts.open_source(folder)
+        source = layouts.open_source(folder)
+    return source, [f for f in source.names if f.endswith(".jpg")]
 
 
 def measure() -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = photographs(folder)
-        files = [f for f in source.names if f.endswith(".jpg")]
+        source, files = photographs(folder)
         shape = (len(files), SIZE, SIZE, 3)
 
         def one_at_a_time():

@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from benchmarks import store, timing
 from mdr_core import augmentation, data, layouts, losses, training
 from mdr_core.config import Config
+from mdr_core.sampling import BalancedBatches
 
 CASES = {  # backbone, crop, image size, batch, steps
     "cpu": (("resnet18", 224, 256, 128, 1), ("efficientnet_lite0", 96, 128, 80, 4)),
@@ -57,13 +58,11 @@ def ways(backbone: str, crop: int, image_size: int, batch: int, steps: int, devi
                     mdr_weight=0.6, device=device)
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
-    source = store.photographs(folder)
-    files = [f for f in source.names if f.endswith(".jpg")]
+    source, files = store.photographs(folder)
     pixels = np.stack([data.decode(source, f, image_size) for f in files])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
-    picks = torch.stack([torch.randperm(len(files) // 4)[: batch // 4].repeat_interleave(4) * 4 + torch.arange(4).repeat(batch // 4)
-                         for _ in range(steps)])
+    picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(steps, torch.Generator().manual_seed(0))
     fixed = augmentation.random_resized_crop(images[picks[0]], crop, trainer.device)
 
     def step(x, target, with_mdr=True):

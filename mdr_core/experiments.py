@@ -141,7 +141,7 @@ def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn
             the photographs' settings serve, in the quick profile too.
     """
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
-    name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.PAPER if profile == "paper" else profiles.PHOTOS
+    name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.OTHERS[profile]
     base = base.replace(**{"dataset": name} | changes)
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
     base = base.replace(batch_size=runs.fillable(base, data_root), **profiles.by_method(method, weight))
