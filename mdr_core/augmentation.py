@@ -66,25 +66,26 @@ def random_boxes(count: int, side: int, generator: torch.Generator, tries: int =
     return (place[0] * (side - height + 1)).floor(), (place[1] * (side - width + 1)).floor(), height, width
 
 
-def random_resized_crop(images: Tensor, size: int, generator: torch.Generator, flip: bool = True) -> Tensor:
+def random_resized_crop(images: Tensor, size: int, generator: torch.Generator, flip: bool = True, rows: slice = slice(None)) -> Tensor:
     """Training images: a random box of each, resized, and flipped with probability one half.
 
     Args:
         images: (B, 3, S, S), 0..255, square, on the generator's device.
         size: of the crops, in pixels.
         flip: characters, for one, are not mirrored.
+        rows: of these images alone, R of them; they get the boxes that they would get among all.
 
     Returns:
-        (B, 3, size, size), float32, 0..255.
+        (R, 3, size, size), float32, 0..255.
     """
     count, side = len(images), images.shape[-1]
-    top, left, height, width = random_boxes(count, side, generator)
-    rows = resample_matrix(top, height, top, top + height, side, size)
-    columns = resample_matrix(left, width, left, left + width, side, size)
-    mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
+    top, left, height, width = (of_all[rows] for of_all in random_boxes(count, side, generator))
+    mirrored = torch.rand(count, generator=generator, device=generator.device)[rows] < 0.5
+    vertical = resample_matrix(top, height, top, top + height, side, size)
+    horizontal = resample_matrix(left, width, left, left + width, side, size)
     if flip:
-        columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    return resample(images, rows, columns)
+        horizontal = torch.where(mirrored[:, None, None], horizontal.flip(1), horizontal)
+    return resample(images[rows], vertical, horizontal)
 
 
 def centre_crop(images: Tensor, resize: int, size: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Metric-learning losses on unnormalized Euclidean distances, one formula each.
 
-A loss is a module called as ``loss(embeddings, labels, generator)`` that returns a scalar. Whether embeddings lie on
+A loss is a module called as ``loss(embeddings, labels, generator, share)`` that returns a scalar. On several processes
+embeddings and labels are those of the whole batch, and the scalar is this process's share: their sum is the loss. Whether embeddings lie on
 the unit sphere is the model's choice (its head's normalization), never a loss's: pytorch-metric-learning normalizes
 inside its distances by default, so every loss of it is given here ``LpDistance(normalize_embeddings=False)``.
 """
@@ -13,6 +14,7 @@ from pytorch_metric_learning import losses as pml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
 from mdr_core.sampling import triplets
 
@@ -27,7 +29,8 @@ def euclidean() -> distances.LpDistance:
     return distances.LpDistance(normalize_embeddings=False, p=2, power=1)
 
 
-def triplet_loss(embeddings: Tensor, indices: Tensor, exists: Tensor | None = None, margin: float = 0.2) -> Tensor:
+def triplet_loss(embeddings: Tensor, indices: Tensor, exists: Tensor | None = None, margin: float = 0.2,
+                 share: Share = ALONE) -> Tensor:
     """Mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
     Args:
@@ -35,12 +38,18 @@ def triplet_loss(embeddings: Tensor, indices: Tensor, exists: Tensor | None = No
         indices: (3, T) anchor, positive, negative.
         exists: (T,) boolean; triplets to leave out are False.
         margin: in units of distance.
+        share: the mean runs over the triplets of all processes.
     """
     anchor, positive, negative = (embeddings[i] for i in indices)
     each = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
     if exists is None:
-        return each.mean()
-    return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
+        exists = torch.ones_like(each, dtype=torch.bool)
+    return torch.where(exists, each, 0.0).sum() / share.total(exists.sum()).clamp(min=1)
+
+
+def full(embeddings: Tensor) -> Tensor:
+    """In float32, or as they are if finer."""
+    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
 class TripletLoss(nn.Module):
@@ -56,20 +65,21 @@ class TripletLoss(nn.Module):
         self.margin = margin
         self.most_positives = None if images_per_class is None else images_per_class - 1
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        indices, exists = triplets(embeddings, labels, generator, self.most_positives)
-        return triplet_loss(embeddings.float(), indices, exists, self.margin)
+    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+        indices, exists = triplets(embeddings, labels, generator, self.most_positives, share.rows(len(labels)))
+        return triplet_loss(full(embeddings), indices, exists, self.margin, share)
 
 
 class ClassificationLoss(nn.Module):
     """Cross entropy, the embeddings (B, C) taken as the logits of C classes."""
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(embeddings.float(), labels)
+    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+        return F.cross_entropy(full(embeddings), labels) / share.world
 
 
 class LibraryLoss(nn.Module):
-    """A loss of pytorch-metric-learning on :func:`euclidean` distances.
+    """A loss of pytorch-metric-learning on :func:`euclidean` distances. On several processes each computes the whole of it
+    (the library averages in ways of its own), and an equal part counts.
 
     Args:
         name: a class of ``pytorch_metric_learning.losses``.
@@ -93,8 +103,8 @@ class LibraryLoss(nn.Module):
         except TypeError as problem:
             raise StudyError(f"loss {name!r} does not take these arguments: {problem}") from None
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return self.loss(embeddings.float(), labels)
+    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+        return self.loss(full(embeddings), labels) / share.world
 
 
 def library_losses() -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdr_core.bn_inception import BNInception, from_released
+from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError, unknown
 from mdr_core.folding import fold
 from mdr_core.regularizer import normalize_by_mean_distance
@@ -83,15 +84,21 @@ class EmbeddingNet(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Args: images (N, 3, H, W), RGB, 0..255, any dtype. Returns: embeddings (N, D)."""
+    def forward(self, images: Tensor, share: Share = ALONE) -> Tensor:
+        """Embeddings (N, D).
+
+        Args:
+            images: (N, 3, H, W), RGB, 0..255, any dtype.
+            share: in training on several processes, whose images' embeddings are returned all, (N * world, D).
+        """
         if self.order == "bgr":
             images = images.flip(1)
-        embeddings = self.linear(self.backbone((images.float() - self.pixel_mean) / self.pixel_std))
+        images = images.to(self.pixel_mean.dtype)
+        embeddings = share.gather(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std)))
         if self.normalization == "l2":
-            return F.normalize(embeddings.float(), dim=1)
+            return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
         if self.normalization == "mean_distance" and self.training:
-            return normalize_by_mean_distance(embeddings)
+            return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
         return embeddings
 
     def train(self, mode: bool = True) -> "EmbeddingNet":

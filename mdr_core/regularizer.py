@@ -12,9 +12,12 @@ For a batch of B embeddings x_1 ... x_B, with no labels:
     mu, sigma  = running mean and deviation of d                    running_mean, running_std
     z_ij = (d_ij - mu) / sigma                                      the normalized distance
     L_MDR = mean over i != j of  min over s of |z_ij - s|           s runs over ``levels``
+
+A batch spread over several processes is gathered first; each process then takes the pairs (i, j) of its own rows i
+alone, and ``total`` adds up what they found (mdr_core.distributed). With one process both may be forgotten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,35 +26,45 @@ __all__ = ["MDR", "normalize_by_mean_distance", "pairwise_distances"]
 
 SMALLEST_SQUARED_DISTANCE = 1e-12  # keeps the root's gradient finite where two embeddings coincide
 SMALLEST_DEVIATION = 1e-6  # where all distances of a batch are the same, as with the single pair of B = 2
+ALL = slice(None)
 
 
-def pairwise_distances(embeddings: Tensor, squared: bool = False) -> Tensor:
+def alone(value: Tensor) -> Tensor:
+    """The sum over one process."""
+    return value
+
+
+def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = ALL) -> Tensor:
     """Euclidean distances d_ij between all embeddings of a batch, in float32 or better.
 
     Args:
         embeddings: (B, D).
         squared: return d_ij squared.
+        rows: of i, these alone: R of them, in one piece.
 
     Returns:
-        (B, B), symmetric, zero on the diagonal; off it at least 1e-6 (squared: 1e-12), so that the gradient is
-        finite for coinciding embeddings.
+        (R, B), by default (B, B): zero where i = j; elsewhere at least 1e-6 (squared: 1e-12), so that the gradient
+        is finite for coinciding embeddings.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         norms = x.square().sum(dim=1)
-        gram = x @ x.T
-        d = (norms[:, None] + norms[None, :] - 2 * gram).clamp(min=SMALLEST_SQUARED_DISTANCE)
-        diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        return (d if squared else d.sqrt()).masked_fill(diagonal, 0.0)
+        gram = x[rows] @ x.T
+        d = (norms[rows, None] + norms[None, :] - 2 * gram).clamp(min=SMALLEST_SQUARED_DISTANCE)
+        number = torch.arange(len(x), device=x.device)
+        return (d if squared else d.sqrt()).masked_fill(number[rows, None] == number, 0.0)
 
 
-def normalize_by_mean_distance(embeddings: Tensor) -> Tensor:
+def normalize_by_mean_distance(
+    embeddings: Tensor, rows: slice = ALL, total: Callable[[Tensor], Tensor] = alone
+) -> Tensor:
     """Divide a batch by its mean distance over pairs i != j, so that the expected distance is one.
 
     The gradient flows through the mean. The paper trains with this in place of L2 normalization.
 
     Args:
         embeddings: (B, D), B at least 2.
+        rows, total: this process's rows, and the sum over the processes.
 
     Returns:
         (B, D), in float32 or better.
@@ -59,7 +72,7 @@ def normalize_by_mean_distance(embeddings: Tensor) -> Tensor:
     batch = len(embeddings)
     if batch < 2:
         raise ValueError(f"a mean distance needs at least 2 embeddings, got {batch}")
-    mean = pairwise_distances(embeddings).sum() / (batch * (batch - 1))
+    mean = total(pairwise_distances(embeddings, rows=rows).sum()) / (batch * (batch - 1))
     return embeddings / mean
 
 
@@ -107,45 +120,54 @@ class MDR(nn.Module):
         self.register_buffer("running_std", torch.ones(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Args: embeddings (B, D), B at least 2. Returns: L_MDR, a scalar in float32 or better."""
+    def forward(
+        self, embeddings: Tensor, rows: slice = ALL, total: Callable[[Tensor], Tensor] = alone
+    ) -> Tensor:
+        """L_MDR, a scalar in float32 or better.
+
+        Args:
+            embeddings: (B, D), B at least 2.
+            rows, total: this process's rows, and the sum over the processes. The value is then this process's share
+                of L_MDR, their sum being the whole; the running values are those of the whole batch.
+        """
         batch = len(embeddings)
         if embeddings.dim() != 2 or batch < 2:
             raise ValueError(f"MDR needs a (B, D) batch of at least 2 embeddings, got {tuple(embeddings.shape)}")
         if self.check_finite and not torch.isfinite(embeddings).all():
             raise ValueError("MDR was given embeddings with NaN or Inf")
         with torch.autocast(embeddings.device.type, enabled=False):
-            d = pairwise_distances(embeddings)
+            d = pairwise_distances(embeddings, rows=rows)
             if self.training:
-                self._update_statistics(d.detach())
+                self._update_statistics(d.detach(), total)
             z = (d - self.running_mean) / self.running_std
 
             # Which level is nearest to a pair, and on which side of it the pair lies, is piecewise constant: no
             # gradient passes through either. With the side g = sign(z - s), |z - s| = g * z - g * s, so the loss is
             # linear in z and in the levels, and neither a (levels, B, B) tensor nor an indexed gradient is needed.
             with torch.no_grad():
-                nearest, side = self._assign(z)
+                nearest, side = self._assign(z, d)
                 pull = torch.zeros_like(self.levels, dtype=z.dtype)
                 pull.index_add_(0, nearest.flatten(), side.flatten())
             return ((side * z).sum() - pull @ self.levels.to(z.dtype)) / (batch * (batch - 1))
 
-    def _assign(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest level's index and the side g in {-1, 0, 1} of each pair; the diagonal's side is 0. Both (B, B)."""
+    def _assign(self, z: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest level's index and the side g in {-1, 0, 1} of each pair; 0 where i = j. Both (R, B)."""
         ordered, order = self.levels.detach().to(z.dtype).sort()
         midpoints = (ordered[1:] + ordered[:-1]) / 2
         rank = torch.bucketize(z, midpoints)
-        side = torch.sign(z - ordered[rank]).fill_diagonal_(0.0)
+        side = torch.sign(z - ordered[rank]).masked_fill_(d == 0, 0.0)
         return order[rank], side
 
     @torch.no_grad()
-    def _update_statistics(self, d: Tensor) -> None:
-        """Move running_mean and running_std towards those of d (B, B), without waiting for the device."""
-        count = d.numel() if self.statistics == "released" else d.numel() - len(d)
-        mean = d.sum() / count
+    def _update_statistics(self, d: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+        """Move running_mean and running_std towards those of all d (R, B), without waiting for the device."""
+        batch = d.shape[1]
+        count = batch * batch if self.statistics == "released" else batch * (batch - 1)
+        mean = total(d.sum()) / count
         deviations = d - mean
         if self.statistics == "pairs":
-            deviations.fill_diagonal_(0.0)
-        std = (deviations.square().sum() / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
+            deviations.masked_fill_(d == 0, 0.0)
+        std = (total(deviations.square().sum()) / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
         for running, value in ((self.running_mean, mean), (self.running_std, std)):
             running.copy_(torch.where(self.started, self.momentum * running + (1 - self.momentum) * value, value))
         self.started.fill_(True)

@@ -21,24 +21,24 @@ import platform
 import re
 import time
 import warnings
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed, parallel_config
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
-from mdr_core import data, profiles
+from mdr_core import data, profiles, workers
 from mdr_core.config import Config, from_dict
-from mdr_core.errors import StudyError
+from mdr_core.distributed import ALONE, Share, current
+from mdr_core.errors import StudyError, unknown
 
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
-        "training", "retrieval")
+        "training", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "e876b3683812771a3c64b3974422b52425916d9041e3b7abf3d1341ca7dbd357":  # BN-Inception's weights are downloaded
+    "b3fa61aa728e9de8af533c8f8549d890ae76a5d29f627a5960c522f262313bca":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
@@ -147,25 +147,30 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
 
 
 def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False,
-        files: bool = False) -> dict:
+        files: bool = False, share: Share | None = None) -> dict:
     """One run's record, trained now unless it is stored.
 
     Args:
         files: its weights and embeddings are needed too; a record that was restored without them is trained anew.
+        share: this process's, where several train together (by default those that torchrun started); each calls this,
+            and the first one alone reads and writes the store.
 
     Returns:
         ``{"key", "config", "history", "provenance", "files"}``.
     """
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
+    root, share = Path(root), share or current()
     images = dataset(config.dataset, data_root and str(data_root), config.image_size)
     folder = root / key_of(config, images.fingerprint)
+    if not share.first:
+        return share.from_first() or trained(config, images, folder, root, data_root, progress, share)
+    root.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         record = stored(folder, config)
-        if record is not None and (record["files"] or not files):
+        usable = record is not None and (record["files"] or not files)
+        if share.from_first(record if usable else None):
             return record
         folder.mkdir(exist_ok=True)
-        return trained(config, images, folder, root, data_root, progress) | {"key": folder.name}
+        return trained(config, images, folder, root, data_root, progress, share)
 
 
 def restore(record: dict, root: Path) -> bool:
@@ -194,47 +199,68 @@ def pretraining(config: Config) -> Config:
     return profiles.PRETRAINING.replace(backbone=config.backbone)
 
 
-def trained(config, images, folder, root, data_root, progress) -> dict:
+def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
     from mdr_core import training  # here, since whoever only reads runs need not load every library
 
-    began = time.time()
+    began, device = time.time(), torch.device(config.device)
     backbone = None
-    if config.weights == "classes":
-        pretrained = load_weights(run(pretraining(config), root, data_root), root)
-        backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
+    if config.weights == "classes":  # a small run of its own, the first process's alone
+        if share.first:
+            pretrained = load_weights(run(pretraining(config), root, data_root, share=ALONE), root)
+            backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
+        backbone = share.state_from_first(backbone, torch.device("cpu"))
     trainer = training.start(config, backbone)
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        try:
-            trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
-        except Exception as problem:
-            set_aside(folder, f"its checkpoint cannot be read: {problem}".splitlines()[0])
-            folder.mkdir()
-            trainer = training.start(config, backbone)
+    state = share.state_from_first(saved(folder) if share.first else None, device)
+    try:
+        if state is not None:
+            trainer.load_state_dict(state)
+    except Exception as problem:  # noqa: BLE001 - whatever a foreign file makes torch raise
+        if share.first:
+            unreadable(folder, problem)
+        trainer = training.start(config, backbone)
 
     def save(trainer):
-        write(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
+        if share.first:
+            write(folder / "checkpoint.pt", lambda path: torch.save(trainer.state_dict(), path))
 
-    trainer = training.train(config, images, trainer, save, progress)
-    crops, labels = training.crops(config, images.test, torch.device(config.device))
-    embeddings = {"test": training.embed(trainer.model, crops), "test_labels": labels}
-    if images.gallery is not None:
-        crops, labels = training.crops(config, images.gallery, torch.device(config.device))
-        embeddings |= {"gallery": training.embed(trainer.model, crops), "gallery_labels": labels}
+    trainer = training.train(config, images, trainer, save, progress, share)
+    embeddings = {}
+    for name, split in {"test": images.test, "gallery": images.gallery}.items():
+        if split is not None:
+            crops, labels = training.crops(config, split, device, share)
+            embeddings |= {name: training.embed(trainer.model, crops, share, len(labels)), f"{name}_labels": labels}
+    if not share.first:
+        return share.from_first()
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
     write(folder / "weights.safetensors", lambda path: save_file({k: v.contiguous() for k, v in weights.items()}, path))
     write(folder / "embeddings.safetensors", lambda path: save_file(embeddings, path))
     values = json.loads(json.dumps(config.to_dict()))
+    about = provenance(config, images) | {"processes": share.world, "seconds_this_process": round(time.time() - began, 1)}
     record = {
         "config": values,
         "history": trainer.history,
         "content": content_of(values, trainer.history),
-        "provenance": provenance(config, images) | {"seconds_this_process": round(time.time() - began, 1)},
+        "provenance": about,
         "files": {name: checksum(folder / name) for name in ("weights.safetensors", "embeddings.safetensors")},
     }
     write(folder / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-    checkpoint.unlink(missing_ok=True)
-    return record
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return share.from_first(record | {"key": folder.name})
+
+
+def saved(folder: Path) -> dict | None:
+    """The state after a killed run's last epoch, if there is one that can be read."""
+    try:
+        return torch.load(folder / "checkpoint.pt", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as problem:  # noqa: BLE001 - whatever a torn file makes torch raise
+        return unreadable(folder, problem)
+
+
+def unreadable(folder: Path, problem: Exception) -> None:
+    set_aside(folder, f"its checkpoint cannot be read: {problem}".splitlines()[0])
+    folder.mkdir()
 
 
 def provenance(config: Config, images: data.RetrievalDataset) -> dict:
@@ -265,55 +291,74 @@ def quiet_run(config: Config, root, data_root, files: bool = False) -> dict:
     return run(config, root, data_root, files=files)
 
 
-def records(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True, files=False) -> list[dict]:
+def records(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True, files=False,
+            executor: Executor | None = None, processes: int = 1) -> list[dict]:
     """All runs' records, in the order of ``configs``; each is trained once, however often it is named.
 
     Independent runs train in parallel processes (joblib's loky, never fork), the cores divided among them; on a GPU
-    one after the other. What is stored already is read here, with no process started.
+    one after the other. What is stored already is read here, with no process started. Whatever becomes of one run, the
+    others finish.
 
     Args:
-        jobs: processes; by default one per core, one on a GPU.
+        jobs: processes, a run each; by default one per core, one on a GPU.
         files: as :func:`run` has it.
+        executor: of PEP 3148, to train on instead: a cluster's, whose workers see ``root`` (and ``data_root``) too.
+        processes: that train a run together, a GPU each (mdr_core.distributed); the runs one after the other.
     """
-    root = Path(root)
-    for name, size in dict.fromkeys((c.dataset, c.image_size) for c in configs):
-        dataset(name, data_root and str(data_root), size)  # decoded once, and a missing one is said at once
+    root, data_root = Path(root).resolve(), data_root and str(Path(data_root).resolve())
+    wanted = list(dict.fromkeys(configs))
+    for name, size in dict.fromkeys((c.dataset, c.image_size) for c in wanted):
+        dataset(name, data_root, size)  # decoded once, and a missing one is said at once
     found = {}
-    for config in dict.fromkeys(configs):
-        fingerprint = dataset(config.dataset, data_root and str(data_root), config.image_size).fingerprint
-        folder = root / key_of(config, fingerprint)
-        if (folder / "run.json").exists():
-            found[config] = quiet_run(config, root, data_root, files)
-    missing = [config for config in dict.fromkeys(configs) if config not in found]
+    if current().world == 1:
+        for config in wanted:
+            folder = root / key_of(config, dataset(config.dataset, data_root, config.image_size).fingerprint)
+            if (folder / "run.json").exists():
+                found[config] = quiet_run(config, root, data_root, files)
+    missing = [config for config in wanted if config not in found]
     if missing:
-        gpu = any(c.device != "cpu" for c in missing)
-        cores = os.cpu_count() or 1
+        known(missing)
+        work = functools.partial(quiet_run, root=root, data_root=data_root, files=files)
+        first = list(dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes"))
+        if current().world > 1:  # torchrun has started this process
+            return list(map(work, configs))
+        if processes > 1:
+            found |= workers.finish(work, first, workers.Here(), progress=False)
+            workers.together(missing, root, data_root, processes)
+            return [found.get(config) or work(config) for config in configs]
+        gpu, cores = any(c.device != "cpu" for c in missing), os.cpu_count() or 1
         jobs = jobs or (1 if gpu else min(cores, len(missing)))
         # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
         os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-        with warnings.catch_warnings(), parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(cores // jobs, 1)):
-            # loky replaces a worker whose memory has grown, after its run, and warns that it did
-            warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-            first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
-            if first:  # once, before those that start from them
-                Parallel()(delayed(quiet_run)(c, root, data_root) for c in first)
-            work = Parallel(return_as="generator")(delayed(quiet_run)(c, root, data_root, files) for c in missing)
-            bar = tqdm(work, total=len(missing), unit="run", disable=not progress)
-            found |= dict(zip(missing, bar, strict=True))
+        here = contextlib.nullcontext(executor) if executor else workers.local(jobs, max(cores // jobs, 1))
+        with here as given:
+            workers.finish(work, first, given, progress=False)  # once, before those that start from them
+            found |= workers.finish(work, missing, given, progress)
     return [found[config] for config in configs]
 
 
+def known(configs: list[Config]) -> None:
+    """Refuse a backbone or a loss that does not exist before hours are spent on the others."""
+    from mdr_core import losses, models
+
+    for name in dict.fromkeys(c.backbone for c in configs):
+        if name not in models.names():
+            raise unknown("backbone", name, models.names())
+    for name in dict.fromkeys(c.loss for c in configs):
+        losses.make(name)
+
+
 def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None = None, progress=True,
-            labels: list[dict] | None = None) -> pd.DataFrame:
+            labels: list[dict] | None = None, **where) -> pd.DataFrame:
     """All runs, as one tidy table: a row per run and epoch, with the run's key, configuration and figures.
 
     Args:
-        configs, root, data_root, jobs: as :func:`records` has them.
+        configs, root, data_root, jobs, where (executor or processes): as :func:`records` has them.
         labels: for each configuration, further columns of its rows (what an experiment calls it).
     """
     labels = [{} for _ in configs] if labels is None else labels
-    return frame([r | {"labels": own} for r, own in zip(records(configs, root, data_root, jobs, progress), labels, strict=True)])
+    return frame([r | {"labels": own} for r, own in zip(records(configs, root, data_root, jobs, progress, **where), labels, strict=True)])
 
 
 def frame(records: list[dict]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mdr_core.errors import StudyError
-from mdr_core.regularizer import pairwise_distances
+from mdr_core.regularizer import ALL, pairwise_distances
 
 
 class BalancedBatches:
@@ -52,7 +52,7 @@ class BalancedBatches:
 
 
 def negative_probabilities(
-    embeddings: Tensor, labels: Tensor, nearest: float = 0.5, farthest: float = 1.4
+    embeddings: Tensor, labels: Tensor, nearest: float = 0.5, farthest: float = 1.4, rows: slice = ALL
 ) -> Tensor:
     """Distance-weighted sampling (Wu et al. 2017): the probability that anchor i draws j as its negative.
 
@@ -66,16 +66,17 @@ def negative_probabilities(
     Args:
         embeddings: (B, D).
         labels: (B,).
+        rows: of these anchors alone, R of them.
 
     Returns:
-        (B, B), rows sum to one, zero for images of the anchor's own class. No gradient. A row without any negative in
+        (R, B), by default (B, B): rows sum to one, zero for images of the anchor's own class. No gradient. A row without any negative in
         the batch is all zero.
     """
     with torch.no_grad():
         x = torch.nn.functional.normalize(embeddings.detach().float(), dim=1)
         dim = x.shape[1]
-        d = pairwise_distances(x).clamp(min=nearest)
-        negative = labels[:, None] != labels[None, :]
+        d = pairwise_distances(x, rows=rows).clamp(min=nearest)
+        negative = labels[rows, None] != labels[None, :]
         candidate = negative & (d < farthest)
         # Beyond `farthest` the second logarithm may meet a non-positive number; those weights are masked anyway.
         inner = (1 - d.square() / 4).clamp(min=1e-6)
@@ -87,7 +88,7 @@ def negative_probabilities(
 
 
 def triplets(
-    embeddings: Tensor, labels: Tensor, generator: torch.Generator, most_positives: int | None = None
+    embeddings: Tensor, labels: Tensor, generator: torch.Generator, most_positives: int | None = None, rows: slice = ALL
 ) -> tuple[Tensor, Tensor]:
     """One triplet for every ordered positive pair, its negative drawn by :func:`negative_probabilities`.
 
@@ -97,22 +98,23 @@ def triplets(
         generator: on the embeddings' device.
         most_positives: an upper bound P for the positives of an anchor (images per class - 1). With it the shapes are
             known in advance and nothing waits for the device; without it, it is counted.
+        rows: for these anchors alone, R of them; they draw what they would draw among all.
 
     Returns:
-        indices (3, B * P) of anchor, positive and negative, and a mask (B * P,) telling which of them exist: anchors
+        indices (3, R * P) of anchor, positive and negative, and a mask (R * P,) telling which of them exist: anchors
         with fewer than P positives, or with no negative, leave some of their places empty.
     """
     batch = len(labels)
     if most_positives is None:
         most_positives = max(int(labels.unique(return_counts=True)[1].max()) - 1, 1)
-    same = labels[:, None] == labels[None, :]
-    same.fill_diagonal_(False)
+    number = torch.arange(batch, device=labels.device)
+    same = (labels[rows, None] == labels[None, :]) & (number[rows, None] != number)
     found, positive = same.to(torch.uint8).topk(min(most_positives, batch), dim=1)
-    probability = negative_probabilities(embeddings, labels)
+    probability = negative_probabilities(embeddings, labels, rows=rows)
     # Inverse of the cumulative distribution; torch.multinomial would check its argument by waiting for the device.
     cumulative = probability.double().cumsum(dim=1)
-    draw = torch.rand(positive.shape, generator=generator, device=embeddings.device, dtype=torch.float64)
+    draw = torch.rand(batch, positive.shape[1], generator=generator, device=embeddings.device, dtype=torch.float64)[rows]
     negative = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True).clamp(max=batch - 1)
-    anchor = torch.arange(batch, device=labels.device)[:, None].expand_as(positive)
-    exists = found.bool() & (labels[negative] != labels[:, None])
+    anchor = number[rows, None].expand_as(positive)
+    exists = found.bool() & (labels[negative] != labels[rows, None])
     return torch.stack([anchor, positive, negative]).flatten(1), exists.flatten()

@@ -1,0 +1,166 @@
+"""Runs side by side, on whatever there is: processes here, a cluster, or several GPUs for one run.
+
+A list of runs goes to any executor of PEP 3148 (``concurrent.futures.Executor``). :class:`Processes` is the default;
+``dask.distributed.Client("tcp://...").get_executor()`` is a cluster. Whatever becomes of one run, the others finish.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from joblib.externals.loky import ProcessPoolExecutor
+from tqdm import tqdm
+
+from mdr_core import distributed
+from mdr_core.config import Config, from_dict
+from mdr_core.errors import StudyError
+
+
+class Processes(Executor):
+    """Processes on this machine (joblib's loky, never fork), each its own pool: one that dies takes only its run with it.
+
+    Args:
+        jobs: processes.
+        threads: of each, for torch and numpy.
+    """
+
+    def __init__(self, jobs: int, threads: int):
+        self.environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        self.drivers, self.mine, self.pools = ThreadPoolExecutor(jobs), threading.local(), []
+
+    def submit(self, function: Callable, /, *arguments) -> Future:
+        return self.drivers.submit(self._on_own_process, function, arguments)
+
+    def _on_own_process(self, function, arguments):
+        if getattr(self.mine, "pool", None) is None:
+            self.mine.pool = ProcessPoolExecutor(1, env=self.environment)
+            self.pools.append(self.mine.pool)
+        try:
+            return self.mine.pool.submit(function, *arguments).result()
+        except BrokenExecutor:
+            self.mine.pool = None  # the next run gets a new one
+            raise
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes; with ``cancel_futures`` at once, whatever they are at."""
+        for pool in self.pools:
+            pool.shutdown(wait=False, kill_workers=cancel_futures)
+        self.drivers.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class Here(Executor):
+    """This process, one run after the other."""
+
+    def submit(self, function: Callable, /, *arguments) -> Future:
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as problem:  # noqa: BLE001 - whoever asks for the result meets it
+            future.set_exception(problem)
+        return future
+
+
+def finish(work: Callable, items: list, executor: Executor, progress: bool = True) -> dict:
+    """item -> ``work(item)``, once all have finished.
+
+    Raises:
+        StudyError: one failed, or its process died; the others have finished and are stored.
+    """
+    bar = tqdm(total=len(items), unit="run", disable=not progress)
+    futures = {}
+    try:
+        for item in items:
+            futures[item] = executor.submit(work, item)
+            futures[item].add_done_callback(lambda _: bar.update())
+        wait(futures.values())
+    except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
+        for future in futures.values():
+            future.cancel()
+        raise
+    finally:
+        bar.close()
+    return {item: outcome(future, item, len(items)) for item, future in futures.items()}
+
+
+def outcome(future: Future, item: Config, count: int):
+    problem = future.exception()
+    if problem is None:
+        return future.result()
+    if isinstance(problem, StudyError):
+        raise problem
+    if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":  # the latter is Dask's
+        what = f"{item.dataset}, loss {item.loss}, mdr_weight {item.mdr_weight:g}, seed {item.seed}"
+        raise StudyError(
+            f"the process that trained {what} died (killed, or out of memory); of the {count} runs asked for the others are "
+            "stored: ask again, and it goes on from its last epoch"
+        ) from None
+    raise problem
+
+
+@contextlib.contextmanager
+def local(jobs: int, threads: int) -> Iterator[Executor]:
+    """Processes on this machine, or this one for ``jobs = 1``; when the caller is interrupted they end at once."""
+    executor = Here() if jobs == 1 else Processes(jobs, threads)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+def cluster(address: str) -> Executor:
+    """The executor of a Dask scheduler, ``tcp://host:port``. Its workers need this package and the run store's folder."""
+    from dask.distributed import Client
+
+    try:
+        return Client(address, timeout="10s").get_executor(pure=False)
+    except (OSError, ValueError) as problem:
+        raise StudyError(f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]) from None
+
+
+def together(configs: list[Config], root: Path, data_root: str | None, processes: int) -> None:
+    """Train runs one after the other, each on so many processes of this machine, a GPU each where there are GPUs.
+
+    Raises:
+        StudyError: what a run raised, or a process died.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        task = Path(folder) / "task.json"
+        values = {"configs": [c.to_dict() for c in configs], "root": str(Path(root).resolve()), "data_root": data_root}
+        task.write_text(json.dumps(values))
+        threads = str(max((os.cpu_count() or 1) // processes, 1))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+                   "-m", "mdr_core.workers", str(task)]
+        done = subprocess.run(command, env={"OMP_NUM_THREADS": threads} | os.environ, capture_output=True, text=True)
+        said = task.with_suffix(".error")
+        if done.returncode:
+            raise StudyError(said.read_text() if said.exists() else
+                             f"one of {processes} processes died; the last it said: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def main(task: str) -> int:
+    """What torchrun starts for :func:`together`, once for each process."""
+    from mdr_core import runs
+
+    values = json.loads(Path(task).read_text())
+    share = distributed.join()
+    try:
+        for values_of_one in values["configs"]:
+            runs.quiet_run(from_dict(values_of_one), values["root"], values["data_root"])
+    except StudyError as problem:
+        if share.first:
+            Path(task).with_suffix(".error").write_text(str(problem))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,121 @@
+"""A list of runs on local processes, on a Dask cluster, and on processes that share a run; one of them killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mdr_core import profiles, runs, workers
+from mdr_core.errors import StudyError
+
+TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=3, iterations=6, train_images=100)
+GRID = [TINY.replace(seed=s) for s in range(12)]
+
+
+def die(name: str) -> str:
+    if name == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return name + str(os.getpid())
+
+
+def test_a_process_that_dies_takes_only_its_own_run_with_it():
+    with workers.local(2, 1) as executor:
+        futures = {name: executor.submit(die, name) for name in ("a", "dies", "b", "c", "d")}
+        assert all(f.result().startswith(name) for name, f in futures.items() if name != "dies")
+        with pytest.raises(StudyError, match="the process that trained drawn, loss triplet.*died.*ask again"):
+            workers.outcome(futures["dies"], TINY, 5)
+
+
+def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path):
+    grid = [TINY.replace(epochs=1, lr=1e30), TINY.replace(epochs=1), TINY.replace(epochs=1, seed=1)]
+    with pytest.raises(StudyError, match="the loss became NaN or Inf"):
+        runs.records(grid, tmp_path, jobs=2, progress=False)
+    assert len(list(tmp_path.glob("*/run.json"))) == 2
+    with pytest.raises(StudyError, match="unknown backbone"):  # before anything is trained
+        runs.records([TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False)
+    assert len(list(tmp_path.glob("*/run.json"))) == 2
+
+
+def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
+    """Ctrl-C as a notebook's kernel gets it: SIGINT to the one process."""
+    script = f"from tests.test_workers import GRID; from mdr_core import runs; runs.records(GRID, {str(tmp_path)!r}, jobs=2)"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("*/run.json")) and process.poll() is None:
+        time.sleep(0.02)
+    children = [int(p) for of in Path(f"/proc/{process.pid}/task").glob("*/children") for p in of.read_text().split()]
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    deadline = time.time() + 10
+    while any(alive(p) for p in children) and time.time() < deadline:
+        time.sleep(0.05)
+    assert children and not any(alive(p) for p in children)
+    done = len(list(tmp_path.glob("*/run.json")))
+    assert 1 <= done < len(GRID) and all(runs.stored(p.parent) for p in tmp_path.glob("*/run.json"))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def scheduler():
+    """A Dask scheduler and two worker processes over loopback: its address, and the workers' process numbers."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    processes, quiet = [], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        address = next(line.split()[-1] for line in processes[0].stderr if "Scheduler at:" in line)
+        threading.Thread(target=processes[0].stderr.read, daemon=True).start()
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        processes += [subprocess.Popen(worker, env=environment, cwd=Path(__file__).parents[1], **quiet) for _ in range(2)]
+        yield address, [p.pid for p in processes[1:]]
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+
+
+def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
+    """12 runs over two workers, one of them killed in the middle: 12 results, none trained twice to its end."""
+    address, pids = scheduler
+
+    ended = {}  # run.json -> when it was first seen to be written
+
+    def watch():
+        while len(ended) < 12:
+            for path in set(tmp_path.glob("*/run.json")) - set(ended):
+                ended[path] = path.stat().st_mtime_ns
+                if len(ended) == 4:
+                    os.kill(pids[0], signal.SIGKILL)
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    found = runs.records(GRID, tmp_path, progress=False, executor=workers.cluster(address))
+    watcher.join(timeout=5)
+    assert [r["config"]["seed"] for r in found] == list(range(12)) and not alive(pids[0])
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == 12
+    assert not list(tmp_path.glob("*/checkpoint.pt")) and not list(tmp_path.glob("*.corrupt*"))
+
+
+def test_no_scheduler_there_is_said_in_one_line():
+    with pytest.raises(StudyError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
+        workers.cluster("tcp://127.0.0.1:1")
+
+
+def test_two_processes_train_a_run_together(tmp_path):
+    config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
+    [record] = runs.records([config], tmp_path, progress=False, processes=2)
+    assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
+    with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
+        runs.records([config.replace(batch_size=15)], tmp_path, progress=False, processes=2)
