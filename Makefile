@@ -15,7 +15,7 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports download restore archive test bench lab lock clean setup
+.PHONY: help reports download restore archive test bench soak lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -39,6 +39,9 @@ test: $(READY) ## run the tests
 
 bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/results/
 	.venv/bin/python -m benchmarks
+
+soak: $(READY) ## kill a small grid 200 times at random moments and see that nothing is lost
+	.venv/bin/python -m tests.soak
 
 lab: $(READY) ## open JupyterLab
 	.venv/bin/python -m jupyterlab

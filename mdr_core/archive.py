@@ -60,7 +60,7 @@ def export(profile: str, path: Path, root: Path, data_root: str | None = None) -
     if not found:
         raise StudyError(f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them")
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write(path, lambda partial: to_table(found).to_csv(partial, index=False, lineterminator="\n"))
+    runs.write(path, to_table(found).to_csv(index=False, lineterminator="\n"))
     return len(found)
 
 

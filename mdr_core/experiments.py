@@ -1,7 +1,8 @@
 """Which runs each table and figure of the paper needs. A grid is a list of rows: a run's labels and its ``config``.
 
 Notebooks that ask for the same run share it: the run store trains it once. ``python -m mdr_core.experiments --profile
-photos`` trains every run of a profile, the headline first, with no notebook; killed, it goes on where it was.
+photos`` trains every run of a profile, the headline first, with no notebook; killed, it goes on where it was. Under torchrun
+its processes train each run together.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mdr_core import profiles, runs
+from mdr_core import distributed, profiles, runs, workers
 from mdr_core.config import Config
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
@@ -175,11 +176,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", help="only the runs on this one")
     parser.add_argument("--output-root", default="runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
-    parser.add_argument("--jobs", type=int, help="processes (default: one per core)")
+    parser.add_argument("--jobs", type=int, help="processes, a run each (default: one per core)")
+    parser.add_argument("--scheduler", help="of a Dask cluster to train on, as tcp://host:8786")
     given = parser.parse_args(argv)
     try:
+        distributed.join()
+        executor = workers.cluster(given.scheduler) if given.scheduler else None
         configs = [c for c in everything(given.profile) if given.dataset in (None, c.dataset)]
-        runs.run_all(configs, given.output_root, given.data_root, given.jobs)
+        runs.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ import pandas as pd
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from mdr_core import plots, profiles, runs, tables
+from mdr_core import plots, profiles, runs, tables, workers
 from mdr_core.config import Config, checked
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
@@ -103,7 +103,9 @@ class Report:
         self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
         self.output_root = path_of(values["output_root"])
         self.data_root = values["data_root"] or None
-        self.jobs = values.get("jobs") or None
+        scheduler = values.get("scheduler")
+        self.where = {"jobs": values.get("jobs") or None, "processes": values.get("processes", 1),
+                      "executor": workers.cluster(scheduler) if scheduler else None}
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
             self.changes["batch_size"] = runs.fillable(config, self.data_root)
@@ -118,7 +120,7 @@ class Report:
 
     def records_of(self, grid: list[dict], files: bool = True) -> list[dict]:
         """The grid's records, with weights and embeddings if ``files``."""
-        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, self.jobs, files=files)
+        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
         self.records |= {record["key"]: record for record in found}
         return found
 

@@ -3,6 +3,10 @@
 Each query ranks the gallery by distance; ties go to the lower gallery index. Where no gallery is given the queries
 are the gallery, and each query's own image is left out, by its index and not by its distance: a duplicate image at
 distance zero stays. faiss finds the candidates, a chunk of queries at a time; no N x N matrix exists.
+
+Galleries beyond memory: embeddings may be memory maps (``numpy.load(..., mmap_mode="r")``), of which a chunk at a time is
+read, and ``factory`` names an index of faiss that holds less than all of them (``"IVF4096,PQ32"``) or searches less
+(``"IVF4096,Flat"``, ``"HNSW32"``). Such an index is approximate: :func:`overlap` tells what it misses.
 """
 
 from collections.abc import Sequence
@@ -11,10 +15,38 @@ import faiss
 import numpy as np
 
 CHUNK = 1024  # queries searched at a time
+BLOCK = 65_536  # gallery embeddings read at a time
+TRAINING = 100_000  # embeddings, at most, that an approximate index is trained on
 SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
 
 
-def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None) -> np.ndarray:
+def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "") -> faiss.Index:
+    """A Euclidean index of (G, D) float32 embeddings, trained and filled a chunk at a time.
+
+    Args:
+        factory: as ``faiss.index_factory`` reads it. ``"Flat"`` is exact and holds every embedding in memory.
+        search: faiss's search-time settings, as ``"nprobe=16"`` for IVF or ``"efSearch=64"`` for HNSW.
+
+    Raises:
+        ValueError: faiss does not know the factory or the settings, or an embedding is NaN or Inf.
+    """
+    try:
+        index = faiss.index_factory(gallery.shape[1], factory)
+        if not index.is_trained:
+            index.train(np.ascontiguousarray(gallery[:: -(-len(gallery) // TRAINING)]))
+        for start in range(0, len(gallery), BLOCK):
+            part = np.ascontiguousarray(gallery[start : start + BLOCK])
+            if not np.isfinite(part).all():
+                raise ValueError("an embedding is NaN or Inf")
+            index.add(part)
+        if search:
+            faiss.ParameterSpace().set_index_parameters(index, search)
+    except RuntimeError as problem:
+        raise ValueError(f"faiss refuses index {factory!r} with {search!r}: {problem}".splitlines()[0]) from None
+    return index
+
+
+def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factory: str = "Flat", search: str = "") -> np.ndarray:
     """The k nearest gallery images of each query, ties by index.
 
     faiss expands ||q - g||^2 and so blurs ties; its candidates are put in order again by distances taken directly.
@@ -24,12 +56,13 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None) -> np.
         query: (Q, D) float32.
         k: at most the gallery's size (less one, where the queries are the gallery).
         gallery: (G, D) float32; without it, the queries themselves, each query's own index left out.
+        factory, search: as :func:`index_of` has them.
 
     Returns:
-        (Q, k) int64 indices into the gallery, nearest first.
+        (Q, k) int64 indices into the gallery, nearest first; -1 where an approximate index found fewer than k.
 
     Raises:
-        ValueError: k is too large, or an embedding is NaN or Inf.
+        ValueError: k is too large, an embedding is NaN or Inf, or faiss refuses the index.
     """
     query = np.ascontiguousarray(query, dtype=np.float32)
     own = gallery is None
@@ -37,17 +70,16 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None) -> np.
     available = len(gallery) - own
     if not 1 <= k <= available:
         raise ValueError(f"k must lie between 1 and the {available} gallery images of a query, got {k}")
-    if not (np.isfinite(query).all() and np.isfinite(gallery).all()):
+    if not own and not all(np.isfinite(query[i : i + CHUNK]).all() for i in range(0, len(query), CHUNK)):
         raise ValueError("an embedding is NaN or Inf")
-    index = faiss.IndexFlatL2(gallery.shape[1])
-    index.add(gallery)
+    index = index_of(gallery, factory, search)
     result = np.empty((len(query), k), dtype=np.int64)
     for start in range(0, len(query), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(query)))
         fetched = min(k + own + SPARE, len(gallery))
         while len(rows):
             ids, ordered, settled = _ranked(index, query[rows], gallery, k, fetched, rows if own else None)
-            settled |= fetched == len(gallery)
+            settled |= fetched == len(gallery) or factory != "Flat"
             result[rows[settled]] = np.take_along_axis(ids, ordered, axis=1)[settled, :k]
             rows, fetched = rows[~settled], min(4 * fetched, len(gallery))
     return result
@@ -57,13 +89,32 @@ def _ranked(index, query, gallery, k, fetched, own_rows):
     """Candidates (q, fetched), their order by (distance, index), and whether the first k cannot change any more."""
     approximate, ids = index.search(query, fetched)
     exact = np.stack([np.square(gallery[i] - q).sum(axis=1) for i, q in zip(ids, query, strict=True)])
+    absent = ids < 0  # an approximate index found no more
     if own_rows is not None:
-        exact[ids == own_rows[:, None]] = np.inf
+        absent |= ids == own_rows[:, None]
+    exact[absent], ids = np.inf, np.where(absent, -1, ids)
     ordered = np.lexsort((ids, exact), axis=1)
     kth = np.take_along_axis(exact, ordered[:, k - 1 : k], axis=1)[:, 0]
     # What faiss did not fetch is no nearer than its last candidate, up to the rounding of its expansion.
     rounding = 1e-5 * (np.square(query).sum(axis=1) + kth)
     return ids, ordered, approximate[:, -1] - rounding > kth
+
+
+def overlap(query: np.ndarray, k: int, gallery: np.ndarray, factory: str, search: str = "", sample: int = 1000) -> float:
+    """What an approximate index finds of the exact k nearest, in percent, over an even sample of the queries.
+
+    The exact ones are found a block of the gallery at a time, so that it need not fit into memory.
+    """
+    some = np.ascontiguousarray(query[:: -(-len(query) // sample)], dtype=np.float32)
+    distances, exact = np.full((len(some), k), np.inf, np.float32), np.full((len(some), k), -1)
+    for start in range(0, len(gallery), BLOCK):
+        block = np.ascontiguousarray(gallery[start : start + BLOCK], dtype=np.float32)
+        further, ids = faiss.knn(some, block, min(k, len(block)))
+        distances, exact = np.hstack([distances, further]), np.hstack([exact, ids + start])
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        distances, exact = np.take_along_axis(distances, order, axis=1), np.take_along_axis(exact, order, axis=1)
+    found = nearest(some, k, gallery, factory, search)
+    return 100.0 * float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
 
 
 def recall_at_k(
@@ -72,6 +123,8 @@ def recall_at_k(
     ks: Sequence[int],
     gallery: np.ndarray | None = None,
     gallery_labels: np.ndarray | None = None,
+    factory: str = "Flat",
+    search: str = "",
 ) -> dict[int, float]:
     """Recall@K: the share of queries with at least one image of their own class among their K nearest.
 
@@ -80,14 +133,16 @@ def recall_at_k(
         query_labels: (Q,).
         ks: each K.
         gallery, gallery_labels: (G, D) and (G,); without them the queries are the gallery, each image's own excluded.
+        factory, search: as :func:`index_of` has them.
 
     Returns:
         K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
     """
-    return judge(query, query_labels, ks, gallery, gallery_labels, precision=False)["recall"]
+    return judge(query, query_labels, ks, gallery, gallery_labels, False, factory, search)["recall"]
 
 
-def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision: bool = True) -> dict:
+def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision: bool = True, factory: str = "Flat",
+          search: str = "") -> dict:
     """Recall@K and, from the same search, R-precision and MAP@R (Musgrave et al. 2020), all in percent.
 
     With R the number of gallery images of the query's class: R-precision is the share of them among the R nearest;
@@ -109,7 +164,8 @@ def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision:
     place = np.searchsorted(classes, query_labels).clip(max=len(classes) - 1)
     relevant = np.where(classes[place] == query_labels, counts[place] - own, 0)
     deepest = int(max(*ks, relevant.max()) if precision else max(ks))
-    hits = gallery_labels[nearest(query, min(deepest, size), gallery)] == query_labels[:, None]
+    found = nearest(query, min(deepest, size), gallery, factory, search)
+    hits = (gallery_labels[found] == query_labels[:, None]) & (found >= 0)
     result = {"recall": {int(k): 100.0 * float(hits[:, :k].any(axis=1).mean()) for k in ks}}
     if precision:
         hits, relevant = hits[relevant > 0], relevant[relevant > 0]

@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -28,7 +29,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
 from mdr_core import data, profiles, workers
 from mdr_core.config import Config, from_dict
@@ -38,7 +40,7 @@ from mdr_core.errors import StudyError, unknown
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "b3fa61aa728e9de8af533c8f8549d890ae76a5d29f627a5960c522f262313bca":  # BN-Inception's weights are downloaded; several processes
+    "1a86b283b12d9a08289f0f3d18fa8e9443a6d6fbdedfd844ac5dca2549293d34":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
@@ -83,11 +85,26 @@ def key_of(config: Config, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write(path: Path, save) -> None:
-    """Call ``save(partial)`` and move the file into place, so that no reader ever sees half of it."""
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file and move it into place, so that no reader ever sees half of it.
+
+    Raises:
+        OSError: the disk is full, say; nothing is left of the file then.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save(partial)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def checkpoint(state: dict) -> bytes:
+    """As ``torch.save`` writes it; in memory first, since its own writer hides what a disk says."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 @contextlib.contextmanager
@@ -163,14 +180,17 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
     folder = root / key_of(config, images.fingerprint)
     if not share.first:
         return share.from_first() or trained(config, images, folder, root, data_root, progress, share)
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        record = stored(folder, config)
-        usable = record is not None and (record["files"] or not files)
-        if share.from_first(record if usable else None):
-            return record
-        folder.mkdir(exist_ok=True)
-        return trained(config, images, folder, root, data_root, progress, share)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            record = stored(folder, config)
+            usable = record is not None and (record["files"] or not files)
+            if share.from_first(record if usable else None):
+                return record
+            folder.mkdir(exist_ok=True)
+            return trained(config, images, folder, root, data_root, progress, share)
+    except OSError as problem:  # a full disk, a folder that may not be written
+        raise StudyError(f"run {folder.name} cannot be written to {root}: {problem.strerror or problem}; make room, or set output_root") from None
 
 
 def restore(record: dict, root: Path) -> bool:
@@ -190,7 +210,7 @@ def restore(record: dict, root: Path) -> bool:
             return False
         folder.mkdir(exist_ok=True)
         text = json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}}, indent=1)
-        write(folder / "run.json", lambda path: path.write_text(text))
+        write(folder / "run.json", text)
     return True
 
 
@@ -221,7 +241,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
 
     def save(trainer):
         if share.first:
-            write(folder / "checkpoint.pt", lambda path: torch.save(trainer.state_dict(), path))
+            write(folder / "checkpoint.pt", checkpoint(trainer.state_dict()))
 
     trainer = training.train(config, images, trainer, save, progress, share)
     embeddings = {}
@@ -232,8 +252,8 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     if not share.first:
         return share.from_first()
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
-    write(folder / "weights.safetensors", lambda path: save_file({k: v.contiguous() for k, v in weights.items()}, path))
-    write(folder / "embeddings.safetensors", lambda path: save_file(embeddings, path))
+    write(folder / "weights.safetensors", safetensors({k: v.contiguous() for k, v in weights.items()}))
+    write(folder / "embeddings.safetensors", safetensors(embeddings))
     values = json.loads(json.dumps(config.to_dict()))
     about = provenance(config, images) | {"processes": share.world, "seconds_this_process": round(time.time() - began, 1)}
     record = {
@@ -243,8 +263,9 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
         "provenance": about,
         "files": {name: checksum(folder / name) for name in ("weights.safetensors", "embeddings.safetensors")},
     }
-    write(folder / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    write(folder / "run.json", json.dumps(record, indent=1))
+    for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter are halves of files, of processes killed
+        left.unlink(missing_ok=True)
     return share.from_first(record | {"key": folder.name})
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
 from mdr_core import augmentation, models, runs, training
 from mdr_core.config import Config, from_dict
@@ -58,9 +59,9 @@ class ImageSearch:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        runs.write(folder / FILES[0], lambda path: save_file(weights, path))
-        runs.write(folder / FILES[1], lambda path: path.write_text(json.dumps(about, indent=1), encoding="utf-8"))
-        runs.write(folder / FILES[2], lambda path: faiss.write_index(self.index, str(path)))
+        runs.write(folder / FILES[0], safetensors(weights))
+        runs.write(folder / FILES[1], json.dumps(about, indent=1))
+        runs.write(folder / FILES[2], faiss.serialize_index(self.index).tobytes())
         return folder
 
     @classmethod

@@ -119,3 +119,29 @@ def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
     settings = profiles.config(profile, name, "Triplet", held_out=True)
     classes = KNOWN[name][3] // 2 - settings.hold_out
     assert classes * settings.images_per_class >= settings.batch_size
+
+
+def test_an_approximate_index_says_what_it_misses(tmp_path, monkeypatch):
+    """From a memory map, in blocks; exact when it searches everything."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(50, 16))
+    labels = np.arange(4000) % 50
+    np.save(tmp_path / "gallery.npy", (centres[labels] + rng.normal(size=(4000, 16))).astype(np.float32))
+    gallery = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    query = (centres[labels[:300]] + rng.normal(size=(300, 16))).astype(np.float32)
+    monkeypatch.setattr(retrieval, "BLOCK", 1000)
+
+    assert retrieval.overlap(query, 10, gallery, "Flat") == 100
+    assert retrieval.overlap(query, 10, gallery, "IVF16,Flat", "nprobe=16") == 100
+    few, many = (retrieval.overlap(query, 10, gallery, "IVF16,Flat", f"nprobe={n}") for n in (1, 4))
+    assert 20 < few < many < 100 and retrieval.overlap(query, 10, gallery, "HNSW16", sample=50) > 80
+
+    exact = retrieval.recall_at_k(query, labels[:300], [1, 5], gallery, labels)
+    assert retrieval.recall_at_k(query, labels[:300], [1, 5], gallery, labels, "IVF16,Flat", "nprobe=16") == exact
+    own = retrieval.nearest(gallery, 3, factory="IVF16,Flat", search="nprobe=4")
+    assert not (own == np.arange(4000)[:, None]).any()
+    with pytest.raises(ValueError, match="faiss refuses index 'Flatt'"):
+        retrieval.nearest(query, 1, gallery, "Flatt")
+    # Fewer found than asked for: -1, and no hit.
+    lonely = retrieval.nearest(query, 600, gallery, "IVF64,Flat", "nprobe=1")
+    assert (lonely == -1).any() and 0 < retrieval.judge(query, labels[:300], [600], gallery, labels, True, "IVF64,Flat")["r_precision"] <= 100

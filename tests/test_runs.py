@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from mdr_core import profiles, runs, tables
 from mdr_core.errors import StudyError
+from tests.soak import soak
 
 TINY = profiles.QUICK.replace(weights="random", epochs=4, iterations=12, mdr_weight=0.2, train_images=100)
 SCRIPT = """
@@ -107,3 +109,45 @@ def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
     assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
     losses = [record["history"][-1]["loss"] for record in (one, two, other)]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_killed_again_and_again_a_grid_ends_as_if_it_never_was():
+    """The short form of ``make soak``."""
+    assert "4 SIGKILLs" in soak(4)
+
+
+def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot be written.*output_root"):
+        runs.run(TINY, tmp_path / "file" / "runs")
+    config = TINY.replace(epochs=1, iterations=2)
+    no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, no_limit[1]))  # as a full disk: no file may grow beyond this
+    try:
+        with pytest.raises(StudyError, match="cannot be written to.*: File too large; make room, or set output_root"):
+            runs.run(config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+    assert not list(tmp_path.rglob(".*")) and not list(tmp_path.glob("*.lock"))
+    assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100])
+def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
+    config = TINY.replace(epochs=1, iterations=2)
+    folder = tmp_path / runs.key_of(config, runs.dataset("drawn", None, 32).fingerprint)
+    folder.mkdir()
+    (folder / "checkpoint.pt").write_bytes(content)
+    with pytest.warns(UserWarning, match="its checkpoint cannot be read"):
+        assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1
+    assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
+
+
+def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
+    config = TINY.replace(epochs=1, iterations=2)
+    folder = tmp_path / runs.key_of(config, runs.dataset("drawn", None, 32).fingerprint)
+    folder.with_suffix(".lock").write_text("of a process that is no more")
+    times = iter(range(10**9, 0, -10**6))
+    monkeypatch.setattr(runs.time, "time", lambda: float(next(times)))  # backwards
+    assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1
+    assert not list(tmp_path.glob("*.lock"))

@@ -1,0 +1,91 @@
+"""Kill a small grid at random moments, again and again, and see that nothing is lost: ``make soak``.
+
+Every SIGKILL is followed by a resume. Whenever the grid has ended, its results are compared with those of a grid that was
+never interrupted, and it begins anew. In the end no run is lost or differs, and no lock, checkpoint or half-written file stays.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mdr_core import profiles, runs
+
+TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
+                              mdr_weight=0.2)
+GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l2", mdr_weight=0.0)]
+SCRIPT = "from tests.soak import GRID; from mdr_core import runs; import sys; print('up', flush=True); " \
+         "runs.records(GRID, sys.argv[1], jobs=1, progress=False)"
+CLOCK = {"seconds", "train_seconds"}
+
+
+def started(root: Path) -> subprocess.Popen:
+    """The grid under way in a process of its own; it has imported all and is about to begin."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(root)], cwd=Path(__file__).parents[1], env=environment,
+                               stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    return process
+
+
+def results(root: Path) -> dict:
+    """Run -> its history without the clock, and the checksums of its weights and embeddings."""
+    found = {}
+    for path in sorted(root.glob("*/run.json")):
+        record = runs.stored(path.parent)
+        history = [{k: v for k, v in row.items() if k not in CLOCK} for row in record["history"]]
+        found[path.parent.name] = (json.dumps(history), record["files"])
+    return found
+
+
+def soak(kills: int, seed: int = 0) -> str:
+    """Raises AssertionError where a result differs or something stays behind; returns what was done."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, root = Path(folder) / "whole", Path(folder) / "killed"
+        began = time.perf_counter()
+        process = started(whole)
+        up = time.perf_counter()
+        assert process.wait() == 0
+        took, expected, ended, landed = time.perf_counter() - up, results(whole), 0, 0
+        assert len(expected) == len(GRID)
+        for _ in tqdm(range(kills), unit="kill", disable=not sys.stderr.isatty()):
+            while True:  # one kill: resume, and if the grid ends before the moment has come, compare and begin anew
+                process = started(root)
+                try:
+                    process.wait(timeout=draw.uniform(0, took / 2))
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                if process.wait() == -signal.SIGKILL:
+                    landed += 1
+                    break
+                ended += finished(root, expected)
+        assert started(root).wait() == 0
+        ended += finished(root, expected)
+        return f"{landed} SIGKILLs, {ended} grids of {len(GRID)} runs ended like the uninterrupted one, in {time.perf_counter() - began:.0f} s"
+
+
+def finished(root: Path, expected: dict) -> int:
+    assert results(root) == expected, "a result differs from the uninterrupted grid's"
+    allowed = {"run.json", "weights.safetensors", "embeddings.safetensors"}
+    stays = [p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.name not in allowed]
+    assert not stays, f"left behind: {stays}"
+    shutil.rmtree(root)
+    return 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    print(soak(given.kills, given.seed))
