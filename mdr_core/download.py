@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -148,7 +149,7 @@ def unpack(files: list[Path], folder: Path) -> None:
             try:
                 with tarfile.open(file, "r:gz") as archive:
                     write_members(archive, partial, MOST * file.stat().st_size, file)
-            except (tarfile.TarError, EOFError, OSError) as problem:
+            except (tarfile.TarError, zlib.error, EOFError, OSError) as problem:
                 raise StudyError(f"{file} cannot be unpacked ({problem}): is the disk full? Else remove it and fetch it anew") from None
         os.replace(partial, folder)
     for file in files:

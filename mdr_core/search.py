@@ -22,6 +22,7 @@ from mdr_core.config import Config, from_dict
 from mdr_core.data import Split, pixels
 from mdr_core.errors import StudyError
 
+FLAT = b"IxF2"  # how faiss begins the file of an IndexFlatL2
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
 
@@ -74,7 +75,12 @@ class ImageSearch:
         try:
             about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
             config = from_dict(about["config"])
-            index = faiss.read_index(str(folder / FILES[2]))
+            raw = np.fromfile(folder / FILES[2], dtype=np.uint8)
+            if raw[:4].tobytes() != FLAT:
+                raise ValueError("its index is not the exact Euclidean one that save writes")
+            index = faiss.deserialize_index(raw)
+            if (index.d, index.ntotal) != (config.dim, len(about["names"])) or len(about["paths"]) != index.ntotal:
+                raise ValueError("its files are not of one another")
             return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
             raise StudyError(f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]) from None

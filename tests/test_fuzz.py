@@ -1,0 +1,201 @@
+"""What somebody else made is read without a traceback from below StudyError: configurations, stored runs, checkpoints,
+weights, indices, tables of runs, class folders, image bytes, lists, archives.
+
+The tests try a few examples each; ``python -m tests.test_fuzz 10`` tries new ones for ten minutes.
+"""
+
+import copy
+import functools
+import io
+import json
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mdr_core import archive, data, download, models, notebook, profiles, runs, search
+from mdr_core.config import Config, from_dict
+from mdr_core.errors import StudyError
+from tests.test_data import cub_tree
+
+TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=0, train_images=60)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=8)
+NAMES = st.sampled_from([*Config().to_dict(), "sedes"])
+
+
+@functools.cache
+def material() -> dict:
+    """Good ones to spoil: a stored run, a saved index, a table of runs, a class folder, an archive."""
+    folder = Path(tempfile.mkdtemp())
+    record = runs.run(TINY, folder / "runs")
+    stored = folder / "runs" / record["key"]
+    index = search.ImageSearch.of_run(record, folder / "runs", runs.dataset("drawn", None, 32).test.of_classes(range(4))).save(folder / "index")
+    trained = io.BytesIO()
+    torch.save({"model": {"a": torch.zeros(3)}, "history": [{"epoch": 0}]}, trained)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(stored / "run.json", "CUB_200_2011/images.txt")
+    picture = {}
+    for kind in ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"):
+        buffer = io.BytesIO()
+        Image.effect_noise((20, 16), 50).convert("RGB").save(buffer, kind)
+        picture[kind] = buffer.getvalue()
+    cub = cub_tree(folder / "cub", each=2)
+    found = {"index": {p.name: p.read_bytes() for p in index.iterdir()}, "run": {p.name: p.read_bytes() for p in stored.iterdir()},
+             "key": record["key"], "table": archive.to_table([runs.stored(stored)]).to_csv(index=False).encode(),
+             "checkpoint": trained.getvalue(), "tgz": packed.getvalue(), "pictures": picture,
+             "cub": {str(p.relative_to(cub.parent)): p.read_bytes() for p in cub.rglob("*") if p.is_file()}}
+    shutil.rmtree(folder)
+    return found
+
+
+@st.composite
+def spoilt(draw, good: bytes) -> bytes:
+    """Bytes cut, overwritten, or foreign."""
+    kind = draw(st.sampled_from(["cut", "overwritten", "overwritten", "grown", "foreign"]))
+    if kind == "foreign":
+        return draw(st.binary(max_size=200))
+    if kind == "cut":
+        return good[: draw(st.integers(0, len(good)))]
+    if kind == "grown":
+        place = draw(st.integers(0, len(good)))
+        return good[:place] + draw(st.binary(min_size=1, max_size=20)) + good[place:]
+    changed = bytearray(good)
+    near = draw(st.sampled_from([64, 1024, len(good)]))  # heads matter most
+    for _ in range(draw(st.integers(1, 6))):
+        changed[draw(st.integers(0, min(near, len(good)) - 1))] = draw(st.integers(0, 255))
+    return bytes(changed)
+
+
+def written(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def one_spoilt(draw, files: dict[str, bytes]) -> dict[str, bytes]:
+    name = draw(st.sampled_from(sorted(files)))
+    return files | {name: draw(spoilt(files[name]))}
+
+
+def configuration(draw, folder):
+    from_dict(draw(st.dictionaries(NAMES, JSON, max_size=5)))
+
+
+def stored_run(draw, folder):
+    """Spoilt bytes, and well-formed JSON of a wrong shape."""
+    good = material()["run"]
+    if draw(st.booleans()):
+        record = copy.deepcopy(json.loads(good["run.json"]))
+        place = draw(st.sampled_from([record, record["config"], record["files"], record["history"][0], record["provenance"]]))
+        place[draw(st.sampled_from(sorted(place)))] = draw(JSON)
+        files = good | {"run.json": json.dumps(record).encode()}
+    else:
+        files = one_spoilt(draw, good)
+    runs.stored(written(folder / material()["key"], files), TINY)
+
+
+def checkpoint(draw, folder):
+    written(folder, {"run/checkpoint.pt": draw(spoilt(material()["checkpoint"]))})
+    runs.saved(folder / "run")
+
+
+def weights(draw, folder):
+    name = draw(st.sampled_from(["w.pth", "w.safetensors"]))
+    good = material()["checkpoint"] if name == "w.pth" else material()["run"]["weights.safetensors"]
+    path = written(folder, {name: draw(spoilt(good))}) / name
+    models.backbone("small_resnet_narrow", str(path))
+
+
+def saved_index(draw, folder):
+    search.ImageSearch.load(written(folder, one_spoilt(draw, material()["index"]))).embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def table_of_runs(draw, folder):
+    written(folder, {"runs.csv": draw(spoilt(material()["table"]))})
+    archive.restore(folder / "runs.csv", folder / "store")
+
+
+def class_folder(draw, folder):
+    """Any names, any bytes."""
+    words = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda w: w not in (".", ".."))
+    pictures = material()["pictures"]
+    for number in range(draw(st.integers(0, 4))):
+        parent = draw(words)
+        for i in range(draw(st.integers(0, 3))):
+            good = draw(st.sampled_from(sorted(pictures)))
+            content = pictures[good] if draw(st.booleans()) else draw(spoilt(pictures[good]))
+            try:
+                written(folder / "images", {f"{parent}/{number}{i}{draw(words)}.{draw(st.sampled_from(['jpg', 'png', 'txt']))}": content})
+            except OSError:  # the file system does not take the name
+                pass
+    data.load(f"folder:{folder / 'images'}", image_size=16, cache_root=folder / "cache")
+
+
+def lists(draw, folder):
+    """A dataset in an official layout, one of its files spoilt."""
+    written(folder / "data", one_spoilt(draw, material()["cub"]))
+    data.load("cub_mini", folder / "data", 16, folder / "cache")
+
+
+def downloaded(draw, folder):
+    written(folder, {"x.tgz": draw(spoilt(material()["tgz"]))})
+    download.unpack([folder / "x.tgz"], folder / "unpacked")
+
+
+def parameters(draw, folder):
+    cells = ["", notebook.MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c", "# Parameters\nlr = 1\n", ""]
+    values = st.fixed_dictionaries({"seeds": JSON, "lr": JSON, "name": JSON})
+    notebook.checked_parameters(cells, draw(values))
+
+
+TARGETS = [configuration, stored_run, checkpoint, weights, saved_index, table_of_runs, class_folder, lists, downloaded, parameters]
+
+
+def trial(target, draw) -> None:
+    """One example: it works, or it ends in a StudyError of one line."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            target(draw, Path(folder))
+        except StudyError as problem:
+            assert "\n" not in str(problem).strip(), problem
+    assert time.monotonic() - began < 30, "this took too long"
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.__name__)
+def test_no_traceback_from_below(target):
+    fuzz(target, 25)
+
+
+def fuzz(target, examples: int, fixed: bool = True) -> None:
+    material()
+
+    @settings(max_examples=examples, deadline=None, database=None, derandomize=fixed,
+              suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def run(drawn):
+        trial(target, drawn.draw)
+
+    run()
+
+
+if __name__ == "__main__":
+    until, done = time.monotonic() + 60 * float(sys.argv[1]), 0
+    while time.monotonic() < until:
+        for target in TARGETS:
+            fuzz(target, 50, fixed=False)
+            done += 50
+    print(f"{done} examples over {len(TARGETS)} targets: no traceback from below StudyError, nothing hung")
