@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import distances, recall, store, throughput, timing, training_step
+from benchmarks import distances, ranks, recall, store, throughput, timing, training_step
 
-PARTS = {"throughput": throughput, "training_step": training_step, "distances": distances, "recall": recall, "store": store}
+PARTS = {"throughput": throughput, "training_step": training_step, "distances": distances, "ranks": ranks, "recall": recall, "store": store}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import distances, recall, store, throughput
+from benchmarks import distances, ranks, recall, store, throughput
 from mdr_core.regularizer import MDR
 
 
@@ -33,3 +33,8 @@ def test_the_loop_is_fed_in_every_way(monkeypatch):
     monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
     table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
+
+
+def test_a_process_needs_less_memory_where_there_are_more():
+    table = ranks.measure([2048], [1, 4])
+    assert table["peak MiB of each"][1] < 0.6 * table["peak MiB of each"][0]
