@@ -34,6 +34,11 @@ def alone(value: Tensor) -> Tensor:
     return value
 
 
+def own_pairs(matrix: Tensor, rows: slice = ALL) -> Tensor:
+    """The entries i = j of a (R, B) matrix that holds these rows i, as a view."""
+    return matrix.diagonal(rows.start or 0)
+
+
 def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = ALL) -> Tensor:
     """Euclidean distances d_ij between all embeddings of a batch, in float32 or better.
 
@@ -138,35 +143,29 @@ class MDR(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             d = pairwise_distances(embeddings, rows=rows)
             if self.training:
-                self._update_statistics(d.detach(), total)
+                self._update_statistics(d.detach(), rows, total)
             z = (d - self.running_mean) / self.running_std
 
             # Which level is nearest to a pair, and on which side of it the pair lies, is piecewise constant: no
             # gradient passes through either. With the side g = sign(z - s), |z - s| = g * z - g * s, so the loss is
             # linear in z and in the levels, and neither a (levels, B, B) tensor nor an indexed gradient is needed.
+            levels = self.levels.to(z.dtype).sort().values
             with torch.no_grad():
-                nearest, side = self._assign(z, d)
-                pull = torch.zeros_like(self.levels, dtype=z.dtype)
-                pull.index_add_(0, nearest.flatten(), side.flatten())
-            return ((side * z).sum() - pull @ self.levels.to(z.dtype)) / (batch * (batch - 1))
-
-    def _assign(self, z: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest level's index and the side g in {-1, 0, 1} of each pair; 0 where i = j. Both (R, B)."""
-        ordered, order = self.levels.detach().to(z.dtype).sort()
-        midpoints = (ordered[1:] + ordered[:-1]) / 2
-        rank = torch.bucketize(z, midpoints)
-        side = torch.sign(z - ordered[rank]).masked_fill_(d == 0, 0.0)
-        return order[rank], side
+                nearest = torch.bucketize(z, (levels[1:] + levels[:-1]) / 2, out_int32=True)
+                side = torch.sign(z - levels[nearest])
+                own_pairs(side, rows).zero_()
+                pull = torch.zeros_like(levels).index_add_(0, nearest.flatten(), side.flatten())
+            return ((side * z).sum() - pull @ levels) / (batch * (batch - 1))
 
     @torch.no_grad()
-    def _update_statistics(self, d: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+    def _update_statistics(self, d: Tensor, rows: slice, total: Callable[[Tensor], Tensor]) -> None:
         """Move running_mean and running_std towards those of all d (R, B), without waiting for the device."""
         batch = d.shape[1]
         count = batch * batch if self.statistics == "released" else batch * (batch - 1)
         mean = total(d.sum()) / count
         deviations = d - mean
         if self.statistics == "pairs":
-            deviations.masked_fill_(d == 0, 0.0)
+            own_pairs(deviations, rows).zero_()
         std = (total(deviations.square().sum()) / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
         for running, value in ((self.running_mean, mean), (self.running_std, std)):
             running.copy_(torch.where(self.started, self.momentum * running + (1 - self.momentum) * value, value))

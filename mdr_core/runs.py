@@ -40,7 +40,7 @@ from mdr_core.errors import StudyError, unknown
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "1a86b283b12d9a08289f0f3d18fa8e9443a6d6fbdedfd844ac5dca2549293d34":  # BN-Inception's weights are downloaded; several processes
+    "191d3086f96443df9049044a1f39fbb07d7cd193751491974150a777037845b1":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
@@ -343,7 +343,7 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
         first = list(dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes"))
         if current().world > 1:  # torchrun has started this process
             return list(map(work, configs))
-        if processes > 1:
+        if processes != 1:
             found |= workers.finish(work, first, workers.Here(), progress=False)
             workers.together(missing, root, data_root, processes)
             return [found.get(config) or work(config) for config in configs]

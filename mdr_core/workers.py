@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -108,12 +109,15 @@ def outcome(future: Future, item: Config, count: int):
 def local(jobs: int, threads: int) -> Iterator[Executor]:
     """Processes on this machine, or this one for ``jobs = 1``; when the caller is interrupted they end at once."""
     executor = Here() if jobs == 1 else Processes(jobs, threads)
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(cancel_futures=True)
-        raise
-    executor.shutdown()
+    with warnings.catch_warnings():
+        # loky replaces a process whose memory has grown, after its run, and warns that it did
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+        executor.shutdown()
 
 
 def cluster(address: str) -> Executor:
@@ -132,6 +136,8 @@ def together(configs: list[Config], root: Path, data_root: str | None, processes
     Raises:
         StudyError: what a run raised, or a process died.
     """
+    if processes < 1:
+        raise StudyError(f"processes must be at least 1, got {processes}")
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.json"
         values = {"configs": [c.to_dict() for c in configs], "root": str(Path(root).resolve()), "data_root": data_root}

@@ -49,6 +49,19 @@ def test_runs_from_another_directory_and_says_what_it_found(path, folder):
     assert list((folder / "saved").glob("*.csv"))
 
 
+def test_two_at_the_same_time_train_a_run_once_and_both_end(folder):
+    command = [sys.executable, "-m", "mdr_core.reports", "--notebook", "learning_curves", "--output", str(folder / "reports"),
+               "-p", "seeds", "[0]", "-p", "epochs", "2", "-p", "methods", "['Triplet']", "-p", "output_root", str(folder / "runs")]
+    before = set((folder / "runs").glob("*/run.json"))
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    new = set((folder / "runs").glob("*/run.json")) - before
+    assert 1 <= len(new) <= 2  # the run and, where this test runs alone, the pretraining
+    assert not list((folder / "runs").glob("*.lock")) and not list((folder / "reports").rglob(".*"))
+    assert "Recall@1" in (folder / "reports" / "quick" / "learning_curves.html").read_text()
+
+
 def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(tmp_path, monkeypatch):
     """ResNet-18 under the paper profile's settings, on the CPU, from JPEG files to the page."""
     monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
