@@ -54,8 +54,7 @@ def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = 
     with torch.autocast(embeddings.device.type, enabled=False):
         x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         norms = x.square().sum(dim=1)
-        gram = x[rows] @ x.T
-        d = (norms[rows, None] + norms[None, :] - 2 * gram).clamp(min=SMALLEST_SQUARED_DISTANCE)
+        d = (norms[rows, None] + norms[None, :]).sub_(x[rows] @ x.T, alpha=2).clamp(min=SMALLEST_SQUARED_DISTANCE)
         number = torch.arange(len(x), device=x.device)
         return (d if squared else d.sqrt()).masked_fill(number[rows, None] == number, 0.0)
 
@@ -144,7 +143,7 @@ class MDR(nn.Module):
             d = pairwise_distances(embeddings, rows=rows)
             if self.training:
                 self._update_statistics(d.detach(), rows, total)
-            z = (d - self.running_mean) / self.running_std
+            z = (d - self.running_mean).div_(self.running_std)
 
             # Which level is nearest to a pair, and on which side of it the pair lies, is piecewise constant: no
             # gradient passes through either. With the side g = sign(z - s), |z - s| = g * z - g * s, so the loss is
@@ -152,7 +151,7 @@ class MDR(nn.Module):
             levels = self.levels.to(z.dtype).sort().values
             with torch.no_grad():
                 nearest = torch.bucketize(z, (levels[1:] + levels[:-1]) / 2, out_int32=True)
-                side = torch.sign(z - levels[nearest])
+                side = (z - levels[nearest]).sign_()
                 own_pairs(side, rows).zero_()
                 pull = torch.zeros_like(levels).index_add_(0, nearest.flatten(), side.flatten())
             return ((side * z).sum() - pull @ levels) / (batch * (batch - 1))
@@ -166,7 +165,7 @@ class MDR(nn.Module):
         deviations = d - mean
         if self.statistics == "pairs":
             own_pairs(deviations, rows).zero_()
-        std = (total(deviations.square().sum()) / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
+        std = (total(deviations.square_().sum()) / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
         for running, value in ((self.running_mean, mean), (self.running_std, std)):
             running.copy_(torch.where(self.started, self.momentum * running + (1 - self.momentum) * value, value))
         self.started.fill_(True)
