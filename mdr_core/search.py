@@ -22,7 +22,6 @@ from mdr_core.config import Config, from_dict
 from mdr_core.data import Split, pixels
 from mdr_core.errors import StudyError
 
-FLAT = b"IxF2"  # how faiss begins the file of an IndexFlatL2
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
 
@@ -75,11 +74,8 @@ class ImageSearch:
         try:
             about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
             config = from_dict(about["config"])
-            raw = np.fromfile(folder / FILES[2], dtype=np.uint8)
-            if raw[:4].tobytes() != FLAT:
-                raise ValueError("its index is not the exact Euclidean one that save writes")
-            index = faiss.deserialize_index(raw)
-            if (index.d, index.ntotal) != (config.dim, len(about["names"])) or len(about["paths"]) != index.ntotal:
+            index = flat_index(np.fromfile(folder / FILES[2], dtype=np.uint8), len(about["names"]), config.dim)
+            if len(about["paths"]) != index.ntotal:
                 raise ValueError("its files are not of one another")
             return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
@@ -100,6 +96,23 @@ class ImageSearch:
         places = found[0].tolist()
         return pd.DataFrame({"class": [self.names[i] for i in places], "path": [self.paths[i] for i in places],
                              "distance": np.sqrt(squared[0].clip(min=0)), "place": places})
+
+
+def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
+    """The exact Euclidean index of a file's bytes. faiss itself is not given them: what it would make of a spoilt head is
+    not bounded. The embeddings are the file's end, and the index made of them must give the very same bytes.
+
+    Raises:
+        ValueError: it is not the file of ``count`` embeddings of ``dim`` dimensions.
+    """
+    index = faiss.IndexFlatL2(dim)
+    head = faiss.serialize_index(index).size
+    if count < 1 or content.size != head + 4 * count * dim:
+        raise ValueError("its index is not of the images that its configuration lists")
+    index.add(content[head:].copy().view(np.float32).reshape(count, dim))
+    if not np.array_equal(faiss.serialize_index(index), content):
+        raise ValueError("its index is not the exact Euclidean one that save writes")
+    return index
 
 
 def network(config: Config, weights: dict[str, torch.Tensor]) -> models.EmbeddingNet:
