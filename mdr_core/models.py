@@ -217,7 +217,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:
         raise StudyError(f"{path} is not a state dict that can be read safely: {problem}".splitlines()[0]) from None
-    return state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise StudyError(f"{path} is not a state dict: it must hold tensors by name")
+    return state
 
 
 def load_in_order(net: nn.Module, state: dict[str, Tensor]) -> None:

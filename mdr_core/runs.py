@@ -40,7 +40,7 @@ from mdr_core.errors import StudyError, unknown
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "2b397090489ea96a613fdd8ae2c1b1fe3b884e832de47a1eb7c5d54fd8f0c597":  # BN-Inception's weights are downloaded; several processes
+    "283c6c607446a15a1af7bdab802a4e72e8fb68116dea1ab80128a52deb4ac05f":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
