@@ -51,6 +51,13 @@ class Total(torch.autograd.Function):
         return Total.forward(ctx, gradient)
 
 
+def packed(state: dict) -> bytes:
+    """What ``torch.save`` writes, in memory: to be sent, or written by a writer that says what the disk says."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
 @dataclass(frozen=True)
 class Share:
     """What one process of a run does. The default is the only process: it does everything, and nothing is sent.
@@ -115,10 +122,7 @@ class Share:
         """A state dict of the first process, its tensors on this one's device; None if it gives None."""
         if self.world == 1:
             return state
-        buffer = io.BytesIO()
-        if self.first and state is not None:
-            torch.save(state, buffer)
-        sent = self.from_first(buffer.getvalue())
+        sent = self.from_first(packed(state) if self.first and state is not None else None)
         return torch.load(io.BytesIO(sent), map_location=device, weights_only=True) if sent else None
 
 

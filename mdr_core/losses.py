@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
+from mdr_core.regularizer import full
 from mdr_core.sampling import triplets
 
 NAMES = ("triplet", "contrastive", "margin", "multi_similarity", "classification")
@@ -45,11 +46,6 @@ def triplet_loss(embeddings: Tensor, indices: Tensor, exists: Tensor | None = No
     if exists is None:
         exists = torch.ones_like(each, dtype=torch.bool)
     return torch.where(exists, each, 0.0).sum() / share.total(exists.sum()).clamp(min=1)
-
-
-def full(embeddings: Tensor) -> Tensor:
-    """In float32, or as they are if finer."""
-    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
 class TripletLoss(nn.Module):

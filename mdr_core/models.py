@@ -19,7 +19,7 @@ from mdr_core.bn_inception import BNInception, from_released
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError, unknown
 from mdr_core.folding import fold
-from mdr_core.regularizer import normalize_by_mean_distance
+from mdr_core.regularizer import full, normalize_by_mean_distance
 
 NORMALIZATIONS = ("mean_distance", "l2", "none")
 
@@ -96,7 +96,7 @@ class EmbeddingNet(nn.Module):
         images = images.to(self.pixel_mean.dtype)
         embeddings = share.gather(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std)))
         if self.normalization == "l2":
-            return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+            return F.normalize(full(embeddings), dim=1)
         if self.normalization == "mean_distance" and self.training:
             return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
         return embeddings

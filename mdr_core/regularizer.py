@@ -34,6 +34,11 @@ def alone(value: Tensor) -> Tensor:
     return value
 
 
+def full(embeddings: Tensor) -> Tensor:
+    """In float32, or as they are if finer."""
+    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+
+
 def own_pairs(matrix: Tensor, rows: slice = ALL) -> Tensor:
     """The entries i = j of a (R, B) matrix that holds these rows i, as a view."""
     return matrix.diagonal(rows.start or 0)
@@ -52,7 +57,7 @@ def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = 
         is finite for coinciding embeddings.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        x = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        x = full(embeddings)
         norms = x.square().sum(dim=1)
         d = (norms[rows, None] + norms[None, :]).sub_(x[rows] @ x.T, alpha=2).clamp(min=SMALLEST_SQUARED_DISTANCE)
         number = torch.arange(len(x), device=x.device)

@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import os
 import platform
@@ -34,13 +33,13 @@ from safetensors.torch import save as safetensors
 
 from mdr_core import data, profiles, workers
 from mdr_core.config import Config, from_dict
-from mdr_core.distributed import ALONE, Share, current
+from mdr_core.distributed import ALONE, Share, current, packed
 from mdr_core.errors import StudyError, unknown
 
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "283c6c607446a15a1af7bdab802a4e72e8fb68116dea1ab80128a52deb4ac05f":  # BN-Inception's weights are downloaded; several processes
+    "05d5a75f0777da4403ff40ad5b771c5b7d277ff9e0b9214440ede8dcffef37b6":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
@@ -98,13 +97,6 @@ def write(path: Path, content: bytes | str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def checkpoint(state: dict) -> bytes:
-    """As ``torch.save`` writes it; in memory first, since its own writer hides what a disk says."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
 
 
 @contextlib.contextmanager
@@ -241,7 +233,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
 
     def save(trainer):
         if share.first:
-            write(folder / "checkpoint.pt", checkpoint(trainer.state_dict()))
+            write(folder / "checkpoint.pt", packed(trainer.state_dict()))
 
     trainer = training.train(config, images, trainer, save, progress, share)
     embeddings = {}
