@@ -49,6 +49,7 @@ KNOWN = {
                    "cs.toronto.edu/~kriz"),
 }
 DOWNLOADS = ("cub200", "cars196", "sop")  # by mdr_core.download
+AT_A_TIME = 8  # images that a thread decodes in one go
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
 
@@ -280,19 +281,37 @@ def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int) -> None:
-    """Decode in threads into a file of this process's own, then move it into place: nobody sees half of it."""
+    """Decode in threads into a file of this process's own, then move it into place: nobody sees half of it.
+
+    Raises:
+        StudyError: an image cannot be decoded, or the file not be written.
+    """
     partial = path.with_suffix(f".{os.getpid()}.tmp")
+
+    def some(chunk: range) -> int:  # written without holding Python's lock, and without the page faults of a memory map
+        for i in chunk:
+            image = decode(source, files[i], size)
+            if os.pwrite(file.fileno(), image, start + i * image.nbytes) < image.nbytes:
+                raise OSError("no space left")
+        if hasattr(os, "posix_fadvise"):  # what is written goes to the disk while decoding goes on
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return len(chunk)
+
     try:
-        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        with warnings.catch_warnings():  # here, not in the threads, which share the filters
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-                delayed(decode)(source, f, size) for f in files)
-            bar = tqdm(work, total=len(files), desc="decoding", unit="image", disable=len(files) <= 2000, leave=False)
-            for place, image in enumerate(bar):
-                images[place] = image
-        images.flush()
+        with open(partial, "wb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # here: the threads share the filters
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.flush()
+            start = file.tell()
+            chunks = [range(i, min(i + AT_A_TIME, len(files))) for i in range(0, len(files), AT_A_TIME)]
+            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(map(delayed(some), chunks))
+            with tqdm(total=len(files), desc="decoding", unit="image", disable=len(files) <= 2000, leave=False) as bar:
+                for count in work:
+                    bar.update(count)
+            os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as problem:
+        raise StudyError(f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -310,6 +329,7 @@ def pixels(image: Path | BinaryIO, size: int, what: str) -> np.ndarray:
     """
     try:
         with Image.open(image) as opened:
-            return np.asarray(opened.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+            image = opened if opened.mode == "RGB" else opened.convert("RGB")  # which copies, even from RGB
+            return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except Exception as problem:
         raise StudyError(f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from mdr_core import models, profiles, retrieval, runs, training
+from mdr_core import evaluation, models, profiles, retrieval, runs
 from mdr_core.bn_inception import from_released
 from mdr_core.config import Config
 from mdr_core.errors import StudyError, unknown
@@ -71,8 +71,7 @@ def evaluate(name: str, path: Path, device: str = "cpu", data_root: str | None =
     parts = []
     for split in (images.test, images.gallery):
         if split is not None:
-            crops, labels = training.crops(config, split, torch.device(device))
-            parts.append((training.embed(net, crops), labels.numpy()))
+            parts.append((evaluation.embed_split(config, net, split), split.labels.numpy()))
     found = {}
     for column, change in (("raw", lambda x: x), ("L2", lambda x: torch.nn.functional.normalize(x, dim=1))):
         (query, labels), *gallery = [(change(x).numpy(), of) for x, of in parts]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import faiss
 import numpy as np
+import torch
 
 CHUNK = 1024  # queries searched at a time
 BLOCK = 65_536  # gallery embeddings read at a time
@@ -20,16 +21,44 @@ TRAINING = 100_000  # embeddings, at most, that an approximate index is trained 
 SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
 
 
-def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "") -> faiss.Index:
+class OnDevice:
+    """The exact index on a GPU, by torch; like faiss's, it expands ||q - g||^2 = ||g||^2 - 2 q.g + ||q||^2.
+
+    Args:
+        gallery: (G, D) float32.
+
+    Raises:
+        ValueError: an embedding is NaN or Inf.
+    """
+
+    def __init__(self, gallery: np.ndarray, device: str):
+        self.gallery = torch.from_numpy(np.ascontiguousarray(gallery)).to(device)
+        self.squares = self.gallery.square().sum(dim=1)
+        if not self.squares.isfinite().all():
+            raise ValueError("an embedding is NaN or Inf")
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances (Q, k) of the k nearest, nearest first, and their indices (Q, k)."""
+        query = torch.from_numpy(query).to(self.gallery.device)
+        near, ids = torch.addmm(self.squares, query, self.gallery.T, alpha=-2).topk(k, largest=False)
+        return (near + query.square().sum(dim=1, keepdim=True)).cpu().numpy(), ids.cpu().numpy()
+
+
+def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "", device: str | None = None) -> "faiss.Index | OnDevice":
     """A Euclidean index of (G, D) float32 embeddings, trained and filled a chunk at a time.
 
     Args:
         factory: as ``faiss.index_factory`` reads it. ``"Flat"`` is exact and holds every embedding in memory.
         search: faiss's search-time settings, as ``"nprobe=16"`` for IVF or ``"efSearch=64"`` for HNSW.
+        device: where torch searches a ``"Flat"`` index; without it, faiss searches on the CPU.
 
     Raises:
         ValueError: faiss does not know the factory or the settings, or an embedding is NaN or Inf.
     """
+    if device is not None:
+        if factory != "Flat" or search:
+            raise ValueError(f"index {factory!r} is searched on the CPU: leave device out")
+        return OnDevice(gallery, device)
     try:
         index = faiss.index_factory(gallery.shape[1], factory)
         if not index.is_trained:
@@ -46,7 +75,8 @@ def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "") -> fa
     return index
 
 
-def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factory: str = "Flat", search: str = "") -> np.ndarray:
+def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factory: str = "Flat", search: str = "",
+            device: str | None = None) -> np.ndarray:
     """The k nearest gallery images of each query, ties by index.
 
     faiss expands ||q - g||^2 and so blurs ties; its candidates are put in order again by distances taken directly.
@@ -56,7 +86,7 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factor
         query: (Q, D) float32.
         k: at most the gallery's size (less one, where the queries are the gallery).
         gallery: (G, D) float32; without it, the queries themselves, each query's own index left out.
-        factory, search: as :func:`index_of` has them.
+        factory, search, device: as :func:`index_of` has them.
 
     Returns:
         (Q, k) int64 indices into the gallery, nearest first; -1 where an approximate index found fewer than k.
@@ -72,7 +102,7 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factor
         raise ValueError(f"k must lie between 1 and the {available} gallery images of a query, got {k}")
     if not own and not all(np.isfinite(query[i : i + CHUNK]).all() for i in range(0, len(query), CHUNK)):
         raise ValueError("an embedding is NaN or Inf")
-    index = index_of(gallery, factory, search)
+    index = index_of(gallery, factory, search, device)
     result = np.empty((len(query), k), dtype=np.int64)
     for start in range(0, len(query), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(query)))
@@ -125,6 +155,7 @@ def recall_at_k(
     gallery_labels: np.ndarray | None = None,
     factory: str = "Flat",
     search: str = "",
+    device: str | None = None,
 ) -> dict[int, float]:
     """Recall@K: the share of queries with at least one image of their own class among their K nearest.
 
@@ -133,16 +164,16 @@ def recall_at_k(
         query_labels: (Q,).
         ks: each K.
         gallery, gallery_labels: (G, D) and (G,); without them the queries are the gallery, each image's own excluded.
-        factory, search: as :func:`index_of` has them.
+        factory, search, device: as :func:`index_of` has them.
 
     Returns:
         K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
     """
-    return judge(query, query_labels, ks, gallery, gallery_labels, False, factory, search)["recall"]
+    return judge(query, query_labels, ks, gallery, gallery_labels, False, factory, search, device)["recall"]
 
 
 def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision: bool = True, factory: str = "Flat",
-          search: str = "") -> dict:
+          search: str = "", device: str | None = None) -> dict:
     """Recall@K and, from the same search, R-precision and MAP@R (Musgrave et al. 2020), all in percent.
 
     With R the number of gallery images of the query's class: R-precision is the share of them among the R nearest;
@@ -164,7 +195,7 @@ def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision:
     place = np.searchsorted(classes, query_labels).clip(max=len(classes) - 1)
     relevant = np.where(classes[place] == query_labels, counts[place] - own, 0)
     deepest = int(max(*ks, relevant.max()) if precision else max(ks))
-    found = nearest(query, min(deepest, size), gallery, factory, search)
+    found = nearest(query, min(deepest, size), gallery, factory, search, device)
     hits = (gallery_labels[found] == query_labels[:, None]) & (found >= 0)
     result = {"recall": {int(k): 100.0 * float(hits[:, :k].any(axis=1).mean()) for k in ks}}
     if precision:

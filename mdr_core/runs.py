@@ -37,9 +37,9 @@ from mdr_core.distributed import ALONE, Share, current, packed
 from mdr_core.errors import StudyError, unknown
 
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
-        "training", "retrieval", "distributed")
+        "training", "evaluation", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "05d5a75f0777da4403ff40ad5b771c5b7d277ff9e0b9214440ede8dcffef37b6":  # BN-Inception's weights are downloaded; several processes
+    "784a2589eb00e79b32d67e46b82578065c2881938b0a3f3d06389d709b716f04":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
@@ -212,7 +212,7 @@ def pretraining(config: Config) -> Config:
 
 
 def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
-    from mdr_core import training  # here, since whoever only reads runs need not load every library
+    from mdr_core import evaluation, training  # here, since whoever only reads runs need not load every library
 
     began, device = time.time(), torch.device(config.device)
     backbone = None
@@ -239,8 +239,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     embeddings = {}
     for name, split in {"test": images.test, "gallery": images.gallery}.items():
         if split is not None:
-            crops, labels = training.crops(config, split, device, share)
-            embeddings |= {name: training.embed(trainer.model, crops, share, len(labels)), f"{name}_labels": labels}
+            embeddings |= {name: evaluation.embed_split(config, trainer.model, split, share), f"{name}_labels": split.labels}
     if not share.first:
         return share.from_first()
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
-from mdr_core import augmentation, models, runs, training
+from mdr_core import augmentation, evaluation, models, runs
 from mdr_core.config import Config, from_dict
 from mdr_core.data import Split, pixels
 from mdr_core.errors import StudyError
@@ -48,10 +48,9 @@ class ImageSearch:
         config = from_dict(record["config"])
         weights = {k: v for k, v in runs.load_weights(record, root).items() if not k.startswith("mdr.")}
         model = network(config, weights)
-        crops, labels = training.crops(config, gallery, torch.device("cpu"))
         index = faiss.IndexFlatL2(config.dim)
-        index.add(training.embed(model, crops).numpy())
-        return cls(model, config, index, [gallery.class_names[c] for c in labels.tolist()], list(gallery.paths))
+        index.add(evaluation.embed_split(config, model, gallery).numpy())
+        return cls(model, config, index, [gallery.class_names[c] for c in gallery.labels.tolist()], list(gallery.paths))
 
     def save(self, folder: str | Path) -> Path:
         """Write the three files, each whole or not at all."""
@@ -83,7 +82,7 @@ class ImageSearch:
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
-        return training.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
+        return evaluation.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:
         """The k images nearest to a new one: ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index."""

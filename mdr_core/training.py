@@ -7,24 +7,22 @@ lie, and the losses are read back once, at the epoch's end. On several processes
 share of the batch, and all take the step that one would take.
 """
 
-import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core import augmentation, geometry, losses, mechanism, models, retrieval
+from mdr_core import augmentation, losses, models
 from mdr_core.config import Config
-from mdr_core.data import RetrievalDataset, Split
+from mdr_core.data import RetrievalDataset
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
+from mdr_core.evaluation import crops, home, judge, spread
 from mdr_core.regularizer import MDR
 from mdr_core.sampling import BalancedBatches
-
-EMBED_BATCH = 128  # images embedded at a time
 
 
 @dataclass
@@ -113,23 +111,23 @@ def train(
     if share.world > 1 and not config.freeze_batch_norm:
         raise StudyError("freeze_batch_norm must be True on several processes: each would see its own statistics")
     share.rows(config.batch_size)
-    judged = {"test": crops(config, data.test, device, share)}
-    if data.gallery is not None:
-        judged["test"] += crops(config, data.gallery, device, share)
+    whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
+    # Images lie on the device as bytes, and are cropped there. Crops to judge never change: they are made once.
+    images, labels = data.train.images.to(home(data.train.images.nbytes, device)), data.train.labels.to(device)
+    judged = {"test": crops(config, whole.test, device, share)}
+    if whole.gallery is not None:
+        judged["test"] += crops(config, whole.gallery, device, share)
     if config.hold_out:
-        data = data.hold_out(config.hold_out)
         judged["held_out"] = crops(config, data.test, device, share)
+    judged["train"] = crops(config, spread(data.train, config), device, share)
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
     if list(loss.parameters()):
         raise StudyError(f"loss {config.loss!r} has parameters of its own, which this loop does not train")
-    # The images stay on the device as bytes; crops are made there. Crops to judge never change: they are made once.
-    images, labels = data.train.images.to(device), data.train.labels.to(device)
-    judged["train"] = crops(config, spread(data.train, config), device, share)
     probe = crops(config, data.train.of_images(batches.draw(1, torch.Generator().manual_seed(0))[0]), device, share)
 
     if not trainer.history:
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer, judged, probe, share))
+        trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer.model, trainer.mdr, judged, probe, share))
         after_epoch(trainer)
     bar = tqdm(total=config.epochs, initial=trainer.history[-1]["epoch"], disable=not (progress and share.first), unit="epoch")
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
@@ -146,7 +144,7 @@ def train(
             )
         means = dict(zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True))
         row = {"epoch": epoch, "lr": rate} | means | mdr_figures(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
-        row |= judge(config, trainer, judged, probe, share)
+        row |= judge(config, trainer.model, trainer.mdr, judged, probe, share)
         trainer.history.append(row | {"seconds": time.perf_counter() - began})
         after_epoch(trainer)
         bar.update()
@@ -158,25 +156,24 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
     """One epoch's steps.
 
     Args:
-        images: (N, 3, S, S) uint8; labels: (N,); both on the device.
+        images: (N, 3, S, S) uint8, on the device or the host; labels: (N,), on the device.
         indices: (steps, batch) into them.
         share: this process's rows of every batch.
 
     Returns:
         (steps, 3) on the CPU: total, metric and MDR loss of each step.
     """
-    device = images.device
-    indices = indices.to(device, non_blocking=True)
+    device = labels.device
     terms = torch.zeros(len(indices), 3, device=device)
     rows = share.rows(indices.shape[1])
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     trainer.model.train()
     trainer.mdr.train()
-    for step, index in enumerate(indices):
+    for step, (index, batch) in enumerate(zip(indices.to(device), fetched(images, indices, device), strict=True)):
         if config.augment:
-            x = augmentation.random_resized_crop(images[index], config.crop, trainer.device, config.flip, rows)
+            x = augmentation.random_resized_crop(batch, config.crop, trainer.device, config.flip, rows)
         else:
-            x = augmentation.centre_crop(images[index[rows]], config.resize, config.crop)
+            x = augmentation.centre_crop(batch[rows], config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
         metric = loss(embeddings, labels[index], trainer.device, share)
@@ -194,78 +191,28 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
     return share.total(terms).cpu()
 
 
+def fetched(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """The images of each batch, on the device. From the host they come through pinned memory on a stream of their own, while
+    the device is at work on the batch before.
+
+    Args: as :func:`run_epoch` has them; images on the device or the host.
+    """
+    if images.device.type == device.type:
+        yield from (images[index] for index in indices.to(device))
+        return
+    sending, working = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for index in indices:
+        with torch.cuda.stream(sending):
+            batch = images[index].pin_memory().to(device, non_blocking=True)
+        working.wait_stream(sending)
+        batch.record_stream(working)
+        yield batch
+
+
 def learning_rate(config: Config, epoch: int) -> float:
     """Of an epoch counted from 1: lr times lr_factor for every share of the epochs that lies behind it."""
     behind = sum(epoch - 1 >= round(drop * config.epochs) for drop in config.lr_drops)
     return config.lr * config.lr_factor**behind
-
-
-def spread(split: Split, config: Config) -> Split:
-    """At most ``config.train_images`` training images: every n-th, so that all classes are there."""
-    every = max(-(-len(split.labels) // max(config.train_images, 1)), 1)
-    return split.of_images(torch.arange(0, len(split.labels), every))
-
-
-def crops(config: Config, split: Split, device: torch.device, share: Share = ALONE) -> tuple[Tensor, Tensor]:
-    """This process's part of the centre crops (N, 3, crop, crop), uint8 on the device; and all labels (N,)."""
-    parts = [
-        augmentation.centre_crop(part.to(device), config.resize, config.crop)
-        for part in share.part(split.images).split(EMBED_BATCH)
-    ]
-    return torch.cat(parts), split.labels
-
-
-@torch.inference_mode()
-def embed(model: models.EmbeddingNet, images: Tensor, share: Share = ALONE, count: int | None = None) -> Tensor:
-    """Embeddings (N, D), float32 on the CPU, of crops on the model's device.
-
-    Args:
-        images: (N, 3, crop, crop); on several processes each gives its part, and all get the whole.
-        count: N, where the parts hold more.
-    """
-    model.eval()
-    half = images.device.type == "cuda"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in images.split(EMBED_BATCH)]
-    embeddings = share.gather(torch.cat(parts).float())[:count].cpu()
-    if not torch.isfinite(embeddings).all():
-        raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
-    return embeddings
-
-
-def judge(config: Config, trainer: Trainer, judged: dict[str, tuple], probe: tuple, share: Share = ALONE) -> dict:
-    """Recall@K of test, held-out and training images in percent, raw and (``_l2``) on L2-normalized embeddings; the test
-    images' R-precision, MAP@R and class centres besides; and the figures of one batch of training images, ``probe``.
-    Several processes embed together, and the first one judges.
-
-    Args:
-        judged: name -> crops and labels (N,) of the queries, as :func:`crops` gives them, and of a gallery where there is one.
-    """
-    embedded = {
-        name: [(embed(trainer.model, images, share, len(labels)), labels) for images, labels in zip(of[::2], of[1::2], strict=True)]
-        for name, of in (judged | {"probe": probe}).items()
-    }
-    return share.from_first(figures(config, trainer, embedded) if share.first else None)
-
-
-def figures(config: Config, trainer: Trainer, embedded: dict[str, list]) -> dict:
-    """What :func:`judge` finds, from name -> embeddings (N, D) and labels (N,) of the queries, and of a gallery."""
-    row = {}
-    [(batch, batch_labels)] = embedded.pop("probe")
-    for name, parts in embedded.items():
-        (_, labels), gallery_labels = parts[0], parts[1][1].numpy() if len(parts) > 1 else None
-        raw = [part for part, _ in parts]
-        for suffix, of in (("", raw), ("_l2", [torch.nn.functional.normalize(part, dim=1) for part in raw])):
-            of_gallery = of[1].numpy() if len(of) > 1 else None
-            found = retrieval.judge(of[0].numpy(), labels.numpy(), config.ks, of_gallery, gallery_labels, name == "test")
-            row |= {f"{name}_recall@{k}{suffix}": value for k, value in found["recall"].items()}
-            row |= {f"{name}_{k}{suffix}": found[k] for k in ("r_precision", "map_at_r") if k in found}
-        if name == "test":
-            row |= {f"centres_{k}": value for k, value in geometry.spread(raw[0].numpy(), labels.numpy()).items()}
-    if config.loss != "classification":
-        margin = config.margin if config.loss == "triplet" else None
-        row |= mechanism.figures(batch, batch_labels, copy.deepcopy(trainer.mdr).cpu(), config.normalization, margin)
-    return row
 
 
 def mdr_figures(mdr: MDR) -> dict[str, float]:

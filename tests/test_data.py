@@ -1,6 +1,8 @@
 """Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
 
 import dataclasses
+import errno
+import os
 import shutil
 import warnings
 import zipfile
@@ -295,6 +297,21 @@ def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch)
     again.train.images[0] = 0  # a reader's own affair: the file stays as it is
     note.write_text('{"about"')
     assert data.load("cub50", tmp_path, 8).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("fault", ["no room", "half written"])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch, fault):
+    cub_tree(tmp_path)
+
+    def write(file, content, offset):
+        if fault == "no room":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(content) // 2
+
+    monkeypatch.setattr(os, "pwrite", write)
+    with pytest.raises(StudyError, match="cannot be made.*[Nn]o space left.*MDR_CACHE"):
+        data.load("cub50", tmp_path, 8)
+    assert not list(cache.iterdir())
 
 
 def test_the_cache_s_place(tmp_path, cache):

@@ -18,12 +18,13 @@ def loop(query, labels, gallery=None, gallery_labels=None):
         yield names[order] == labels[i]
 
 
+@pytest.mark.parametrize("device", [None, "cpu"])  # searched by faiss; by torch, as on a GPU
 @pytest.mark.parametrize("own", [True, False])
-def test_figures_equal_the_literal_loop_on_data_full_of_ties_and_duplicates(own):
+def test_figures_equal_the_literal_loop_on_data_full_of_ties_and_duplicates(own, device):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 3, (150, 4)).astype(np.float32), rng.integers(0, 12, 150)
     g, z = (None, None) if own else (rng.integers(0, 3, (90, 4)).astype(np.float32), rng.integers(0, 11, 90))
-    found = retrieval.judge(x, y, (1, 2, 8), g, z)
+    found = retrieval.judge(x, y, (1, 2, 8), g, z, device=device)
     hits = list(loop(x, y, g, z))
     for k in (1, 2, 8):
         assert found["recall"][k] == pytest.approx(100 * np.mean([h[:k].any() for h in hits]))
@@ -44,6 +45,10 @@ def test_all_images_alike_leaves_each_query_itself_out_and_ranks_by_index():
 def test_bad_embeddings_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         retrieval.nearest(np.full((4, 2), np.nan, dtype=np.float32), 1)
+    with pytest.raises(ValueError, match="NaN"):
+        retrieval.nearest(np.full((4, 2), np.inf, dtype=np.float32), 1, device="cpu")
+    with pytest.raises(ValueError, match="leave device out"):
+        retrieval.nearest(np.ones((4, 2), dtype=np.float32), 1, factory="HNSW32", device="cpu")
     with pytest.raises(ValueError, match="between 1 and the 3"):
         retrieval.nearest(np.ones((4, 2), dtype=np.float32), 4)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from mdr_core import data, profiles, training
+from mdr_core import data, evaluation, profiles, training
 
 RECORDED = Path(__file__).parent / "recorded" / "numbers.json"
 SHORT = profiles.QUICK.replace(weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100)
@@ -42,6 +43,16 @@ def test_the_numbers_are_those_recorded(name):
         for key, value in expected.items():  # another processor rounds otherwise, and a neighbour may change places
             tolerance = {"abs": 2.0} if "recall" in key else {"rel": 1e-3, "abs": 1e-6}
             assert found[key] == pytest.approx(value, **tolerance), key
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_images_sent_from_the_host_train_as_those_kept_on_the_gpu(monkeypatch):
+    """As a dataset does that the GPU has no room for."""
+    config, images, losses = PHOTO.replace(mdr_weight=0.6, device="cuda"), data.load("drawn"), []
+    for room in (0.4, 0.0):
+        monkeypatch.setattr(evaluation, "ROOM", room)
+        losses.append(training.train(config, images, training.start(config)).history[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 if __name__ == "__main__":
