@@ -20,6 +20,7 @@ from mdr_core import experiments, runs
 from mdr_core.config import hints
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError
+from mdr_core.files import write
 
 
 def to_table(records: list[dict]) -> pd.DataFrame:
@@ -60,7 +61,7 @@ def export(profile: str, path: Path, root: Path, data_root: str | None = None) -
     if not found:
         raise StudyError(f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them")
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write(path, to_table(found).to_csv(index=False, lineterminator="\n"))
+    write(path, to_table(found).to_csv(index=False, lineterminator="\n"))
     return len(found)
 
 

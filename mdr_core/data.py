@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from mdr_core import drawn, layouts
 from mdr_core.errors import StudyError
+from mdr_core.files import write
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -228,9 +229,7 @@ def remembered_hash(path: Path, *splits: Split) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or torn: hashed anew
     found = content_hash(*splits)
-    partial = note.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"about": about, "fingerprint": found}))
-    os.replace(partial, note)
+    write(note, json.dumps({"about": about, "fingerprint": found}))
     return found
 
 

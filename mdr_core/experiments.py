@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mdr_core import distributed, profiles, runs, workers
+from mdr_core import distributed, grids, profiles, runs, workers
 from mdr_core.config import Config
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
         distributed.join()
         executor = workers.cluster(given.scheduler) if given.scheduler else None
         configs = [c for c in everything(given.profile) if given.dataset in (None, c.dataset)]
-        runs.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
+        grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2

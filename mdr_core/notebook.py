@@ -18,7 +18,7 @@ import pandas as pd
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from mdr_core import plots, profiles, runs, tables, workers
+from mdr_core import grids, plots, profiles, runs, tables, workers
 from mdr_core.config import Config, checked
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
@@ -116,11 +116,11 @@ class Report:
         """The grid's runs, trained or read back: a row per run and epoch, with the grid's labels as columns."""
         found = self.records_of(grid, files=False)
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        return runs.frame([record | {"labels": own} for record, own in zip(found, labels, strict=True)])
+        return grids.frame([record | {"labels": own} for record, own in zip(found, labels, strict=True)])
 
     def records_of(self, grid: list[dict], files: bool = True) -> list[dict]:
         """The grid's records, with weights and embeddings if ``files``."""
-        found = runs.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
+        found = grids.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
         self.records |= {record["key"]: record for record in found}
         return found
 

@@ -12,7 +12,6 @@ import html
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel's debugger warns of frozen modules
@@ -32,6 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
+from mdr_core.files import write
 from mdr_core.notebook import FINDING
 from mdr_core.profiles import PROFILES
 
@@ -139,15 +139,6 @@ def summary(nb: nbformat.NotebookNode) -> dict[str, str]:
     }
 
 
-def write(path: Path, text: str) -> None:
-    """The file whole or not at all, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
 def claims_of(folder: Path) -> list[dict[str, str]]:
     """The rows of the profile's claims table, as the claims notebook saved them; none where it has not run."""
     path = folder / f"claims-{folder.name}.csv"
@@ -201,6 +192,7 @@ def report(arguments: argparse.Namespace) -> int:
             print(f"{name}: {error}", file=sys.stderr)
             failed += 1
             continue
+        folder.mkdir(parents=True, exist_ok=True)
         write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
         write(folder / f"{name}.html", page)
         print(arguments.output / arguments.profile / f"{name}.html")

@@ -21,6 +21,7 @@ from mdr_core import augmentation, evaluation, models, runs
 from mdr_core.config import Config, from_dict
 from mdr_core.data import Split, pixels
 from mdr_core.errors import StudyError
+from mdr_core.files import write
 
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
@@ -58,9 +59,9 @@ class ImageSearch:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        runs.write(folder / FILES[0], safetensors(weights))
-        runs.write(folder / FILES[1], json.dumps(about, indent=1))
-        runs.write(folder / FILES[2], faiss.serialize_index(self.index).tobytes())
+        write(folder / FILES[0], safetensors(weights))
+        write(folder / FILES[1], json.dumps(about, indent=1))
+        write(folder / FILES[2], faiss.serialize_index(self.index).tobytes())
         return folder
 
     @classmethod

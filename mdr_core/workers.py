@@ -154,13 +154,13 @@ def together(configs: list[Config], root: Path, data_root: str | None, processes
 
 def main(task: str) -> int:
     """What torchrun starts for :func:`together`, once for each process."""
-    from mdr_core import runs
+    from mdr_core import grids
 
     values = json.loads(Path(task).read_text())
     share = distributed.join()
     try:
         for values_of_one in values["configs"]:
-            runs.quiet_run(from_dict(values_of_one), values["root"], values["data_root"])
+            grids.quiet_run(from_dict(values_of_one), values["root"], values["data_root"])
     except StudyError as problem:
         if share.first:
             Path(task).with_suffix(".error").write_text(str(problem))

@@ -23,8 +23,8 @@ from mdr_core import profiles, runs
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
                               mdr_weight=0.2)
 GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l2", mdr_weight=0.0)]
-SCRIPT = "from tests.soak import GRID; from mdr_core import runs; import sys; print('up', flush=True); " \
-         "runs.records(GRID, sys.argv[1], jobs=1, progress=False)"
+SCRIPT = "from tests.soak import GRID; from mdr_core import grids; import sys; print('up', flush=True); " \
+         "grids.records(GRID, sys.argv[1], jobs=1, progress=False)"
 CLOCK = {"seconds", "train_seconds"}
 
 

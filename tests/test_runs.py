@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import profiles, runs, tables
+from mdr_core import grids, profiles, runs, tables
 from mdr_core.errors import StudyError
 from tests.soak import soak
 
@@ -77,7 +77,7 @@ def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
 
 
 def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
-    table = runs.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, progress=False)
+    table = grids.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, progress=False)
     assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
     assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
 

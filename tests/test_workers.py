@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdr_core import profiles, runs, workers
+from mdr_core import grids, profiles, runs, workers
 from mdr_core.errors import StudyError
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=3, iterations=6, train_images=100)
@@ -35,16 +35,16 @@ def test_a_process_that_dies_takes_only_its_own_run_with_it():
 def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path):
     grid = [TINY.replace(epochs=1, lr=1e30), TINY.replace(epochs=1), TINY.replace(epochs=1, seed=1)]
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
-        runs.records(grid, tmp_path, jobs=2, progress=False)
+        grids.records(grid, tmp_path, jobs=2, progress=False)
     assert len(list(tmp_path.glob("*/run.json"))) == 2
     with pytest.raises(StudyError, match="unknown backbone"):  # before anything is trained
-        runs.records([TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False)
+        grids.records([TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False)
     assert len(list(tmp_path.glob("*/run.json"))) == 2
 
 
 def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     """Ctrl-C as a notebook's kernel gets it: SIGINT to the one process."""
-    script = f"from tests.test_workers import GRID; from mdr_core import runs; runs.records(GRID, {str(tmp_path)!r}, jobs=2)"
+    script = f"from tests.test_workers import GRID; from mdr_core import grids; grids.records(GRID, {str(tmp_path)!r}, jobs=2)"
     process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("*/run.json")) and process.poll() is None:
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    found = runs.records(GRID, tmp_path, progress=False, executor=workers.cluster(address))
+    found = grids.records(GRID, tmp_path, progress=False, executor=workers.cluster(address))
     watcher.join(timeout=5)
     assert [r["config"]["seed"] for r in found] == list(range(12)) and not alive(pids[0])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == 12
@@ -115,7 +115,7 @@ def test_no_scheduler_there_is_said_in_one_line():
 
 def test_two_processes_train_a_run_together(tmp_path):
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
-    [record] = runs.records([config], tmp_path, progress=False, processes=2)
+    [record] = grids.records([config], tmp_path, progress=False, processes=2)
     assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
     with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
-        runs.records([config.replace(batch_size=15)], tmp_path, progress=False, processes=2)
+        grids.records([config.replace(batch_size=15)], tmp_path, progress=False, processes=2)
