@@ -51,10 +51,10 @@ def text(thing: object) -> str:
     return thing if isinstance(thing, str) else json.dumps(thing)
 
 
-def export(profile: str, path: Path, root: Path, data_root: str | None = None) -> int:
-    """Write every complete run of a profile's experiments to ``path``; how many there were."""
+def export(profile: str, path: Path, root: Path, data_root: str | None = None, **changes) -> int:
+    """Write every complete run of a profile's experiments to ``path``; how many there were. ``changes``: fields of Config."""
     found = []
-    for config in experiments.everything(profile):
+    for config in experiments.everything(profile, **changes):
         images = runs.dataset(config.dataset, data_root, config.image_size)
         record = runs.stored(root / runs.key_of(config, images.fingerprint), config)
         found += [record] if record is not None else []
@@ -71,7 +71,7 @@ def restore(path: Path, root: Path) -> int:
         raise StudyError(f"there is no {path}: it comes with the repository, for the profiles whose runs are committed")
     try:
         records = from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
-    except (ValueError, KeyError) as problem:
+    except (ValueError, KeyError, RecursionError) as problem:
         raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
     return sum(runs.restore(record, root) for record in records)
 
@@ -83,14 +83,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--file", type=Path, help="default: reports/PROFILE/runs.csv")
     parser.add_argument("--output-root", type=Path, default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
+    parser.add_argument("--device", help="that the runs to export were trained on (default: the profile's)")
     given = parser.parse_args(argv)
     path = given.file or REPOSITORY / "reports" / given.profile / "runs.csv"
     try:
         if given.action == "export":
-            print(f"{export(given.profile, path, given.output_root, given.data_root)} runs written to {path}")
+            changes = {"device": given.device} if given.device else {}
+            print(f"{export(given.profile, path, given.output_root, given.data_root, **changes)} runs written to {path}")
         else:
             print(f"{restore(path, given.output_root)} runs restored to {given.output_root}")
-    except StudyError as error:
+    except (StudyError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -66,26 +66,27 @@ def random_boxes(count: int, side: int, generator: torch.Generator, tries: int =
     return (place[0] * (side - height + 1)).floor(), (place[1] * (side - width + 1)).floor(), height, width
 
 
-def random_resized_crop(images: Tensor, size: int, generator: torch.Generator, flip: bool = True, rows: slice = slice(None)) -> Tensor:
+def random_resized_crop(images: Tensor, size: int, generator: torch.Generator, flip: bool = True, rows: slice = slice(None),
+                        count: int | None = None) -> Tensor:
     """Training images: a random box of each, resized, and flipped with probability one half.
 
     Args:
-        images: (B, 3, S, S), 0..255, square, on the generator's device.
+        images: (R, 3, S, S), 0..255, square, on the generator's device.
         size: of the crops, in pixels.
         flip: characters, for one, are not mirrored.
-        rows: of these images alone, R of them; they get the boxes that they would get among all.
+        rows, count: the images are these rows of a batch of ``count``, and get the boxes that they would get among all.
 
     Returns:
         (R, 3, size, size), float32, 0..255.
     """
-    count, side = len(images), images.shape[-1]
+    count, side = count or len(images), images.shape[-1]
     top, left, height, width = (of_all[rows] for of_all in random_boxes(count, side, generator))
     mirrored = torch.rand(count, generator=generator, device=generator.device)[rows] < 0.5
     vertical = resample_matrix(top, height, top, top + height, side, size)
     horizontal = resample_matrix(left, width, left, left + width, side, size)
     if flip:
         horizontal = torch.where(mirrored[:, None, None], horizontal.flip(1), horizontal)
-    return resample(images[rows], vertical, horizontal)
+    return resample(images, vertical, horizontal)
 
 
 def centre_crop(images: Tensor, resize: int, size: int) -> Tensor:

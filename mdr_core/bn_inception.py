@@ -107,7 +107,7 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
         wanted = {name: tuple(tensor.shape) for name, tensor in BNInception().state_dict().items()}
     counters = {name: torch.tensor(0) for name in wanted if name.endswith("num_batches_tracked")}
     if any(name.startswith("linear.") for name in given):
-        dim = len(given["linear.bias"]) if "linear.bias" in given else len(given.get("linear.weight", ()))
+        dim = max((len(given[n]) for n in ("linear.bias", "linear.weight") if n in given and given[n].dim()), default=0)
         wanted |= {"linear.weight": (dim, BNInception.features), "linear.bias": (dim,)}
     given = counters | given
     differing = [f"{name} {tuple(given[name].shape)} instead of {shape}"

@@ -7,7 +7,7 @@ import functools
 import typing
 from dataclasses import dataclass
 
-from mdr_core.errors import StudyError
+from mdr_core.errors import StudyError, unknown
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,20 @@ class Config:
         for name in ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class"):
             if getattr(self, name) < 1:
                 raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "train_images", "seed"):
+        for name in ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise StudyError(f"seed must be less than 2**63, got {self.seed}")
+        if self.train_images < 2:
+            raise StudyError(f"train_images must be at least 2, of which one is searched for the other, got {self.train_images}")
+        if not 0 <= self.momentum < 1:
+            raise StudyError(f"momentum must lie between 0 and 1, 1 excluded, got {self.momentum}")
+        if not self.levels:
+            raise StudyError("levels must hold at least one number")
+        for name, choices in (("device", ("cpu", "cuda")), ("statistics", ("released", "pairs"))):
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
         if self.crop > self.resize:
             raise StudyError(f"crop ({self.crop}) must not exceed resize ({self.resize})")
         if not self.ks or min(self.ks) < 1:

@@ -4,6 +4,7 @@ Official layouts (CUB-200-2011, Stanford Cars) are read as they come, from a fol
 folder of class folders will do as well. Images are decoded once and kept as one memory-mapped array.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from mdr_core import drawn, layouts
 from mdr_core.errors import StudyError
-from mdr_core.files import write
+from mdr_core.files import locked, write
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -31,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CARS_HALF = (("cars196_train", "cars196_half", "stanford_cars"), "stanford_cars", layouts.cars_train, 196, 8144,
              "the training half of Stanford Cars (Krause et al. 2013), ai.stanford.edu")
 KNOWN = {
-    "cub50": (("cub50",), "CUB_200_2011", layouts.cub, 50, 2889,
+    "cub50": (("cub50",), "CUB_200_2011", layouts.cub50, 50, 2889,
               "the first 50 classes of CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
     "cub_mini": (("cub_mini",), "CUB_200_2011", layouts.cub, 10, 294,
                  "ten classes of CUB-200 (Welinder et al. 2010) in CUB-200-2011's layout"),
@@ -229,7 +230,8 @@ def remembered_hash(path: Path, *splits: Split) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or torn: hashed anew
     found = content_hash(*splits)
-    write(note, json.dumps({"about": about, "fingerprint": found}))
+    with contextlib.suppress(OSError):  # where nothing can be written, it is hashed again next time
+        write(note, json.dumps({"about": about, "fingerprint": found}))
     return found
 
 
@@ -261,8 +263,13 @@ def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str
     folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
     path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
     if (images := kept(path, shape)) is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        decode_to(path, shape, source, files, size)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(path):  # of several processes, one decodes
+                if kept(path, shape) is None:
+                    decode_to(path, shape, source, files, size)
+        except OSError as problem:
+            raise StudyError(f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room") from None
         images = kept(path, shape)
         if images is None:
             raise StudyError(f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room")
@@ -280,12 +287,12 @@ def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int) -> None:
-    """Decode in threads into a file of this process's own, then move it into place: nobody sees half of it.
+    """Decode in threads into a file beside ``path``, then move it into place: nobody sees half of it.
 
     Raises:
-        StudyError: an image cannot be decoded, or the file not be written.
+        StudyError: an image cannot be decoded. OSError: the file cannot be written.
     """
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial = path.with_suffix(".tmp")  # a killed process's half is written over
 
     def some(chunk: range) -> int:  # written without holding Python's lock, and without the page faults of a memory map
         for i in chunk:
@@ -309,8 +316,6 @@ def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files:
                     bar.update(count)
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as problem:
-        raise StudyError(f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -118,12 +119,12 @@ class Share:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def state_from_first(self, state: dict | None, device: torch.device) -> dict | None:
-        """A state dict of the first process, its tensors on this one's device; None if it gives None."""
+    def state_from_first(self, state: dict | None) -> dict | None:
+        """A state dict of the first process, its tensors on the CPU; None if it gives None."""
         if self.world == 1:
             return state
         sent = self.from_first(packed(state) if self.first and state is not None else None)
-        return torch.load(io.BytesIO(sent), map_location=device, weights_only=True) if sent else None
+        return torch.load(io.BytesIO(sent), map_location="cpu", weights_only=True) if sent else None
 
 
 ALONE = Share()
@@ -136,10 +137,13 @@ def current() -> Share:
 
 
 def join() -> Share:
-    """Join the processes that torchrun has started, each on a GPU of its own if there are GPUs; alone without torchrun."""
+    """Join the processes that torchrun has started, each on a GPU of its own if there are as many; alone without torchrun.
+
+    The first one may work alone for long (it judges, and waits for a run that somebody else trains), so the others have patience.
+    """
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        gpu = torch.cuda.is_available()
-        if gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if gpu else "gloo")
+        own = int(os.environ["LOCAL_RANK"])
+        if own < torch.cuda.device_count():
+            torch.cuda.set_device(own)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
     return current()

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mdr_core.data import KNOWN, REPOSITORY
 from mdr_core.errors import StudyError, unknown
-from mdr_core.runs import locked
+from mdr_core.files import locked
 
 PATIENCE = 60  # seconds without a byte before a server is given up
 MOST = 20  # times its own size that an archive may unpack to; photographs hardly shrink
@@ -183,6 +183,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{given.dataset} is at {dataset(given.dataset, given.data_root)}")
     except StudyError as problem:
         print(problem, file=sys.stderr)
+        return 2
+    except OSError as problem:
+        print(f"{given.data_root} cannot be written ({problem}): give another folder as --data-root", file=sys.stderr)
         return 2
     return 0
 

@@ -21,9 +21,10 @@ ROOM = 0.4  # of the memory free on a GPU, at most, for the images of a split
 
 def home(size: int, device: torch.device) -> torch.device:
     """Where so many bytes of images are kept: on the device if they take at most ROOM of what is free there, else on the host."""
-    if device.type == "cuda" and size > ROOM * torch.cuda.mem_get_info(device)[0]:
-        return torch.device("cpu")
-    return device
+    if device.type != "cuda":
+        return device
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, free to be used
+    return device if size <= ROOM * (torch.cuda.mem_get_info(device)[0] + cached) else torch.device("cpu")
 
 
 def spread(split: Split, config: Config) -> Split:

@@ -32,7 +32,11 @@ def easy_and_hard(row: pd.Series) -> dict[str, float]:
 
 
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``; rows without a gradient are left out."""
+    """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``.
+
+    Rows without a gradient are left out: another loss's, and those where no triplet is violated and there is no MDR.
+    """
     rows = frame[frame.gradient_positive.notna()]
+    rows = rows[[any(row.gradient_positive) or any(row.gradient_negative) or row.mdr_weight > 0 for row in rows.itertuples()]]
     found = pd.DataFrame([easy_and_hard(row) for _, row in rows.iterrows()], index=rows.index)
     return rows.join(found)

@@ -12,8 +12,9 @@ import pandas as pd
 from mdr_core import workers
 from mdr_core.config import Config
 from mdr_core.distributed import current
-from mdr_core.errors import unknown
-from mdr_core.runs import dataset, key_of, pretraining, run
+from mdr_core.errors import StudyError, unknown
+from mdr_core.files import locked
+from mdr_core.runs import dataset, key_of, pretraining, run, stored
 
 
 def quiet_run(config: Config, root, data_root, files: bool = False) -> dict:
@@ -27,7 +28,7 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
 
     Independent runs train in parallel processes (joblib's loky, never fork), the cores divided among them; on a GPU
     one after the other. What is stored already is read here, with no process started. Whatever becomes of one run, the
-    others finish.
+    others finish (except under torchrun, whose processes end together).
 
     Args:
         jobs: processes, a run each; by default one per core, one on a GPU.
@@ -35,37 +36,53 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
         executor: of PEP 3148, to train on instead: a cluster's, whose workers see ``root`` (and ``data_root``) too.
         processes: that train a run together, a GPU each (mdr_core.distributed); the runs one after the other.
     """
+    if (jobs or 0) < 0 or processes < 1:
+        raise StudyError(f"jobs must not be negative and processes be at least 1, got {jobs} and {processes}")
     root, data_root = Path(root).resolve(), data_root and str(Path(data_root).resolve())
     wanted = list(dict.fromkeys(configs))
     for name, size in dict.fromkeys((c.dataset, c.image_size) for c in wanted):
         dataset(name, data_root, size)  # decoded once, and a missing one is said at once
     work = functools.partial(quiet_run, root=root, data_root=data_root, files=files)
-    if current().world > 1:  # torchrun has started this process
+    if current().world > 1:  # torchrun has started this process: what fails here ends all of them
         known(wanted)
         return list(map(work, configs))
-    found = {}
-    for config in wanted:
-        folder = root / key_of(config, dataset(config.dataset, data_root, config.image_size).fingerprint)
-        if (folder / "run.json").exists():
-            found[config] = work(config)
+    found = {config: record for config in wanted if (record := ready(config, root, data_root, files))}
     missing = [config for config in wanted if config not in found]
     if missing:
         known(missing)
         first = list(dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes"))
-        if processes != 1:
-            found |= workers.finish(work, first, workers.Here(), progress=False)
-            workers.together(missing, root, data_root, processes)
-            return [found.get(config) or work(config) for config in configs]
         gpu, cores = any(c.device != "cpu" for c in missing), os.cpu_count() or 1
         jobs = jobs or (1 if gpu else min(cores, len(missing)))
         # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
         os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-        here = contextlib.nullcontext(executor) if executor else workers.local(jobs, max(cores // jobs, 1))
+        if processes > 1:
+            here, train = contextlib.nullcontext(workers.Here()), functools.partial(train_together, work, root, data_root, processes)
+        else:
+            here, train = contextlib.nullcontext(executor) if executor else workers.local(jobs, max(cores // jobs, 1)), work
         with here as given:
             workers.finish(work, first, given, progress=False)  # once, before those that start from them
-            found |= workers.finish(work, missing, given, progress)
+            found |= workers.finish(train, missing, given, progress)
     return [found[config] for config in configs]
+
+
+def ready(config: Config, root: Path, data_root: str | None, files: bool) -> dict | None:
+    """A run's record, where it is stored with all that is needed."""
+    folder = root / key_of(config, dataset(config.dataset, data_root, config.image_size).fingerprint)
+    if not (folder / "run.json").exists():
+        return None
+    try:
+        with locked(folder):
+            record = stored(folder, config)
+    except OSError:  # a folder that may not be written: :func:`mdr_core.runs.run` says so
+        return None
+    return record if record is not None and (record["files"] or not files) else None
+
+
+def train_together(work, root: Path, data_root: str | None, processes: int, config: Config) -> dict:
+    """A run, by processes that share it; then read back."""
+    workers.together(config, root, data_root, processes)
+    return work(config)
 
 
 def known(configs: list[Config]) -> None:

@@ -17,6 +17,9 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)  # what a zip raises
 
 
+MOST = 2**28  # bytes that a file inside a zip file may unpack to
+
+
 class Listing(NamedTuple):
     """Which image is of which class.
 
@@ -55,6 +58,8 @@ class Source:
         try:
             if self.zip is None:
                 return (self.path / name).read_bytes()
+            if self.zip.getinfo(name).file_size > MOST:
+                raise StudyError(f"{self.path}: {name} would unpack to more than {MOST >> 20} MiB, which no file of a dataset does")
             with self.lock:
                 return self.zip.read(name)
         except DAMAGED as problem:
@@ -116,6 +121,13 @@ def cub(source: Source) -> Listing:
     labels = np.array([place[of_image[i]] for i in sorted(paths)], dtype=np.int64)
     names = tuple(classes[c].split(".", 1)[-1].replace("_", " ") for c in order)
     return Listing(files, labels, names, tuple(name.split()[-1] for name in names))
+
+
+def cub50(source: Source) -> Listing:
+    """CUB-200-2011's first 50 classes, of whatever part of it the source holds."""
+    files, labels, names, families, parts = cub(source)
+    files = [file for file, label in zip(files, labels, strict=True) if label < 50]
+    return Listing(files, labels[labels < 50], names[:50], families[:50], parts)
 
 
 def matlab(source: Source, name: str) -> dict:

@@ -94,9 +94,9 @@ class EmbeddingNet(nn.Module):
         if self.order == "bgr":
             images = images.flip(1)
         images = images.to(self.pixel_mean.dtype)
-        embeddings = share.gather(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std)))
+        embeddings = share.gather(full(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std))))
         if self.normalization == "l2":
-            return F.normalize(full(embeddings), dim=1)
+            return F.normalize(embeddings, dim=1)
         if self.normalization == "mean_distance" and self.training:
             return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
         return embeddings
@@ -169,7 +169,9 @@ class Features(nn.Module):
 def torchvision_backbone(name: str, weights: str) -> nn.Module:
     """A torchvision classification model; its last linear layer becomes the identity, auxiliary heads are dropped."""
     try:
-        net = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
+        known = torchvision.models.get_model_weights(name).__members__
+        first = "IMAGENET1K_V1" if "IMAGENET1K_V1" in known else "DEFAULT"  # the weights that papers of the time start from
+        net = torchvision.models.get_model(name, weights=first if weights == "imagenet" else None)
     except OSError as problem:
         raise StudyError(f"the ImageNet weights of {name} could not be downloaded ({problem}): "
                          "give the path of a state dict as weights='…', or weights='random'") from None

@@ -99,21 +99,23 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarray, levels: dict[str, list[float]]) -> Figure:
+def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarray, levels: dict[str, list[list[float]]]) -> Figure:
     """Distributions of normalized distances, a panel per method, a line per epoch, dashed lines at the levels.
 
     Args:
         panels: method -> (label, counts (BINS,)) of each epoch, early to late.
         edges: (BINS + 1,) of the bins.
-        levels: method -> the levels at the end; none where it is missing.
+        levels: method -> the levels at each of these epochs, drawn in the epoch's colour; none where it is missing.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.4), layout="constrained", sharey=True, squeeze=False)
     centre, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     for axis, (method, lines) in zip(axes[0], panels.items(), strict=True):
-        for shade, (label, counts) in zip(np.linspace(0.15, 0.85, len(lines)), lines, strict=True):
-            axis.plot(centre, counts / counts.sum() / width, color=plt.cm.cividis(shade), label=label)
-        for level in levels.get(method, []):
-            axis.axvline(level, color="#D55E00", ls="--", lw=1)
+        shades = [plt.cm.cividis(shade) for shade in np.linspace(0.15, 0.85, len(lines))]
+        for shade, (label, counts) in zip(shades, lines, strict=True):
+            axis.plot(centre, counts / counts.sum() / width, color=shade, label=label)
+        for shade, found in zip(shades, levels.get(method, []), strict=False):
+            for level in found:
+                axis.axvline(level, color=shade, ls="--", lw=1)
         axis.set(title=method, xlabel="normalized distance [deviations]")
         axis.grid(alpha=0.25)
     axes[0, 0].set_ylabel("density of pairs")
@@ -121,17 +123,18 @@ def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarra
     return figure
 
 
-def deciles(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+def deciles(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], even: dict[str, float]) -> Figure:
     """Share of the gradient by decile of distance: a panel per kind of pair, a line per method.
 
     Args:
         panels: title -> method -> (mean, half) in percent, ten each.
+        even: title -> a decile's share of all pairs in percent, what it would give if all pairs gave alike.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.6), layout="constrained", squeeze=False)
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for method, (mean, half) in lines.items():
             band(axis, pd.DataFrame({"decile": np.arange(1, len(mean) + 1), "mean": mean, "half": half}), "decile", method)
-        axis.axhline(100 / len(mean), color="#999999", lw=1, ls=":")
+        axis.axhline(even[title], color="#999999", lw=1, ls=":")
         axis.set(title=title, xlabel="decile of distance (1: nearest pairs)", ylabel="share of the gradient [%]", ylim=(0, None))
         axis.set_xticks(range(1, len(mean) + 1))
         axis.grid(alpha=0.25)
@@ -182,12 +185,12 @@ def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], le
 def claims(found: list) -> Figure:
     """Every cell of the claims that are measured in points, with its interval and a line at zero (mdr_core.claims.Claim)."""
     rows = [(claim, name, cell) for claim in found if claim.unit == "points" for name, cell in claim.cells.items()]
-    figure, axis = plt.subplots(figsize=(8, 0.8 + 0.26 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.6, 0.8 + 0.28 * len(rows)), layout="constrained")
     marks = {"holds": ("#009E73", "D"), "does not hold": ("#D55E00", "X"), "undecided": ("#777777", "o")}
     for y, (claim, _, cell) in enumerate(rows):
         colour, marker = marks[claim.verdict_of(cell)]
         axis.errorbar(cell["mean"], y, xerr=cell["half"], fmt=marker, color=colour, capsize=2, markersize=5)
-    axis.set_yticks(range(len(rows)), [f"{claim.text}: {name}" if name else claim.text for claim, name, _ in rows], fontsize=7)
+    axis.set_yticks(range(len(rows)), [f"{claim.text}: {name}" if name else claim.text for claim, name, _ in rows], fontsize=8)
     axis.invert_yaxis()
     axis.axvline(0, color="#333333", lw=1)
     axis.set(title="Differences that should be positive", xlabel="difference [points]")

@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
     try:
         return report(parser.parse_args(argv))
-    except StudyError as error:
+    except (StudyError, OSError) as error:  # the latter where a report cannot be written
         print(error, file=sys.stderr)
         return 2
 

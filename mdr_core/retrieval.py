@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 CHUNK = 1024  # queries searched at a time
+FEW = 64  # queries whose candidates' embeddings are gathered at a time, on a GPU
 BLOCK = 65_536  # gallery embeddings read at a time
 TRAINING = 100_000  # embeddings, at most, that an approximate index is trained on
 SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
@@ -42,6 +43,11 @@ class OnDevice:
         query = torch.from_numpy(query).to(self.gallery.device)
         near, ids = torch.addmm(self.squares, query, self.gallery.T, alpha=-2).topk(k, largest=False)
         return (near + query.square().sum(dim=1, keepdim=True)).cpu().numpy(), ids.cpu().numpy()
+
+    def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Squared distances (Q, k), taken directly, of the queries to the embeddings ``ids`` (Q, k); a few queries at a time."""
+        query, ids = (torch.from_numpy(x).to(self.gallery.device).split(FEW) for x in (query, ids))
+        return torch.cat([(self.gallery[i] - q[:, None]).square().sum(dim=2) for q, i in zip(query, ids, strict=True)]).cpu().numpy()
 
 
 def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "", device: str | None = None) -> "faiss.Index | OnDevice":
@@ -118,7 +124,10 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factor
 def _ranked(index, query, gallery, k, fetched, own_rows):
     """Candidates (q, fetched), their order by (distance, index), and whether the first k cannot change any more."""
     approximate, ids = index.search(query, fetched)
-    exact = np.stack([np.square(gallery[i] - q).sum(axis=1) for i, q in zip(ids, query, strict=True)])
+    if isinstance(index, OnDevice):
+        exact = index.distances(query, ids)
+    else:
+        exact = np.stack([np.square(gallery[i] - q).sum(axis=1) for i, q in zip(ids, query, strict=True)])
     absent = ids < 0  # an approximate index found no more
     if own_rows is not None:
         absent |= ids == own_rows[:, None]

@@ -11,8 +11,6 @@ version before: SAME_NUMBERS says so, and tests/test_same_numbers.py trains and 
 """
 
 import ast
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -33,14 +31,15 @@ from mdr_core import data, profiles
 from mdr_core.config import Config, from_dict
 from mdr_core.distributed import ALONE, Share, current, packed
 from mdr_core.errors import StudyError
-from mdr_core.files import write
+from mdr_core.files import locked, write
 
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "evaluation", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "784a2589eb00e79b32d67e46b82578065c2881938b0a3f3d06389d709b716f04":  # BN-Inception's weights are downloaded; several processes
+    "b6ea1adca5bce9e8de430f948871ce1461204fd5d77db8b05a5874ffbd831ff6":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
+FILES = ("weights.safetensors", "embeddings.safetensors")
 PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
 
 
@@ -83,25 +82,6 @@ def key_of(config: Config, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def locked(folder: Path):
-    """Only one process trains a run; the system lets go of the lock when its holder dies."""
-    path = folder.with_suffix(".lock")
-    while True:
-        with open(path, "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                current = os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino
-            except FileNotFoundError:
-                current = False
-            if current:
-                try:
-                    yield
-                finally:
-                    path.unlink()
-                return
-
-
 def set_aside(folder: Path, why: str) -> None:
     """Keep a run that cannot be trusted under another name, and say so."""
     number = 1
@@ -127,13 +107,15 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
     try:
         record = json.loads((folder / "run.json").read_text())
         for name, expected in record["files"].items():
+            if name not in FILES:
+                raise ValueError(f"it names a file {name}")
             if checksum(folder / name) != expected:
                 raise ValueError(f"{name} has changed")
         if content_of(record["config"], record["history"]) != record["content"]:
             raise ValueError("run.json has changed")
         if config is not None and from_dict(record["config"]) != config:
             raise ValueError("its configuration is another one")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, StudyError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, StudyError) as problem:
         set_aside(folder, str(problem))
         return None
     return record | {"key": folder.name}
@@ -198,15 +180,15 @@ def pretraining(config: Config) -> Config:
 def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
     from mdr_core import evaluation, training  # here, since whoever only reads runs need not load every library
 
-    began, device = time.time(), torch.device(config.device)
+    began = time.time()
     backbone = None
     if config.weights == "classes":  # a small run of its own, the first process's alone
         if share.first:
             pretrained = load_weights(run(pretraining(config), root, data_root, share=ALONE), root)
             backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
-        backbone = share.state_from_first(backbone, torch.device("cpu"))
+        backbone = share.state_from_first(backbone)
     trainer = training.start(config, backbone)
-    state = share.state_from_first(saved(folder) if share.first else None, device)
+    state = share.state_from_first(saved(folder) if share.first else None)
     try:
         if state is not None:
             trainer.load_state_dict(state)
@@ -236,7 +218,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
         "history": trainer.history,
         "content": content_of(values, trainer.history),
         "provenance": about,
-        "files": {name: checksum(folder / name) for name in ("weights.safetensors", "embeddings.safetensors")},
+        "files": {name: checksum(folder / name) for name in FILES},
     }
     write(folder / "run.json", json.dumps(record, indent=1))
     for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter are halves of files, of processes killed
@@ -247,7 +229,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
 def saved(folder: Path) -> dict | None:
     """The state after a killed run's last epoch, if there is one that can be read."""
     try:
-        return torch.load(folder / "checkpoint.pt", weights_only=True)
+        return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except Exception as problem:  # noqa: BLE001 - whatever a torn file makes torch raise

@@ -101,13 +101,13 @@ def against(frame: pd.DataFrame, column: str, standard: str, value: str = RECALL
 
 
 def choices(frame: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
-    """What the choice of an epoch is worth: test Recall@1 under three ways to choose, a row per dataset and method."""
-    ways = {
-        "final epoch": final(frame),
-        "best on test classes": best(frame, RECALL),
-        "held-out run, chosen epoch": best(held, "held_out_recall@1"),
-        "held-out run, final epoch": final(held),
-    }
+    """What the choice of an epoch is worth: test Recall@1 under each way to choose, a row per dataset and method.
+
+    ``held`` are the runs with classes held out; there may be none.
+    """
+    ways = {"final epoch": final(frame), "best on test classes": best(frame, RECALL)}
+    if len(held):
+        ways |= {"held-out run, chosen epoch": best(held, "held_out_recall@1"), "held-out run, final epoch": final(held)}
     columns = {name: recall(chosen, [RECALL])[1][RECALL] for name, chosen in ways.items()}
     return pd.DataFrame(columns)
 

@@ -2,11 +2,12 @@
 
     for every epoch:  draw batches -> crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam;  then judge
 
-Nothing inside an epoch waits for the device: indices, crops, triplets and statistics are computed where the images
-lie, and the losses are read back once, at the epoch's end. On several processes (mdr_core.distributed) each embeds its
+Nothing inside an epoch waits for the device (what a library's loss does inside is its own affair): indices, crops, triplets
+and statistics are computed there, and the losses are read back once, at the epoch's end. On several processes (mdr_core.distributed) each embeds its
 share of the batch, and all take the step that one would take.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
+    if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
+        raise StudyError(f"there are {torch.cuda.device_count()} GPUs here, fewer than processes: start one process for each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = models.backbone(config.backbone, "random" if backbone_state is not None else config.weights)
@@ -169,11 +172,11 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     trainer.model.train()
     trainer.mdr.train()
-    for step, (index, batch) in enumerate(zip(indices.to(device), fetched(images, indices, device), strict=True)):
+    for step, (index, own) in enumerate(zip(indices.to(device), fetched(images, indices[:, rows], device), strict=True)):
         if config.augment:
-            x = augmentation.random_resized_crop(batch, config.crop, trainer.device, config.flip, rows)
+            x = augmentation.random_resized_crop(own, config.crop, trainer.device, config.flip, rows, indices.shape[1])
         else:
-            x = augmentation.centre_crop(batch[rows], config.resize, config.crop)
+            x = augmentation.centre_crop(own, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
         metric = loss(embeddings, labels[index], trainer.device, share)
@@ -195,7 +198,9 @@ def fetched(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[T
     """The images of each batch, on the device. From the host they come through pinned memory on a stream of their own, while
     the device is at work on the batch before.
 
-    Args: as :func:`run_epoch` has them; images on the device or the host.
+    Args:
+        images: (N, 3, S, S), on the device or the host.
+        indices: (steps, R) into them.
     """
     if images.device.type == device.type:
         yield from (images[index] for index in indices.to(device))

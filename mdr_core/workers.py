@@ -90,6 +90,10 @@ def finish(work: Callable, items: list, executor: Executor, progress: bool = Tru
     return {item: outcome(future, item, len(items)) for item, future in futures.items()}
 
 
+def named(config: Config) -> str:
+    return f"{config.dataset}, loss {config.loss}, mdr_weight {config.mdr_weight:g}, seed {config.seed}"
+
+
 def outcome(future: Future, item: Config, count: int):
     problem = future.exception()
     if problem is None:
@@ -97,9 +101,8 @@ def outcome(future: Future, item: Config, count: int):
     if isinstance(problem, StudyError):
         raise problem
     if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":  # the latter is Dask's
-        what = f"{item.dataset}, loss {item.loss}, mdr_weight {item.mdr_weight:g}, seed {item.seed}"
         raise StudyError(
-            f"the process that trained {what} died (killed, or out of memory); of the {count} runs asked for the others are "
+            f"the process that trained {named(item)} died (killed, or out of memory); of the {count} runs asked for the others are "
             "stored: ask again, and it goes on from its last epoch"
         ) from None
     raise problem
@@ -130,26 +133,33 @@ def cluster(address: str) -> Executor:
         raise StudyError(f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]) from None
 
 
-def together(configs: list[Config], root: Path, data_root: str | None, processes: int) -> None:
-    """Train runs one after the other, each on so many processes of this machine, a GPU each where there are GPUs.
+def together(config: Config, root: Path, data_root: str | None, processes: int) -> None:
+    """Train a run on so many processes of this machine, a GPU each where there are GPUs. When the caller is interrupted they end.
 
     Raises:
-        StudyError: what a run raised, or a process died.
+        StudyError: what the run raised, or a process died.
     """
-    if processes < 1:
-        raise StudyError(f"processes must be at least 1, got {processes}")
     with tempfile.TemporaryDirectory() as folder:
-        task = Path(folder) / "task.json"
-        values = {"configs": [c.to_dict() for c in configs], "root": str(Path(root).resolve()), "data_root": data_root}
-        task.write_text(json.dumps(values))
+        task, output = Path(folder) / "task.json", Path(folder) / "output.txt"
+        task.write_text(json.dumps({"config": config.to_dict(), "root": str(root), "data_root": data_root}))
         threads = str(max((os.cpu_count() or 1) // processes, 1))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                    "-m", "mdr_core.workers", str(task)]
-        done = subprocess.run(command, env={"OMP_NUM_THREADS": threads} | os.environ, capture_output=True, text=True)
+        with open(output, "w") as file:
+            torchrun = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ, stdout=file, stderr=file)
+        try:
+            code = torchrun.wait()
+        except BaseException:
+            torchrun.terminate()  # it ends its processes
+            torchrun.wait()
+            raise
         said = task.with_suffix(".error")
-        if done.returncode:
-            raise StudyError(said.read_text() if said.exists() else
-                             f"one of {processes} processes died; the last it said: {done.stderr.strip().splitlines()[-1:]}")
+        if code and said.exists():
+            raise StudyError(said.read_text())
+        if code:
+            last = [line for line in output.read_text(errors="replace").splitlines() if "Error" in line][:1]
+            raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){': ' * len(last)}"
+                             f"{''.join(last)}; ask again, and it goes on from its last epoch")
 
 
 def main(task: str) -> int:
@@ -159,8 +169,7 @@ def main(task: str) -> int:
     values = json.loads(Path(task).read_text())
     share = distributed.join()
     try:
-        for values_of_one in values["configs"]:
-            grids.quiet_run(from_dict(values_of_one), values["root"], values["data_root"])
+        grids.quiet_run(from_dict(values["config"]), values["root"], values["data_root"])
     except StudyError as problem:
         if share.first:
             Path(task).with_suffix(".error").write_text(str(problem))

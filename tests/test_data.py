@@ -4,8 +4,13 @@ import dataclasses
 import errno
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -312,6 +317,46 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch, fa
     with pytest.raises(StudyError, match="cannot be made.*[Nn]o space left.*MDR_CACHE"):
         data.load("cub50", tmp_path, 8)
     assert not list(cache.iterdir())
+
+
+def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypatch):
+    cub_tree(tmp_path)
+    calls, original = [], data.decode
+    monkeypatch.setattr(data, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1])
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: data.load("cub50", tmp_path, 8), range(2))
+    assert len(calls) == 18 and one.fingerprint == two.fingerprint and not list(cache.glob("*.lock"))
+
+
+def test_a_killed_decoding_leaves_nothing_that_is_trusted(tmp_path, cache):
+    cub_tree(tmp_path)
+    code = f"""
+import os
+from mdr_core import data
+original, calls = data.decode, []
+data.decode = lambda *a: os.kill(os.getpid(), 9) if len(calls) > 4 else (calls.append(a), original(*a))[1]
+data.load("cub50", {str(tmp_path)!r}, 8)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert [p.suffix for p in cache.iterdir()].count(".tmp") == 1 and not list(cache.glob("*.npy"))
+    data.load("cub50", tmp_path, 8)
+    assert sorted(p.suffix for p in cache.iterdir()) == [".json", ".npy"]
+
+
+def test_what_unpacks_to_far_more_than_an_image_is_refused(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/1.jpg", b"0" * 5000)
+    monkeypatch.setattr(layouts, "MOST", 4000)
+    with pytest.raises(StudyError, match="would unpack to more than"):
+        data.load(f"folder:{tmp_path / 'bomb.zip'}", image_size=8)
+
+
+def test_the_whole_of_cub_gives_cub50_its_first_fifty_classes(tmp_path):
+    cub_tree(tmp_path, birds=[f"{i:03d}.Bird_{i}" for i in range(1, 61)], each=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = data.load("cub50", tmp_path, 8)
+    assert len(found.train.class_names) == len(found.test.class_names) == 25 and found.test.class_names[-1] == "Bird 50"
 
 
 def test_the_cache_s_place(tmp_path, cache):

@@ -57,6 +57,31 @@ def whole(share: Share) -> dict[str, list]:
     return found | {f"{name}, float32": steps(config, share, 1, torch.float32) for name, config in CASES.items()}
 
 
+def interrupted_once(config, root: str) -> dict:
+    """The run, stopped on all processes after its first epoch and asked for again."""
+    whole_training, begun_at = training.train, []
+
+    def stopping(config, images, trainer, save, progress, share):
+        def after(trainer):
+            save(trainer)
+            if trainer.history[-1]["epoch"] == 1:
+                raise InterruptedError
+        return whole_training(config, images, trainer, after, progress, share)
+
+    def noting(config, images, trainer, *rest):
+        begun_at.append(len(trainer.history))
+        return whole_training(config, images, trainer, *rest)
+
+    training.train = stopping
+    with pytest.raises((InterruptedError, StudyError)):
+        runs.run(config, root)
+    training.train = noting
+    record = runs.run(config, root)
+    training.train = whole_training
+    assert begun_at == [2]  # with the checkpoint's two rows, epochs 0 and 1
+    return record
+
+
 def work(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
@@ -71,6 +96,10 @@ def work(rank: int, world: int, folder: str) -> None:
     record = runs.run(config, f"{folder}/runs-{world}")
     again = runs.run(config, f"{folder}/runs-{world}")
     assert again["history"] == record["history"] and record["provenance"]["processes"] == world
+    resumed = interrupted_once(config, f"{folder}/resumed-{world}")
+    for row, own in zip(resumed["history"], record["history"], strict=True):
+        assert row["test_recall@1"] == pytest.approx(own["test_recall@1"], abs=0.1)
+        assert row.get("loss", 0) == pytest.approx(own.get("loss", 0), rel=1e-5)
     if share.first:
         torch.save(found, f"{folder}/steps-{world}.pt")
     dist.destroy_process_group()

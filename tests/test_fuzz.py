@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdr_core import archive, data, download, models, notebook, profiles, runs, search
+from mdr_core import archive, data, download, models, notebook, profiles, runs, search, training
 from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
 from tests.test_data import cub_tree
@@ -90,7 +90,8 @@ def one_spoilt(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def configuration(draw, folder):
-    from_dict(draw(st.dictionaries(NAMES, JSON, max_size=5)))
+    config = from_dict(draw(st.dictionaries(NAMES, JSON, max_size=5)))
+    training.start(config.replace(backbone="small_resnet_narrow", weights="random", dim=8, device="cpu"))
 
 
 def stored_run(draw, folder):
@@ -146,6 +147,10 @@ def class_folder(draw, folder):
 def lists(draw, folder):
     """A dataset in an official layout, one of its files spoilt."""
     written(folder / "data", one_spoilt(draw, material()["cub"]))
+    if draw(st.booleans()):  # as a zip file, which may be spoilt itself
+        packed = Path(shutil.make_archive(str(folder / "cub_mini"), "zip", folder / "data"))
+        shutil.rmtree(folder / "data")
+        written(folder / "data", {"cub_mini.zip": draw(spoilt(packed.read_bytes())) if draw(st.booleans()) else packed.read_bytes()})
     data.load("cub_mini", folder / "data", 16, folder / "cache")
 
 

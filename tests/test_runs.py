@@ -71,6 +71,14 @@ def test_killed_three_times_a_run_ends_with_bit_equal_weights(tmp_path):
     assert (whole / f"{one['key']}.corrupt-1" / "run.json").exists()
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"])
+def test_a_record_of_somebody_else_s_making_is_set_aside(tmp_path, content):
+    (tmp_path / "0123456789abcdef").mkdir()
+    (tmp_path / "0123456789abcdef" / "run.json").write_text(content)
+    with pytest.warns(UserWarning, match="set aside"):
+        assert runs.stored(tmp_path / "0123456789abcdef") is None
+
+
 def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
     with pytest.raises(StudyError, match=r"epoch 1, step \d+, with lr 1e\+30"):
         runs.run(TINY.replace(lr=1e30), tmp_path)

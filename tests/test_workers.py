@@ -119,3 +119,32 @@ def test_two_processes_train_a_run_together(tmp_path):
     assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
     with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
         grids.records([config.replace(batch_size=15)], tmp_path, progress=False, processes=2)
+    failing = config.replace(lr=1e30)
+    with pytest.raises(StudyError, match="the loss became NaN or Inf"):  # the other one is trained all the same
+        grids.records([failing, config.replace(seed=7)], tmp_path, progress=False, processes=2)
+    assert {runs.stored(p.parent)["config"]["seed"] for p in tmp_path.glob("*/run.json")} == {0, 7}
+
+
+def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
+    code = ("from tests.test_workers import TINY; from mdr_core import grids; "
+            f"grids.records([TINY.replace(epochs=500, batch_size=16)], {str(tmp_path)!r}, processes=2)")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"TMPDIR": str(tmp_path)})
+
+    def at_work() -> list[int]:
+        return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if alive(int(p.parent.name))
+                and str(tmp_path).encode() in read(p) and b"mdr_core.workers" in read(p)]
+
+    while not list(tmp_path.glob("*/checkpoint.pt")) and process.poll() is None:
+        time.sleep(0.05)
+    assert len(at_work()) >= 2
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert not at_work()
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
