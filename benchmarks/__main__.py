@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from benchmarks import distances, ranks, recall, store, throughput, timing, training_step
 
 PARTS = {"throughput": throughput, "training_step": training_step, "distances": distances, "ranks": ranks, "recall": recall, "store": store}
+ON_GPU = ("throughput", "distances")  # besides on the CPU, where there is a GPU
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -20,11 +22,13 @@ def main() -> None:
         parser.error(f"unknown part {', '.join(sorted(unknown))}: choose among {', '.join(PARTS)}")
     about = timing.machine() | {"measured": datetime.now(UTC).isoformat(timespec="minutes")}
     RESULTS.mkdir(exist_ok=True)
+    gpu = [{"device": "cuda"}] if torch.cuda.is_available() else []
     for name in chosen:
-        table = PARTS[name].measure()
-        heading = PARTS[name].__doc__.splitlines()[0]
-        print(f"\n{heading}\n{table.to_string(index=False, float_format='{:.2f}'.format)}")
-        table.assign(**about).to_csv(RESULTS / f"{name}-{'cpu' if about['GPU'] == 'none at hand' else 'gpu'}.csv", index=False)
+        for where in [{}, *(gpu if name in ON_GPU else [])]:
+            table = PARTS[name].measure(**where)
+            heading = PARTS[name].__doc__.splitlines()[0]
+            print(f"\n{heading}\n{table.to_string(index=False, float_format='{:.2f}'.format)}")
+            table.assign(**about).to_csv(RESULTS / f"{name}-{'gpu' if where else 'cpu'}.csv", index=False)
     print("\n" + pd.Series(about).to_string())
 
 

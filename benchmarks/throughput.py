@@ -95,8 +95,7 @@ def ways(backbone: str, crop: int, image_size: int, batch: int, steps: int, devi
     }
 
 
-def measure(cases=None, rounds: int = 3) -> pd.DataFrame:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def measure(cases=None, rounds: int = 3, device: str = "cpu") -> pd.DataFrame:
     rows = []
     for case in CASES[device] if cases is None else cases:
         with tempfile.TemporaryDirectory() as folder:

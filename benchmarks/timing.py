@@ -48,6 +48,14 @@ def peak_memory(prepare: Callable, *arguments) -> float:
         return process.submit(_grown, prepare, arguments).result()
 
 
+def peak_gpu_memory(run: Callable) -> float:
+    """By how many MiB a GPU's allocated memory grows at most while ``run()`` is called once."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def machine() -> dict[str, str]:
     """What the figures depend on."""
     packages = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")

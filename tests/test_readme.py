@@ -36,6 +36,16 @@ def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys)
     assert len(snippets()) == 2 and images.class_names[0] in capsys.readouterr().out
 
 
+def test_its_commands_are_make_s_or_of_the_environment():
+    text = (readme.REPOSITORY / "README.md").read_text()
+    targets = re.findall(r"^([a-z]+):", (readme.REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert not re.search(r"(?<![/\w])(python3? -m|torchrun -|papermill notebooks|dask (scheduler|worker) )", text)
+    for module in re.findall(r"python -m (mdr_core\.\w+|benchmarks)", text):
+        assert (readme.REPOSITORY / f"{module.replace('.', '/')}").with_suffix(".py" if "." in module else "").exists(), module
+    for target in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE):
+        assert target in targets, target
+
+
 def test_every_notebook_and_module_is_on_the_map():
     text = (readme.REPOSITORY / "README.md").read_text()
     for path in (readme.REPOSITORY / "notebooks").glob("*.ipynb"):

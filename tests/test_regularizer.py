@@ -1,10 +1,14 @@
 """MDR against its formula written out, and each departure of the released code from the paper or good practice."""
 
 import copy
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from mdr_core import regularizer
 from mdr_core.regularizer import MDR, pairwise_distances
 
 
@@ -82,3 +86,24 @@ def test_under_autocast_distances_and_statistics_are_float32():
 
 def test_levels_are_constant_when_not_learnable():
     assert not list(MDR(learnable=False).parameters()) and "levels" in MDR(learnable=False).state_dict()
+
+
+def test_the_file_copied_alone_works_with_torch_only(tmp_path):
+    shutil.copy(regularizer.__file__, tmp_path / "regularizer.py")
+    code = ("import sys, torch, regularizer\n"
+            "x = torch.randn(8, 4, requires_grad=True)\n"
+            "regularizer.MDR()(x).backward()\n"
+            "assert x.grad is not None and not any(name.startswith('mdr_core') for name in sys.modules)")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_it_gives_the_cpu_s_numbers_and_never_waits():
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    on_cpu, on_gpu = MDR(), MDR(check_finite=False).cuda()
+    y = x.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = on_gpu(y)
+    torch.cuda.set_sync_debug_mode("default")
+    assert loss.item() == pytest.approx(on_cpu(x).item(), rel=1e-4)
