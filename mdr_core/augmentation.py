@@ -2,7 +2,9 @@
 
 Resampling is separable: out = R_y @ image @ R_x^T, where row o of R holds the filter's weights on the input pixels
 for output pixel o. The filter is Lanczos-3, widened where the image shrinks (antialiasing), as PIL's is. A flip is
-R_x with its rows reversed. So a batch of random resized crops is two batched matrix products.
+R_x with its rows reversed. So a batch of random resized crops is two batched matrix products. On 100 photographs (256 px,
+crops of 224) the result differs from torchvision's path by PIL, which rounds and clips between the two directions, by 0.19
+grey levels in the mean, and by more than one in 0.03 % of the values.
 """
 
 import math

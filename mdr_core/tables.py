@@ -66,7 +66,7 @@ def differences(frame: pd.DataFrame, one: str = "Triplet + MDR", value: str = RE
     for dataset, group in frame.groupby("dataset", sort=False):
         for other in [m for m in group.method.unique() if m != one and one in set(group.method)]:
             d = stats.paired_difference(group, value, "method", one, other)
-            rows.append({"dataset": dataset, "difference": f"{one} − {other}", "points": said(d, sign=True), "n": d["n"],
+            rows.append({"dataset": dataset, "difference": f"{one} less {other}", "points": said(d, sign=True), "n": d["n"],
                          "verdict": verdict(d)})
     return pd.DataFrame(rows, columns=["dataset", "difference", "points", "n", "verdict"])
 
