@@ -47,10 +47,11 @@ def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
 def recall(frame: pd.DataFrame, values: list[str], digits: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means and texts ``mean ± half`` of columns ``values``, a row per dataset and method."""
     means, texts = {}, {}
-    for key, group in frame.groupby(["dataset", "method"], sort=False):
-        figures = {v: stats.interval(group[v]) for v in values}
-        means[key] = {v: f["mean"] for v, f in figures.items()}
-        texts[key] = {v: said(f, digits=digits) for v, f in figures.items()}
+    for dataset, of_dataset in frame.groupby("dataset", sort=False):
+        for method, group in of_dataset.groupby("method", sort=False):
+            figures = {v: stats.interval(group[v]) for v in values}
+            means[dataset, method] = {v: f["mean"] for v, f in figures.items()}
+            texts[dataset, method] = {v: said(f, digits=digits) for v, f in figures.items()}
     build = lambda rows: pd.DataFrame.from_dict(rows, orient="index").rename_axis(["dataset", "method"])  # noqa: E731
     return build(means), build(texts)
 

@@ -167,12 +167,11 @@ def main(task: str) -> int:
     from mdr_core import grids
 
     values = json.loads(Path(task).read_text())
-    share = distributed.join()
+    distributed.join()
     try:
         grids.quiet_run(from_dict(values["config"]), values["root"], values["data_root"])
     except StudyError as problem:
-        if share.first:
-            Path(task).with_suffix(".error").write_text(str(problem))
+        Path(task).with_suffix(".error").write_text(str(problem))  # what one meets, all do, or the others cannot go on
         return 2
     return 0
 
