@@ -1,5 +1,7 @@
 """The picture of class centres (Figure 3): t-SNE, how far it can be trusted, and which classes share a colour."""
 
+import re
+
 import numpy as np
 from sklearn.manifold import TSNE, trustworthiness
 
@@ -44,9 +46,9 @@ def families(of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6)
 
 
 def common_word(names: list[str]) -> str:
-    """The last, or else the first, word that all names share; "" where neither is shared."""
+    """The last, or else the first, word that all names share, a year (of a car's model) aside; "" where neither is shared."""
     for position in (-1, 0):
         words = {name.split(",")[0].split()[position] for name in names}
-        if len(words) == 1:
-            return words.pop()
+        if len(words) == 1 and not re.fullmatch(r"\d{4}", word := words.pop()):
+            return word
     return ""

@@ -48,5 +48,6 @@ def test_families_are_named_by_the_shared_word_and_the_small_ones_joined():
     names = ("Red Crow", "Fish Crow", "Pied Tern", "Elegant Tern", "Blue Jay")
     groups, titles = picture.families(np.array([0, 0, 1, 1, 2]), names, most=2)
     assert titles == ["Crow", "Tern", "other"] and groups.tolist() == [0, 0, 1, 1, 2]
+    assert picture.families(np.array([1, 1]), ("GMC Terrain SUV 2012", "GMC Savana Van 2012"))[1] == ["GMC"]
     assert picture.families(None, names)[1] == ["test class"]
     assert picture.families(np.array([3, 3]), ("family 03, character 1", "family 03, character 2"))[1] == ["family 03"]
