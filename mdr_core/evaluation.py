@@ -29,7 +29,7 @@ def home(size: int, device: torch.device) -> torch.device:
 
 def spread(split: Split, config: Config) -> Split:
     """At most ``config.train_images`` training images: every n-th, so that all classes are there."""
-    every = max(-(-len(split.labels) // max(config.train_images, 1)), 1)
+    every = max(-(-len(split.labels) // config.train_images), 1)
     return split.of_images(torch.arange(0, len(split.labels), every))
 
 

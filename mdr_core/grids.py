@@ -14,7 +14,7 @@ from mdr_core.config import Config
 from mdr_core.distributed import current
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import locked
-from mdr_core.runs import dataset, key_of, pretraining, run, stored
+from mdr_core.runs import dataset, key_of, pretraining, run, usable
 
 
 def quiet_run(config: Config, root, data_root, files: bool = False) -> dict:
@@ -73,10 +73,9 @@ def ready(config: Config, root: Path, data_root: str | None, files: bool) -> dic
         return None
     try:
         with locked(folder):
-            record = stored(folder, config)
+            return usable(folder, config, files)
     except OSError:  # a folder that may not be written: :func:`mdr_core.runs.run` says so
         return None
-    return record if record is not None and (record["files"] or not files) else None
 
 
 def train_together(work, root: Path, data_root: str | None, processes: int, config: Config) -> dict:

@@ -36,7 +36,7 @@ from mdr_core.files import locked, write
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "evaluation", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "b6ea1adca5bce9e8de430f948871ce1461204fd5d77db8b05a5874ffbd831ff6":  # BN-Inception's weights are downloaded; several processes
+    "b8a2f8e58baa9ef1c20ce0dd74e54b726417167a1c15bbcf8f4a0144e1e91414":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 FILES = ("weights.safetensors", "embeddings.safetensors")
@@ -121,6 +121,12 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
     return record | {"key": folder.name}
 
 
+def usable(folder: Path, config: Config, files: bool) -> dict | None:
+    """:func:`stored`, where it has all that is needed: a restored record comes without weights and embeddings."""
+    record = stored(folder, config)
+    return record if record is not None and (record["files"] or not files) else None
+
+
 def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False,
         files: bool = False, share: Share | None = None) -> dict:
     """One run's record, trained now unless it is stored.
@@ -141,9 +147,8 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            record = stored(folder, config)
-            usable = record is not None and (record["files"] or not files)
-            if share.from_first(record if usable else None):
+            record = share.from_first(usable(folder, config, files))
+            if record:
                 return record
             folder.mkdir(exist_ok=True)
             return trained(config, images, folder, root, data_root, progress, share)

@@ -153,13 +153,14 @@ def together(config: Config, root: Path, data_root: str | None, processes: int) 
             torchrun.terminate()  # it ends its processes
             torchrun.wait()
             raise
+        if code == 0:
+            return
         said = task.with_suffix(".error")
-        if code and said.exists():
+        if said.exists():
             raise StudyError(said.read_text())
-        if code:
-            last = [line for line in output.read_text(errors="replace").splitlines() if "Error" in line][:1]
-            raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){': ' * len(last)}"
-                             f"{''.join(last)}; ask again, and it goes on from its last epoch")
+        why = next((f": {line}" for line in output.read_text(errors="replace").splitlines() if "Error" in line), "")
+        raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){why}; "
+                         "ask again, and it goes on from its last epoch")
 
 
 def main(task: str) -> int:
