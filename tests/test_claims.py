@@ -67,10 +67,15 @@ def test_a_change_is_shown_with_the_methods_side_by_side_on_test_and_training_cl
     assert table.values.tolist() == [["cars", "as is", "15.0", "20.0", "15.0", "20.0"], ["cars", "longer", "", "", "16.0", "20.0"]]
 
 
-def test_the_diagnosis_changes_one_thing_at_a_time():
-    grid = experiments.diagnosis("photos", ["cub50", "cars196_train"], [3], epochs=1)
+def test_the_diagnosis_changes_one_thing_at_a_time_whatever_the_parameters():
+    grid = experiments.diagnosis("photos", ["cub50", "cars196_train", "drawn"], [3], epochs=1, mdr_weight=0.4)
     base = {row["method"]: row["config"] for row in grid if row["change"] == "as in Table 1"}
     assert {row["dataset"] for row in grid} == {"cars196_train"} and all(row["config"].seed == 3 for row in grid)
     for row in grid:
         one, other = row["config"].to_dict(), base[row["method"]].to_dict()
-        assert sum(one[k] != other[k] for k in one) == (0 if row["change"] in ("as in Table 1", "twice as long") else 1)
+        assert sum(one[k] != other[k] for k in one) == (row["change"] != "as in Table 1")
+    assert {row["config"].epochs for row in grid if row["change"] == "twice as long"} == {2}
+
+
+def test_a_photograph_dataset_brings_no_search_or_diagnosis_into_another_profile():
+    assert experiments.searches("quick", ["cars196_train"], ["Triplet"]) == experiments.diagnosis("quick", ["cars196_train"], [0]) == []
