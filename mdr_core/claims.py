@@ -2,7 +2,7 @@
 
 The rule: a claim is a difference that should be positive. It *holds* where the 95 % interval of the difference, paired by
 seed, lies above zero; it *does not hold* where the interval lies below; otherwise it is *undecided*. A claim about every
-one of several cells (backbones, losses, dimensions) holds where it holds in each, does not hold where it does not in any,
+one of several cells (backbones, losses, dimensions) holds where it holds in each, does not hold as soon as it fails in one,
 and shows the weakest cell. A claim that something costs nothing is the one with a tolerance: its interval is held against
 minus the tolerance instead of zero.
 """

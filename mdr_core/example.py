@@ -43,7 +43,7 @@ def pull(points: int = 40, steps: int = 400, shown=(0, 40, 400), seed: int = 3) 
 
 
 def diagonal(last: pd.DataFrame) -> pd.DataFrame:
-    """What the zero diagonal does to mean and deviation, by method.
+    """What the zero diagonal does to mean and deviation, by dataset and method.
 
     With m and s over the B (B - 1) pairs, the whole B x B matrix has the mean m (B - 1)/B and, unbiased, the variance
     ((B (B - 1) - 1) s^2 + (B - 1) m^2) / (B^2 - 1).
@@ -56,9 +56,9 @@ def diagonal(last: pd.DataFrame) -> pd.DataFrame:
     std = np.sqrt(((b * (b - 1) - 1) * s**2 + (b - 1) * m**2) / (b**2 - 1))
     columns = {"mean, pairs": m, "mean, with diagonal": mean, "deviation, pairs": s, "deviation, with diagonal": std,
                "z of the mean pair": (m - mean) / std}
-    wide = last[["method"]].assign(**columns)
-    rows = [{"method": name} | {c: tables.said(stats.interval(group[c]), digits=3) for c in columns}
-            for name, group in wide.groupby("method", sort=False)]
+    wide = last[["dataset", "method"]].assign(**columns)
+    rows = [{"dataset": dataset, "method": method} | {c: tables.said(stats.interval(group[c]), digits=3) for c in columns}
+            for (dataset, method), group in wide.groupby(["dataset", "method"], sort=False)]
     return pd.DataFrame(rows)
 
 

@@ -8,6 +8,8 @@ same for every pair, lambda / (B (B - 1) sigma), by its definition.
 import numpy as np
 import pandas as pd
 
+from mdr_core import stats
+
 
 def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
     """One run's gradient at one epoch, in percent of its total: ``positive`` and ``negative``, ten deciles each, near to far.
@@ -22,6 +24,20 @@ def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
     negative = np.array(row.gradient_negative) + every * (1 - share)
     total = positive.sum() + negative.sum()
     return {"positive": 100 * positive / total, "negative": 100 * negative / total}
+
+
+def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
+    """What :func:`mdr_core.plots.deciles` draws of one dataset's runs: title -> method -> (mean, half), ten each in percent;
+    and title -> a decile's share of all pairs."""
+    drawn, even = {}, {}
+    share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
+    for kind, title, each in (("positive", "positive pairs (hard: far)", share), ("negative", "negative pairs (hard: near)", 10 - share)):
+        even[title] = each
+        for method, group in last.groupby("method", sort=False):
+            found = np.stack([by_decile(row)[kind] for _, row in group.iterrows()])
+            figures = [stats.interval(column) for column in found.T]
+            drawn.setdefault(title, {})[method] = np.array([f["mean"] for f in figures]), np.array([f["half"] for f in figures])
+    return drawn, even
 
 
 def easy_and_hard(row: pd.Series) -> dict[str, float]:

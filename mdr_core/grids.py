@@ -108,9 +108,10 @@ def run_all(configs: list[Config], root="runs", data_root=None, jobs: int | None
 
 
 def frame(records: list[dict]) -> pd.DataFrame:
-    """Records as a tidy table: a row per run and epoch."""
+    """Records as a tidy table: a row per run and epoch. ``lr`` is the configuration's, ``epoch_lr`` what an epoch had of it."""
     rows = []
     for record in records:
         about = {"key": record["key"]} | {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
-        rows += [about | record.get("labels", {}) | row for row in record["history"]]
+        labels = record.get("labels", {})
+        rows += [about | labels | {"epoch_lr" if k == "lr" else k: v for k, v in row.items()} for row in record["history"]]
     return pd.DataFrame(rows)

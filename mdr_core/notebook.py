@@ -99,6 +99,8 @@ class Report:
         dataset = values.get("dataset", "")
         if not self.seeds:
             raise StudyError("seeds is empty: give at least one, as in seeds = [0]")
+        if values.get("epochs", -1) == 0:
+            raise StudyError("epochs is 0: a report needs at least one; -1 stands for the profile's own number")
         self.datasets = [dataset] if dataset else known
         self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
         self.output_root = path_of(values["output_root"])
@@ -139,7 +141,7 @@ class Report:
         display({FINDING: {"finding": sentence, "figure": figure}, "text/plain": sentence}, raw=True)
 
     def table(self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
-        """Show a table and save it as CSV; cells where ``best`` is true are bold, those that say so are greyed."""
+        """Show a table and save it as CSV; cells where ``best`` is true are bold, undecided rows are greyed."""
         tables.save(texts, self.save_root, saved_name(name, self.profile))
         style = texts.style.set_caption(caption)
         if best is not None:
@@ -149,12 +151,14 @@ class Report:
         short = [i for i, c in enumerate(texts) if texts[c].astype(str).str.len().max() < 20]
         nowrap = [{"selector": f"td.col{i}", "props": "white-space: nowrap"} for i in short]
         style = style.set_table_styles(left + nowrap)
-        grey = texts.map(lambda cell: "color: #6b7280" if tables.UNDECIDED in str(cell) else "")
-        style = style.apply(lambda _: grey, axis=None)
+        open_rows = texts.map(lambda cell: tables.UNDECIDED in str(cell)).any(axis=1)
+        style = style.apply(lambda row: ["color: #6b7280" if open_rows[row.name] else ""] * len(row), axis=1)
         if any(texts[c].astype(str).str.len().max() > 40 for c in texts):  # sentences wrap, figures do not
             style = style.set_table_attributes('class="claims"')
         if "evidence" in texts:  # the report beside this one
             style = style.format({"evidence": '<a href="{0}.html">{0}</a>'.format})
+        if "verdict" in texts:  # a sign and a colour where the style sheet knows the word
+            style = style.set_td_classes(texts[["verdict"]].map(lambda word: word.replace(" ", "-")))
         if isinstance(texts.index, pd.RangeIndex):
             style = style.hide(axis="index")
         display(style)
@@ -166,14 +170,15 @@ class Report:
     def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
         """Show a figure with its caption and save it as SVG. ``bitmap``: as JPEG and PDF, for a figure made of photographs."""
         saved = saved_name(name, self.profile)
+        about = {"alt": caption, "least": f"{54 * figure.get_figwidth():.0f}pt"}  # on a phone it scrolls, at three quarters of its size
         if bitmap:
             data = plots.jpeg(figure)
             plots.save_bitmap(data, self.save_root, saved)
-            display(Image(data, format="jpeg"), metadata={"image/jpeg": {"alt": caption}})
+            display(Image(data, format="jpeg"), metadata={"image/jpeg": about})
         else:
             text = plots.svg(figure, saved)
             plots.save(text, self.save_root, saved)
-            display({"image/svg+xml": text}, raw=True, metadata={"image/svg+xml": {"alt": caption}})
+            display({"image/svg+xml": text}, raw=True, metadata={"image/svg+xml": about})
         plt.close(figure)
         display({"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True)
 

@@ -45,7 +45,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
         axis.set(title=f"{title}: {name}", xlabel="epoch", ylabel="Recall@1 [%]")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -116,6 +116,9 @@ def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarra
         for shade, found in zip(shades, levels.get(method, []), strict=False):
             for level in found:
                 axis.axvline(level, color=shade, ls="--", lw=1)
+        if method in levels:
+            axis.plot([], [], color="#333333", ls="--", lw=1, label="levels")
+            axis.legend(handles=axis.lines[-1:], frameon=False)
         axis.set(title=method, xlabel="normalized distance [deviations]")
         axis.grid(alpha=0.25)
     axes[0, 0].set_ylabel("density of pairs")
@@ -134,7 +137,7 @@ def deciles(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], even: d
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for method, (mean, half) in lines.items():
             band(axis, pd.DataFrame({"decile": np.arange(1, len(mean) + 1), "mean": mean, "half": half}), "decile", method)
-        axis.axhline(even[title], color="#999999", lw=1, ls=":")
+        axis.axhline(even[title], color="#999999", lw=1, ls=":", label="all pairs alike")
         axis.set(title=title, xlabel="decile of distance (1: nearest pairs)", ylabel="share of the gradient [%]", ylim=(0, None))
         axis.set_xticks(range(1, len(mean) + 1))
         axis.grid(alpha=0.25)
@@ -172,12 +175,16 @@ def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], le
     figure, axes = plt.subplots(2, len(panels), figsize=(2.9 * len(panels), 5.2), layout="constrained", height_ratios=(3, 2))
     for column, ((title, points), z) in enumerate(zip(panels, distances, strict=True)):
         axes[0, column].scatter(*points.T, color="#0072B2", s=14)
-        axes[0, column].set(title=title, aspect="equal", adjustable="datalim", xlabel="first coordinate")
+        axes[0, column].set(title=title, aspect="equal", adjustable="datalim", xlabel="first coordinate [mean distance]")
         axes[1, column].hist(z, bins=np.linspace(-3.5, 3.5, 43), color="#009E73")
         for level in levels:
-            axes[1, column].axvline(level, color="#D55E00", ls="--", lw=1)
+            axes[1, column].axvline(level, color="#D55E00", ls="--", lw=1, label="levels" if level == levels[0] else None)
         axes[1, column].set(xlabel="normalized distance [deviations]")
-    axes[0, 0].set_ylabel("second coordinate")
+    for axis in axes[1, 1:]:
+        axis.sharey(axes[1, 0])
+    axes[1, 0].autoscale(axis="y")
+    axes[1, 0].legend(frameon=False, loc="upper left", fontsize=8)
+    axes[0, 0].set_ylabel("second coordinate [mean distance]")
     axes[1, 0].set_ylabel("pairs")
     return figure
 
@@ -193,7 +200,8 @@ def claims(found: list) -> Figure:
     axis.set_yticks(range(len(rows)), [f"{claim.text}: {name}" if name else claim.text for claim, name, _ in rows], fontsize=8)
     axis.invert_yaxis()
     axis.axvline(0, color="#333333", lw=1)
-    axis.set(title="Differences that should be positive", xlabel="difference [points]")
+    axis.set_title("Differences that should be positive", loc="right")
+    axis.set_xlabel("difference [points]")
     axis.grid(alpha=0.25, axis="x")
     for verdict, (colour, marker) in marks.items():
         axis.plot([], [], ls="", marker=marker, color=colour, label=f"cell {verdict}")

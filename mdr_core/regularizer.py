@@ -25,7 +25,7 @@ from torch import Tensor, nn
 __all__ = ["MDR", "normalize_by_mean_distance", "pairwise_distances"]
 
 SMALLEST_SQUARED_DISTANCE = 1e-12  # keeps the root's gradient finite where two embeddings coincide
-SMALLEST_DEVIATION = 1e-6  # where all distances of a batch are the same, as with the single pair of B = 2
+SMALLEST_DEVIATION = 1e-6  # where all distances of a batch are the same
 ALL = slice(None)
 
 
@@ -72,7 +72,7 @@ def normalize_by_mean_distance(
     The gradient flows through the mean. The paper trains with this in place of L2 normalization.
 
     Args:
-        embeddings: (B, D), B at least 2.
+        embeddings: (B, D), B at least 2. NaN or Inf pass through: whoever takes the result, as MDR does, refuses them.
         rows, total: this process's rows, and the sum over the processes.
 
     Returns:
@@ -93,7 +93,8 @@ class MDR(nn.Module):
         momentum: running = momentum * running + (1 - momentum) * batch; the first batch sets the running values.
         learnable: the levels are a parameter (give it to the optimizer); otherwise a constant.
         statistics: what mean and deviation (unbiased) run over. ``"released"``: the whole B x B matrix with its zero
-            diagonal, as the authors' code does; ``"pairs"``: the pairs i != j, as their paper says.
+            diagonal, as the authors' code does; ``"pairs"``: the pairs i != j, as their paper says, of which at least 3
+            embeddings are needed, since the one distance of two has no deviation.
         check_finite: refuse NaN and Inf at the price of reading one value back from the device. A training loop that
             watches its own loss may set this to False and so never wait for the GPU.
 
@@ -101,7 +102,7 @@ class MDR(nn.Module):
     tells whether a batch has set the running values yet. In eval mode the running values stay as they are.
 
     Raises:
-        ValueError: fewer than 2 embeddings, NaN or Inf among them, or an argument out of its range.
+        ValueError: fewer than 2 embeddings (3 with ``"pairs"``), NaN or Inf among them, or an argument out of its range.
     """
 
     def __init__(
@@ -135,13 +136,14 @@ class MDR(nn.Module):
         """L_MDR, a scalar in float32 or better.
 
         Args:
-            embeddings: (B, D), B at least 2.
+            embeddings: (B, D), B at least 2 (3 with ``statistics="pairs"``).
             rows, total: this process's rows, and the sum over the processes. The value is then this process's share
                 of L_MDR, their sum being the whole; the running values are those of the whole batch.
         """
-        batch = len(embeddings)
-        if embeddings.dim() != 2 or batch < 2:
-            raise ValueError(f"MDR needs a (B, D) batch of at least 2 embeddings, got {tuple(embeddings.shape)}")
+        batch, least = len(embeddings), 3 if self.statistics == "pairs" else 2
+        if embeddings.dim() != 2 or batch < least:
+            raise ValueError(f"MDR with statistics {self.statistics!r} needs a (B, D) batch of at least {least} embeddings, "
+                             f"got {tuple(embeddings.shape)}")
         if self.check_finite and not torch.isfinite(embeddings).all():
             raise ValueError("MDR was given embeddings with NaN or Inf")
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -16,6 +16,33 @@ def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
     return f"{mean} ± {figure['half']:.{digits}f}" if figure["half"] == figure["half"] else f"{mean} (n = {figure['n']})"
 
 
+def short(method: str) -> str:
+    """``MDR`` of ``Triplet + MDR``: as it is called where it is held against another."""
+    return method.removeprefix("Triplet + ")
+
+
+def told(differences: pd.DataFrame) -> str:
+    """:func:`differences` as a clause per dataset: ``cub50: MDR less Triplet +13.0 ± 1.0, MDR less L2 ...``."""
+    clauses = [
+        f"{dataset}: " + ", ".join(f"{d.difference} {d.points}" + f" ({UNDECIDED})" * (d.verdict == UNDECIDED) for d in group.itertuples())
+        for dataset, group in differences.groupby("dataset", sort=False)
+    ]
+    return "; ".join(clauses) or "MDR is not among the methods, so nothing is compared"
+
+
+def means(frame: pd.DataFrame, value: str = RECALL, digits: int = 1) -> str:
+    """Every method's mean, a clause per dataset: ``cub50: Triplet 40.4, L2 50.0, MDR 53.4``."""
+    return "; ".join(
+        f"{dataset}: " + ", ".join(f"{short(method)} {g[value].mean():.{digits}f}" for method, g in group.groupby("method", sort=False))
+        for dataset, group in frame.groupby("dataset", sort=False)
+    )
+
+
+def length(frame: pd.DataFrame) -> str:
+    """How long the runs were trained: ``18 epochs``."""
+    return f"{', '.join(str(n) for n in sorted(frame.epochs.unique()))} epochs"
+
+
 def verdict(difference: dict[str, float]) -> str:
     """``larger``, ``smaller`` or UNDECIDED, of a paired difference."""
     return ("larger" if difference["mean"] > 0 else "smaller") if difference["excludes_zero"] else UNDECIDED
@@ -36,6 +63,11 @@ def best(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """Of every run the trained epoch with the largest ``by``."""
     trained = frame[frame.epoch > 0]
     return trained.loc[by_run(trained)[by].idxmax()]
+
+
+def past_best(frame: pd.DataFrame) -> pd.Series:
+    """For every row, how far its test Recall@1 lies below its run's best trained epoch, in points; NaN at epoch 0."""
+    return by_run(frame[frame.epoch > 0])[RECALL].transform("max") - frame[RECALL]
 
 
 def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +99,7 @@ def differences(frame: pd.DataFrame, one: str = "Triplet + MDR", value: str = RE
     for dataset, group in frame.groupby("dataset", sort=False):
         for other in [m for m in group.method.unique() if m != one and one in set(group.method)]:
             d = stats.paired_difference(group, value, "method", one, other)
-            rows.append({"dataset": dataset, "difference": f"{one} less {other}", "points": said(d, sign=True), "n": d["n"],
+            rows.append({"dataset": dataset, "difference": f"{short(one)} less {short(other)}", "points": said(d, sign=True), "n": d["n"],
                          "verdict": verdict(d)})
     return pd.DataFrame(rows, columns=["dataset", "difference", "points", "n", "verdict"])
 
@@ -79,15 +111,22 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str, value: str = RECAL
         frame: a row per run (its final epoch), with columns ``by``, ``method`` and ``seed``.
 
     Returns:
-        ``by``, ``other``, ``one``, ``difference``, ``n``, ``verdict``, all text but n; and the difference's ``mean`` and ``half``.
+        ``by``, (``Untrained``, where the frame has it,) ``other``, ``one``, ``difference``, ``n``, ``verdict``, all text but n;
+        and the difference's ``mean`` and ``half``.
     """
     rows = []
     for name, group in frame.groupby(by, sort=False):
         d = stats.paired_difference(group, value, "method", one, other)
-        sides = {m: said(stats.interval(group[group.method == m][value])) for m in (other, one)}
+        sides = {m: said(stats.interval(group[group.method == m][value])) for m in ("Untrained", other, one) if m in set(group.method)}
         rows.append({by: name} | sides | {"difference": said(d, sign=True), "n": d["n"], "verdict": verdict(d),
                                           "mean": d["mean"], "half": d["half"]})
     return pd.DataFrame(rows)
+
+
+def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
+    """True in a table of :func:`gains` where the side is told to be the better one."""
+    side = table.verdict.map({"larger": one, "smaller": other})
+    return pd.DataFrame({column: side == column for column in table}, index=table.index)
 
 
 def against(frame: pd.DataFrame, column: str, standard: str, value: str = RECALL) -> pd.DataFrame:
@@ -101,16 +140,16 @@ def against(frame: pd.DataFrame, column: str, standard: str, value: str = RECALL
     return pd.DataFrame(rows)
 
 
-def choices(frame: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
-    """What the choice of an epoch is worth: test Recall@1 under each way to choose, a row per dataset and method.
+def choices(frame: pd.DataFrame, held: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the choice of an epoch is worth: test Recall@1 under each way to choose, means and texts, a row per dataset and method.
 
     ``held`` are the runs with classes held out; there may be none.
     """
     ways = {"final epoch": final(frame), "best on test classes": best(frame, RECALL)}
     if len(held):
         ways |= {"held-out run, chosen epoch": best(held, "held_out_recall@1"), "held-out run, final epoch": final(held)}
-    columns = {name: recall(chosen, [RECALL])[1][RECALL] for name, chosen in ways.items()}
-    return pd.DataFrame(columns)
+    found = {name: recall(chosen, [RECALL]) for name, chosen in ways.items()}
+    return pd.DataFrame({k: v[0][RECALL] for k, v in found.items()}), pd.DataFrame({k: v[1][RECALL] for k, v in found.items()})
 
 
 def side_by_side(frame: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -68,12 +68,19 @@ def test_embeddings_that_are_no_numbers_are_refused(value):
 
 
 def test_two_images_and_coinciding_ones_give_finite_gradients():
-    for x in (torch.randn(2, 3), torch.ones(5, 3)):
+    for x, statistics in ((torch.randn(2, 3), "released"), (torch.randn(3, 3), "pairs"), (torch.ones(5, 3), "pairs")):
         x = x.requires_grad_()
-        mdr = MDR(statistics="pairs")
+        mdr = MDR(statistics=statistics)
         for _ in range(3):
             mdr(x).backward()
         assert torch.isfinite(x.grad).all()
+
+
+def test_different_batches_of_two_keep_the_loss_small_and_one_pair_alone_has_no_deviation():
+    mdr, generator = MDR(), torch.Generator().manual_seed(0)
+    assert max(mdr(torch.randn(2, 8, generator=generator)).item() for _ in range(50)) < 10
+    with pytest.raises(ValueError, match="'pairs'.* at least 3"):
+        MDR(statistics="pairs")(torch.randn(2, 8))
 
 
 def test_under_autocast_distances_and_statistics_are_float32():
