@@ -3,8 +3,8 @@
     python -m mdr_core.archive export --profile photos      # reports/photos/runs.csv from the run store
     python -m mdr_core.archive restore --profile photos     # the run store from reports/photos/runs.csv
 
-The file has a row per run and epoch: the run's key, its configuration (``config.…``), the epoch's figures, and what
-they depend on (``provenance``, JSON). Restored runs render reports without hours of training; they come without
+The file has a row per run and epoch: the run's key, its configuration (``config.…``) and the epoch's figures; a run's first
+row also has what they depend on (``provenance``, JSON). Restored runs render reports without hours of training; they come without
 weights and embeddings, and a notebook that needs those trains the run anew. A run of other code or other data has
 another key, so a restored run is never taken for it.
 """
@@ -29,8 +29,8 @@ def to_table(records: list[dict]) -> pd.DataFrame:
     for record in records:
         about = {"key": record["key"]} | {f"config.{k}": text(v) for k, v in record["config"].items()}
         last = {"content": record["content"], "provenance": text(record["provenance"])}
-        rows += [about | {k: text(v) for k, v in row.items()} | last for row in record["history"]]
-    return pd.DataFrame(rows)
+        rows += [about | {k: text(v) for k, v in row.items()} | (last if i == 0 else {}) for i, row in enumerate(record["history"])]
+    return pd.DataFrame(rows).fillna("")
 
 
 def from_table(table: pd.DataFrame) -> list[dict]:

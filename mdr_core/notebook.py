@@ -172,9 +172,9 @@ class Report:
         saved = saved_name(name, self.profile)
         about = {"alt": caption, "least": f"{54 * figure.get_figwidth():.0f}pt"}  # on a phone it scrolls, at three quarters of its size
         if bitmap:
-            data = plots.jpeg(figure)
-            plots.save_bitmap(data, self.save_root, saved)
-            display(Image(data, format="jpeg"), metadata={"image/jpeg": about})
+            image = plots.bitmap(figure)
+            plots.save_bitmap(image, self.save_root, saved)
+            display(Image(plots.jpeg(image), format="jpeg"), metadata={"image/jpeg": about})
         else:
             text = plots.svg(figure, saved)
             plots.save(text, self.save_root, saved)
@@ -197,6 +197,6 @@ class Report:
         table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
         display(table.style.hide(axis="index").set_table_attributes('class="claims"').set_caption(
             "Each run is stored with its whole configuration, seed, library versions, device, data fingerprint (sha256) and "
-            "code version (sha256 of the code that can change its numbers)."))
+            "code version (sha256 of the code that can change its numbers; several here give the same numbers, as mdr_core/runs.py lists)."))
 
 

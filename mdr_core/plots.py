@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,7 +22,7 @@ STYLE = {  # method -> colour, marker
     "with MDR": ("#009E73", "D"),
 }
 OTHER = ("#CC79A7", "^")
-THUMBNAIL = 64  # pixels, at least, of an image in a gallery
+SCREEN, PRINT = 100, 180  # dots per inch of a figure made of photographs, in a page and as a file for a paper
 RIGHT, WRONG = "#009E73", "#D55E00"  # of retrieved images; their frames differ in style as well
 
 
@@ -217,15 +218,14 @@ def gallery(queries: np.ndarray, rows: list[list[tuple[np.ndarray, bool]]], titl
         rows: for each query, its retrieved images (H, W, 3) with whether they are right, all methods in one row.
         titles: of the columns, the query's first; an empty one repeats the method before it.
     """
-    every = max(queries.shape[1] // THUMBNAIL, 1)  # as many pixels as the eye sees at this size
     widths = [w for title in titles for w in ([0.25, 1] if title and title != titles[0] else [1])]  # a gap before each method
     shown = [i for i, width in enumerate(widths) if width == 1]
     size = (0.8 * sum(widths), 0.86 * len(rows) + 0.35)
     figure, axes = plt.subplots(len(rows), len(widths), figsize=size, layout="constrained", squeeze=False, width_ratios=widths)
     for line, query, found in zip(axes[:, shown], queries, rows, strict=True):
-        line[0].imshow(query[::every, ::every])
+        line[0].imshow(query)
         for axis, (image, right) in zip(line[1:], found, strict=True):
-            axis.imshow(image[::every, ::every])
+            axis.imshow(image)
             axis.spines[:].set(color=RIGHT if right else WRONG, linewidth=2.5, linestyle="-" if right else (0, (1.5, 1.2)), capstyle="butt")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -244,19 +244,27 @@ def svg(figure: Figure, name: str) -> str:
     return text.getvalue()
 
 
-def jpeg(figure: Figure) -> bytes:
-    """The figure as pixels, for one that is made of photographs."""
+def bitmap(figure: Figure) -> Image.Image:
+    """The figure as pixels for print, for one that is made of photographs."""
+    figure.set_dpi(PRINT)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """:func:`bitmap` for a page: smaller, as JPEG."""
     data = io.BytesIO()
-    figure.savefig(data, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+    image.resize([side * SCREEN // PRINT for side in image.size], Image.Resampling.LANCZOS).save(data, "jpeg", quality=85)
     return data.getvalue()
 
 
-def save_bitmap(data: bytes, folder: Path | None, name: str) -> None:
-    """:func:`jpeg`'s pixels as <folder>/<name>.pdf, the same file for the same pixels; without a folder nothing is saved."""
+def save_bitmap(image: Image.Image, folder: Path | None, name: str) -> None:
+    """:func:`bitmap` as <folder>/<name>.pdf, the same file for the same figure; without a folder nothing is saved."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         epoch = time.gmtime(0)
-        Image.open(io.BytesIO(data)).save(folder / f"{name}.pdf", resolution=110, creationDate=epoch, modDate=epoch)
+        image.save(folder / f"{name}.pdf", resolution=PRINT, quality=85, creationDate=epoch, modDate=epoch)
 
 
 def save(text: str, folder: Path | None, name: str) -> None:

@@ -220,11 +220,6 @@ def learning_rate(config: Config, epoch: int) -> float:
     return config.lr * config.lr_factor**behind
 
 
-def reach(config: Config) -> float:
-    """The learning rates of all steps added up: about how far Adam can carry one number, a level say, in a run."""
-    return config.iterations * sum(learning_rate(config, epoch) for epoch in range(1, config.epochs + 1))
-
-
 def mdr_figures(mdr: MDR) -> dict[str, float]:
     """Levels and running statistics, as an epoch's end leaves them."""
     levels = {f"level_{i}": value for i, value in enumerate(mdr.levels.tolist())}
