@@ -22,7 +22,8 @@ def results() -> str:
         parts += [markdown(pd.read_csv(path, dtype=str))] + [line + "\n" for line in said(folder)]
         why = folder / f"diagnosis-{profile}.csv"
         if why.exists():
-            parts += ["What was changed where MDR does not lead, Recall@1 in % on test and on training classes, one run each:\n",
+            parts += ["What was changed where MDR does not lead, one run each, in %: Recall@1 on test and on training classes, and the deviation "
+                      "of a batch's distances over their mean (spread):\n",
                       markdown(pd.read_csv(why, dtype=str, keep_default_na=False))]
         for figure in sorted(folder.glob("learning_curves-*.svg")):
             name = figure.stem.removeprefix("learning_curves-").removesuffix(f"-{profile}")

@@ -153,11 +153,12 @@ def choices(frame: pd.DataFrame, held: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
 
 
 def side_by_side(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Final Recall@1 on test and on training classes, a row per dataset and value of ``column``, the methods side by side."""
+    """Final Recall@1 on test and on training classes, and how widely a training batch's distances spread (their deviation over
+    their mean), all in percent: a row per dataset and value of ``column``, the methods side by side."""
     rows = {}
     for (dataset, name, method), group in final(frame).groupby(["dataset", column, "method"], sort=False):
-        for split in ("test", "train"):
-            rows.setdefault((dataset, name), {})[f"{method}, {split}"] = f"{group[f'{split}_recall@1'].mean():.1f}"
+        figures = {"test": group[RECALL], "train": group["train_recall@1"], "spread": 100 * group.pair_std / group.pair_mean}
+        rows.setdefault((dataset, name), {}).update({f"{short(method)}, {what}": f"{f.mean():.1f}" for what, f in figures.items()})
     return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(["dataset", column]).reset_index()
 
 

@@ -60,11 +60,11 @@ def test_final_and_best_are_taken_run_by_run():
 
 
 def test_a_change_is_shown_with_the_methods_side_by_side_on_test_and_training_classes():
-    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, f"{c}{m}") for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
-    frame = pd.DataFrame(rows, columns=["dataset", "change", "method", "epoch", "test_recall@1", "train_recall@1", "key"])
+    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, 0.3 * e, 2.0, f"{c}{m}") for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["dataset", "change", "method", "epoch", "test_recall@1", "train_recall@1", "pair_std", "pair_mean", "key"])
     table = tables.side_by_side(frame, "change")
-    assert table.columns.tolist() == ["dataset", "change", "x, test", "x, train", "y, test", "y, train"]
-    assert table.values.tolist() == [["cars", "as is", "15.0", "20.0", "15.0", "20.0"], ["cars", "longer", "", "", "16.0", "20.0"]]
+    assert table.columns.tolist() == ["dataset", "change", "x, test", "x, train", "x, spread", "y, test", "y, train", "y, spread"]
+    assert table.values.tolist() == [["cars", "as is", *["15.0", "20.0", "15.0"] * 2], ["cars", "longer", "", "", "", "16.0", "20.0", "15.0"]]
 
 
 def test_the_diagnosis_changes_one_thing_at_a_time_whatever_the_parameters():
