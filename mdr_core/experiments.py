@@ -30,7 +30,7 @@ BACKBONES = {
 }
 LOSSES = ["triplet", "contrastive", "margin", "multi_similarity", "LiftedStructureLoss", "GeneralizedLiftedStructureLoss"]
 DIMENSIONS = {
-    "quick": [8, 16, 32, 64, 128],
+    "quick": [8, 32, 64, 128],
     "photos": [8, 64, 256, 1024],
     "paper": [8, 16, 32, 64, 128, 256, 512, 1024],
 }
