@@ -71,7 +71,7 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     parameters = [word for name, value in given.items() for word in ("-p", name, str(value))]
     assert reports.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *parameters]) == 0
     page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
-    assert "After the last epoch, in Recall@1: cub_mini" in page and "256×256 images; Recall@K" in page
+    assert "Points of Recall@1 after the last epoch (n = 1): cub_mini" in page and "256×256 images; Recall@K" in page
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
