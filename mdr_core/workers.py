@@ -7,6 +7,7 @@ A list of runs goes to any executor of PEP 3148 (``concurrent.futures.Executor``
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -158,7 +159,9 @@ def together(config: Config, root: Path, data_root: str | None, processes: int) 
         said = task.with_suffix(".error")
         if said.exists():
             raise StudyError(said.read_text())
-        why = next((f": {line}" for line in output.read_text(errors="replace").splitlines() if "Error" in line), "")
+        telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal \d+")  # a traceback's last line, or what killed it
+        lines = output.read_text(errors="replace").splitlines()
+        why = next((f": {line.strip()}" for line in lines if telling.search(line) and "ChildFailedError" not in line), "")
         raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){why}; "
                          "ask again, and it goes on from its last epoch")
 
