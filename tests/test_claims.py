@@ -60,7 +60,8 @@ def test_final_and_best_are_taken_run_by_run():
 
 
 def test_a_change_is_shown_with_the_methods_side_by_side_on_test_and_training_classes():
-    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, 0.3 * e, 2.0, f"{c}{m}") for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
+    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, 0.3 * e, 2.0, f"{c}{m}")
+            for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
     frame = pd.DataFrame(rows, columns=["dataset", "change", "method", "epoch", "test_recall@1", "train_recall@1", "pair_std", "pair_mean", "key"])
     table = tables.side_by_side(frame, "change")
     assert table.columns.tolist() == ["dataset", "change", "x, test", "x, train", "x, spread", "y, test", "y, train", "y, spread"]
