@@ -28,8 +28,8 @@ def to_table(records: list[dict]) -> pd.DataFrame:
     rows = []
     for record in records:
         about = {"key": record["key"]} | {f"config.{k}": text(v) for k, v in record["config"].items()}
-        last = {"content": record["content"], "provenance": text(record["provenance"])}
-        rows += [about | {k: text(v) for k, v in row.items()} | (last if i == 0 else {}) for i, row in enumerate(record["history"])]
+        once = {"content": record["content"], "provenance": text(record["provenance"])}
+        rows += [about | {k: text(v) for k, v in row.items()} | (once if i == 0 else {}) for i, row in enumerate(record["history"])]
     return pd.DataFrame(rows).fillna("")
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mdr_core.claims import counted
 from mdr_core.data import REPOSITORY
-from mdr_core.tables import told
+from mdr_core.tables import clause
 
 BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
 
@@ -47,9 +47,8 @@ def said(folder: Path) -> list[str]:
     lines = {}
     for way, name in ways.items():
         table = pd.read_csv(folder / f"{name}-{folder.name}.csv")
-        for clause in told(table[~table.difference.str.contains("Untrained")]).split("; "):
-            dataset, _, found = clause.partition(": ")
-            lines.setdefault(dataset, []).append(f"{way}, {found}")
+        for dataset, group in table[~table.difference.str.contains("Untrained")].groupby("dataset", sort=False):
+            lines.setdefault(dataset, []).append(f"{way}, {clause(group)}")
     return [f"**{dataset}**, points of Recall@1, paired by seed: " + "; ".join(found) + "." for dataset, found in lines.items()]
 
 
