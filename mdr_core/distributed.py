@@ -8,6 +8,7 @@ its own rows: its share of the loss, L = sum over processes of L_r. The gradient
 step. torch.distributed does the work: gloo on CPUs, NCCL on GPUs.
 """
 
+import atexit
 import io
 import os
 from collections.abc import Iterable
@@ -146,4 +147,5 @@ def join() -> Share:
         if own < torch.cuda.device_count():
             torch.cuda.set_device(own)
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
+        atexit.register(dist.destroy_process_group)  # left to the end of Python, gloo's threads now and then abort the process
     return current()

@@ -79,8 +79,12 @@ def ready(config: Config, root: Path, data_root: str | None, files: bool) -> dic
 
 
 def train_together(work, root: Path, data_root: str | None, processes: int, config: Config) -> dict:
-    """A run, by processes that share it; then read back."""
-    workers.together(config, root, data_root, processes)
+    """A run, by processes that share it; then read back. What became of them once it was stored does not matter."""
+    try:
+        workers.together(config, root, data_root, processes)
+    except StudyError:
+        if not ready(config, root, data_root, files=False):
+            raise
     return work(config)
 
 

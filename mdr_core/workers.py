@@ -159,7 +159,8 @@ def together(config: Config, root: Path, data_root: str | None, processes: int) 
         said = task.with_suffix(".error")
         if said.exists():
             raise StudyError(said.read_text())
-        telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal \d+")  # a traceback's last line, or what killed it
+        # the last line of a traceback, or the signal that ended one; the others get a 15 from torchrun
+        telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal (?!15 )\d+")
         lines = output.read_text(errors="replace").splitlines()
         why = next((f": {line.strip()}" for line in lines if telling.search(line) and "ChildFailedError" not in line), "")
         raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){why}; "

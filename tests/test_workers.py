@@ -125,6 +125,19 @@ def test_two_processes_train_a_run_together(tmp_path):
     assert {runs.stored(p.parent)["config"]["seed"] for p in tmp_path.glob("*/run.json")} == {0, 7}
 
 
+def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkeypatch):
+    def at_its_end(config, root, data_root, processes):
+        if config.seed == 0:
+            grids.quiet_run(config, root, data_root)
+        raise StudyError("died")
+
+    monkeypatch.setattr(workers, "together", at_its_end)
+    config = TINY.replace(epochs=1)
+    assert grids.records([config], tmp_path, progress=False, processes=2)[0]["config"]["seed"] == 0
+    with pytest.raises(StudyError, match="died"):
+        grids.records([config.replace(seed=1)], tmp_path, progress=False, processes=2)
+
+
 def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
     code = ("from tests.test_workers import TINY; from mdr_core import grids; "
             f"grids.records([TINY.replace(epochs=500, batch_size=16)], {str(tmp_path)!r}, processes=2)")
