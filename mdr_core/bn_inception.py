@@ -30,7 +30,7 @@ class BNInception(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self._convolution("conv1_7x7_s2", 3, 64, 7)
+        self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
         self._convolution("conv2_3x3_reduce", 64, 64, 1)
         self._convolution("conv2_3x3", 64, 192, 3)
         for name, (inputs, one, reduce, three, double_reduce, double, _, projection) in BLOCKS.items():
@@ -38,26 +38,24 @@ class BNInception(nn.Module):
             if one:
                 self._convolution(f"{block}_1x1", inputs, one, 1)
             self._convolution(f"{block}_3x3_reduce", inputs, reduce, 1)
-            self._convolution(f"{block}_3x3", reduce, three, 3)
+            self._convolution(f"{block}_3x3", reduce, three, 3, stride=1 if one else 2)
             self._convolution(f"{block}_double_3x3_reduce", inputs, double_reduce, 1)
             self._convolution(f"{block}_double_3x3_1", double_reduce, double, 3)
-            self._convolution(f"{block}_double_3x3_2", double, double, 3)
+            self._convolution(f"{block}_double_3x3_2", double, double, 3, stride=1 if one else 2)
             if projection:
                 self._convolution(f"{block}_pool_proj", inputs, projection, 1)
         self.last_linear = nn.Linear(self.features, 1000)
 
-    def _convolution(self, name: str, inputs: int, outputs: int, kernel: int) -> None:
-        self.add_module(name, nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+    def _convolution(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
-    def _apply_convolution(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        c = getattr(self, name)
-        x = F.conv2d(x, c.weight, c.bias, stride, c.padding)
-        return F.relu(getattr(self, f"{name}_bn")(x), inplace=True)
+    def _apply_convolution(self, name: str, x: Tensor) -> Tensor:
+        return F.relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)), inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (N, 3, H, W). Returns: (N, 1024)."""
-        x = self._apply_convolution("conv1_7x7_s2", x, stride=2)
+        x = self._apply_convolution("conv1_7x7_s2", x)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         x = self._apply_convolution("conv2_3x3_reduce", x)
         x = self._apply_convolution("conv2_3x3", x)
@@ -69,12 +67,11 @@ class BNInception(nn.Module):
     def _block(self, name: str, x: Tensor) -> Tensor:
         block, convolve = f"inception_{name}", self._apply_convolution
         _, one, *_, pooling, projection = BLOCKS[name]
-        stride = 1 if one else 2
         branches = [convolve(f"{block}_1x1", x)] if one else []
-        branches.append(convolve(f"{block}_3x3", convolve(f"{block}_3x3_reduce", x), stride))
+        branches.append(convolve(f"{block}_3x3", convolve(f"{block}_3x3_reduce", x)))
         double = convolve(f"{block}_double_3x3_1", convolve(f"{block}_double_3x3_reduce", x))
-        branches.append(convolve(f"{block}_double_3x3_2", double, stride))
-        if stride == 2:
+        branches.append(convolve(f"{block}_double_3x3_2", double))
+        if not one:
             pooled = F.max_pool2d(x, 3, 2, ceil_mode=True)
         elif pooling == "max":
             pooled = F.max_pool2d(x, 3, 1, padding=1, ceil_mode=True)

@@ -43,8 +43,9 @@ class Claim:
         return FAILS if cell["mean"] + cell["half"] < -self.tolerance else OPEN
 
     def row(self) -> dict:
-        """The claim as a row of the table: the weakest cell's number, its interval and n, and the verdict."""
-        name, cell = min(self.cells.items(), key=lambda item: lowest(item[1]))
+        """The claim as a row of the table: the number, interval and n of the weakest cell among those that decide, and the verdict."""
+        deciding = {name: cell for name, cell in self.cells.items() if self.verdict_of(cell) == self.verdict}
+        name, cell = min(deciding.items(), key=lambda item: lowest(item[1]))
         where = f" (weakest of {len(self.cells)}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
         return {"claim": self.text, "verdict": self.verdict, "number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"],
                 "measured": self.measured + where, "evidence": self.evidence}

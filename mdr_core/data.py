@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -158,7 +158,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
         return finished(name, every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0]))
     if name.startswith("folder:"):
-        source, listing = layouts.open_source(REPOSITORY / Path(name.removeprefix("folder:")).expanduser()), layouts.folder
+        source, listing = layouts.open_source(REPOSITORY / Path(name.removeprefix("folder:")).expanduser(), upright=True), layouts.folder
     elif name in KNOWN:
         source, listing = find(name, data_root), KNOWN[name][2]
     else:
@@ -259,7 +259,7 @@ def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str
     Returns:
         (N, 3, size, size) uint8, channels last, memory-mapped; the path of the .npy file, (N, size, size, 3).
     """
-    key = hashlib.sha256(json.dumps([size, [(f, *source.stamp(f)) for f in files]]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([size, [(f, *source.stamp(f)) for f in files]] + ["upright"] * source.upright).encode()).hexdigest()[:16]
     folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
     path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
     if (images := kept(path, shape)) is None:
@@ -322,18 +322,22 @@ def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files:
 
 def decode(source: layouts.Source, file: str, size: int) -> np.ndarray:
     """One image of a source, as :func:`pixels` gives it."""
-    return pixels(source.open(file), size, f"{source.path}: {file}")
+    return pixels(source.open(file), size, f"{source.path}: {file}", source.upright)
 
 
-def pixels(image: Path | BinaryIO, size: int, what: str) -> np.ndarray:
+def pixels(image: Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
     """One image, RGB (grey, palette and CMYK are converted), resized with Lanczos to (size, size, 3) uint8.
+
+    Args:
+        upright: turn it as its EXIF says, as a phone's photographs want; the official datasets' protocol does not.
 
     Raises:
         StudyError: it cannot be decoded; ``what`` names it.
     """
     try:
         with Image.open(image) as opened:
-            image = opened if opened.mode == "RGB" else opened.convert("RGB")  # which copies, even from RGB
+            image = ImageOps.exif_transpose(opened) if upright else opened
+            image = image if image.mode == "RGB" else image.convert("RGB")  # which copies, even from RGB
             return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except Exception as problem:
         raise StudyError(f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it") from None

@@ -52,15 +52,15 @@ BY_HAND = {
 }
 
 
-def dataset(name: str, data_root: str | Path = REPOSITORY / "data") -> Path:
-    """The files of a dataset under ``data_root``, fetched unless they are there: a zip file, which is read as it is, or
-    a folder.
+def dataset(name: str, data_root: str | Path | None = None) -> Path:
+    """The files of a dataset under ``data_root`` (else ``MDR_DATA_ROOT``, else data/ in the study), fetched unless they are
+    there: a zip file, which is read as it is, or a folder.
 
     Raises:
         StudyError: an unknown name, one that has to be fetched by hand (how is said), no server that answers, a file
             that is not the official one, or an archive that is not safe to unpack.
     """
-    root = Path(data_root)
+    root = Path(data_root or os.environ.get("MDR_DATA_ROOT") or REPOSITORY / "data")
     if name in BY_HAND:
         raise StudyError(BY_HAND[name].format(root=root))
     if name not in REMOTE:
@@ -68,11 +68,11 @@ def dataset(name: str, data_root: str | Path = REPOSITORY / "data") -> Path:
     files, folder = REMOTE[name], root / name
     zipped = files[0].name.endswith(".zip")
     target = root / files[0].name if zipped else folder
-    if target.exists():
+    if there(target):
         return target
     root.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # of two processes, one fetches
-        if target.exists():
+        if there(target):
             return target
         for remote in files:
             try:
@@ -83,6 +83,11 @@ def dataset(name: str, data_root: str | Path = REPOSITORY / "data") -> Path:
         if not zipped:
             unpack([root / remote.name for remote in files], folder)
     return target
+
+
+def there(target: Path) -> bool:
+    """A file, or a folder that is not empty."""
+    return any(target.iterdir()) if target.is_dir() else target.exists()
 
 
 def fetch(remote: Remote, path: Path) -> None:
@@ -177,7 +182,7 @@ def write_members(archive: tarfile.TarFile, folder: Path, most: int, file: Path)
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mdr_core.download", description="Fetch a dataset's official files.")
     parser.add_argument("dataset", help=", ".join([*REMOTE, *BY_HAND]))
-    parser.add_argument("--data-root", default=REPOSITORY / "data", help="where to put them (default: data/ in the study)")
+    parser.add_argument("--data-root", help="where to put them (default: MDR_DATA_ROOT, else data/ in the study)")
     given = parser.parse_args(argv)
     try:
         print(f"{given.dataset} is at {dataset(given.dataset, given.data_root)}")
@@ -185,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     except OSError as problem:
-        print(f"{given.data_root} cannot be written ({problem}): give another folder as --data-root", file=sys.stderr)
+        print(f"the data root cannot be written ({problem}): give another folder as --data-root", file=sys.stderr)
         return 2
     return 0
 

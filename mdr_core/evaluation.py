@@ -28,8 +28,11 @@ def home(size: int, device: torch.device) -> torch.device:
 
 
 def spread(split: Split, config: Config) -> Split:
-    """At most ``config.train_images`` training images: every n-th, so that all classes are there."""
+    """About ``config.train_images`` training images at most: every n-th, so that all classes are there. Where that would leave
+    fewer than two of a class (there are many small classes), the images of every n-th class."""
     every = max(-(-len(split.labels) // config.train_images), 1)
+    if len(split.labels) < 2 * every * len(split.class_names):
+        return split.of_images((split.labels % every == 0).nonzero().flatten())
     return split.of_images(torch.arange(0, len(split.labels), every))
 
 
@@ -46,7 +49,8 @@ def crops(config: Config, split: Split, device: torch.device, share: Share = ALO
 
 @torch.inference_mode()
 def embed(model: models.EmbeddingNet, images: Tensor, share: Share = ALONE, count: int | None = None) -> Tensor:
-    """Embeddings (N, D), float32 on the CPU, of crops, which are moved to the model's device.
+    """Embeddings (N, D), float32 on the CPU, of crops, which are moved to the model's device. On a GPU, too, the network
+    computes in float32 here: what is judged is not rounded to bfloat16 as a training step is.
 
     Args:
         images: (N, 3, crop, crop); on several processes each gives its part, and all get the whole.
@@ -54,9 +58,8 @@ def embed(model: models.EmbeddingNet, images: Tensor, share: Share = ALONE, coun
     """
     model.eval()
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        parts = [model(part.to(device).contiguous(memory_format=torch.channels_last)) for part in images.split(EMBED_BATCH)]
-    embeddings = share.gather(torch.cat(parts).float())[:count].cpu()
+    parts = [model(part.to(device).contiguous(memory_format=torch.channels_last)) for part in images.split(EMBED_BATCH)]
+    embeddings = share.gather(torch.cat(parts))[:count].cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
     return embeddings

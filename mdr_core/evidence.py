@@ -65,7 +65,7 @@ def ablation_claims(report, seeds: list[int]) -> list[Claim]:
 def mechanism_claims(report) -> list[Claim]:
     """Class centres, the gradient, and the cost at inference."""
     grid = experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes)
-    last = tables.final(gradient.shares(report.run(grid)))
+    last = gradient.shares(tables.final(report.run(grid)))
     last["evenness"], last["ratio"] = 100 * last.centres_evenness, 100 * last.centres_ratio
 
     def against_both(value):

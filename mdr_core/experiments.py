@@ -87,12 +87,15 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
     ]
 
 
-def diagnosis(profile: str, datasets: list[str], seeds: list[int], **changes) -> list[dict]:
-    """The runs that ask why MDR does not lead on a dataset of the profile, where there are any: first seed alone."""
+def diagnosis(profile: str, datasets: list[str], seeds: list[int], among=METHODS, **changes) -> list[dict]:
+    """The runs that ask why MDR does not lead on a dataset of the profile, where there are any: first seed alone.
+
+    ``among``: no other methods' runs.
+    """
     rows = []
     for d in [d for d in datasets if d in profiles.datasets(profile)]:
         for name, (setting, methods) in profiles.DIAGNOSIS.get(d, {}).items():
-            for m in methods:
+            for m in [m for m in methods if m in among]:
                 base = profiles.config(profile, d, m, seeds[0], **changes)
                 changed = base.replace(**{k: v(base) if callable(v) else v for k, v in setting.items()})
                 rows.append({"dataset": d, "change": name, "method": m, "seed": seeds[0], "config": changed})
@@ -139,18 +142,20 @@ def figure4a(profile: str, dimensions: list[int], methods: list[str], seeds: lis
     ]
 
 
-def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn: bool, data_root: str | None = None, **changes) -> list[dict]:
+def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn: bool, data_root: str | None = None,
+                processes: int = 1, **changes) -> list[dict]:
     """A folder of class folders, under the profile's settings; the batch is made as small as the folder needs, and so are the
     epochs, that each image is seen about PASSES times at most.
 
     Args:
+        processes: that share a batch.
         drawn: the folder is :func:`mdr_core.example.drawn_folder`'s, for the small network; else EfficientNet-Lite0 and
             the photographs' settings serve, in the quick profile too.
     """
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.OTHERS[profile]
     passes, base = PASSES / base.epochs, base.replace(**{"dataset": name} | changes)
-    batch, images = runs.fillable(base, data_root), len(runs.dataset(name, data_root, base.image_size).train.labels)
+    batch, images = runs.fillable(base, data_root, processes), len(runs.dataset(name, data_root, base.image_size).train.labels)
     few = base.iterations if "iterations" in changes else min(base.iterations, math.ceil(passes * images / batch))
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
     base = base.replace(batch_size=batch, iterations=few, **profiles.by_method(method, weight))
@@ -183,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mdr_core.experiments", description="Train every run of a profile.")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--dataset", help="only the runs on this one")
-    parser.add_argument("--output-root", default="runs", help="the run store")
+    parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
     parser.add_argument("--jobs", type=int, help="processes, a run each (default: one per core)")
     parser.add_argument("--device", help="cpu or cuda (default: the profile's)")
@@ -193,6 +198,8 @@ def main(argv: list[str] | None = None) -> int:
         distributed.join()
         executor = workers.cluster(given.scheduler) if given.scheduler else None
         changes = {"device": given.device} if given.device else {}
+        if given.dataset and given.dataset not in profiles.datasets(given.profile):
+            raise unknown("dataset", given.dataset, profiles.datasets(given.profile))
         configs = [c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)]
         grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
     except StudyError as error:

@@ -12,7 +12,8 @@ from mdr_core import stats
 
 
 def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
-    """One run's gradient at one epoch, in percent of its total: ``positive`` and ``negative``, ten deciles each, near to far.
+    """One run's gradient at one epoch, in percent of its total: ``positive`` and ``negative``, ten deciles each, near to far;
+    NaN where there is none (no triplet is violated, no MDR).
 
     Args:
         row: with ``gradient_positive``, ``gradient_negative``, ``gradient_mdr``, ``mdr_weight``, ``batch_size`` and
@@ -22,15 +23,16 @@ def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
     every = row.mdr_weight * row.gradient_mdr / 10
     positive = np.array(row.gradient_positive) + every * share
     negative = np.array(row.gradient_negative) + every * (1 - share)
-    total = positive.sum() + negative.sum()
+    total = positive.sum() + negative.sum() or np.nan
     return {"positive": 100 * positive / total, "negative": 100 * negative / total}
 
 
 def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
-    """What :func:`mdr_core.plots.deciles` draws of one dataset's runs: title -> method -> (mean, half), ten each in percent;
-    and title -> a decile's share of all pairs."""
+    """What :func:`mdr_core.plots.deciles` draws of one dataset's runs, as :func:`shares` gives them: title -> method -> (mean, half),
+    ten each in percent; and title -> a decile's share of all pairs."""
     drawn, even = {}, {}
     share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
+    last = last[last.easy.notna()]
     for kind, title, each in (("positive", "positive pairs (hard: far)", share), ("negative", "negative pairs (hard: near)", 10 - share)):
         even[title] = each
         for method, group in last.groupby("method", sort=False):
@@ -50,9 +52,6 @@ def easy_and_hard(row: pd.Series) -> dict[str, float]:
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``.
 
-    Rows without a gradient are left out: another loss's, and those where no triplet is violated and there is no MDR.
+    They are NaN where there is no gradient: no triplet is violated, and there is no MDR.
     """
-    rows = frame[frame.gradient_positive.notna()]
-    rows = rows[[any(row.gradient_positive) or any(row.gradient_negative) or row.mdr_weight > 0 for row in rows.itertuples()]]
-    found = pd.DataFrame([easy_and_hard(row) for _, row in rows.iterrows()], index=rows.index)
-    return rows.join(found)
+    return frame.join(pd.DataFrame([easy_and_hard(row) for _, row in frame.iterrows()], index=frame.index))

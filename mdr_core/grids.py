@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import pandas as pd
+from joblib import cpu_count
 
 from mdr_core import workers
 from mdr_core.config import Config
@@ -38,6 +39,8 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
     """
     if (jobs or 0) < 0 or processes < 1:
         raise StudyError(f"jobs must not be negative and processes be at least 1, got {jobs} and {processes}")
+    if executor and processes > 1:
+        raise StudyError("processes that train a run together are this machine's: give a scheduler or processes, not both")
     root, data_root = Path(root).resolve(), data_root and str(Path(data_root).resolve())
     wanted = list(dict.fromkeys(configs))
     for name, size in dict.fromkeys((c.dataset, c.image_size) for c in wanted):
@@ -51,13 +54,13 @@ def records(configs: list[Config], root="runs", data_root=None, jobs: int | None
     if missing:
         known(missing)
         first = list(dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes"))
-        gpu, cores = any(c.device != "cpu" for c in missing), os.cpu_count() or 1
+        gpu, cores = any(c.device != "cpu" for c in missing), cpu_count()
         jobs = jobs or (1 if gpu else min(cores, len(missing)))
         # glibc keeps the memory of large activations instead of giving it back after every step: about a tenth faster.
         os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
         if processes > 1:
-            here, train = contextlib.nullcontext(workers.Here()), functools.partial(train_together, work, root, data_root, processes)
+            here, train = contextlib.nullcontext(workers.Here()), functools.partial(train_together, root, data_root, processes, files)
         else:
             here, train = contextlib.nullcontext(executor) if executor else workers.local(jobs, max(cores // jobs, 1)), work
         with here as given:
@@ -78,14 +81,14 @@ def ready(config: Config, root: Path, data_root: str | None, files: bool) -> dic
         return None
 
 
-def train_together(work, root: Path, data_root: str | None, processes: int, config: Config) -> dict:
+def train_together(root: Path, data_root: str | None, processes: int, files: bool, config: Config) -> dict:
     """A run, by processes that share it; then read back. What became of them once it was stored does not matter."""
     try:
-        workers.together(config, root, data_root, processes)
+        workers.together(config, root, data_root, processes, files)
     except StudyError:
-        if not ready(config, root, data_root, files=False):
+        if not ready(config, root, data_root, files):
             raise
-    return work(config)
+    return quiet_run(config, root, data_root, files)
 
 
 def known(configs: list[Config]) -> None:

@@ -37,10 +37,14 @@ class Listing(NamedTuple):
 
 
 class Source:
-    """Files of a folder or of a zip file; nothing is extracted to disk."""
+    """Files of a folder or of a zip file; nothing is extracted to disk.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Attributes:
+        upright: its images are turned as their EXIF says. Somebody's own are; the official datasets' protocol does not.
+    """
+
+    def __init__(self, path: Path, upright: bool = False):
+        self.path, self.upright = path, upright
         self.zip = None
         if path.is_dir():
             self.names = sorted(str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.is_file())
@@ -86,10 +90,10 @@ class Source:
         raise StudyError(f"{self.path} lacks {name}: is this the dataset's official layout?")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, upright: bool = False) -> Source:
     if not path.exists():
         raise StudyError(f"there is no folder or zip file {path}")
-    return Source(path)
+    return Source(path, upright)
 
 
 def table(source: Source, name: str) -> tuple[str, dict[int, str]]:

@@ -97,20 +97,26 @@ class Report:
         self.profile, self.seeds = values["profile"], values.get("seeds", [0])
         known = profiles.datasets(self.profile)
         dataset = values.get("dataset", "")
-        if not self.seeds:
-            raise StudyError("seeds is empty: give at least one, as in seeds = [0]")
+        for name, items in values.items():
+            if isinstance(items, list) and len(set(map(str, items))) < len(items):
+                raise StudyError(f"{name} names something twice: {items}")
+        for name in ("seeds", "ablation_seeds", "methods", "losses"):
+            if values.get(name) == []:
+                raise StudyError(f"{name} is empty: give at least one")
         if values.get("epochs", -1) == 0:
             raise StudyError("epochs is 0: a report needs at least one; -1 stands for the profile's own number")
         self.datasets = [dataset] if dataset else known
         self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
         self.output_root = path_of(values["output_root"])
-        self.data_root = values["data_root"] or None
+        self.data_root = str(path_of(values["data_root"])) if values["data_root"] else None
+        if "weights" in self.changes and path_of(values["weights"]).is_file():
+            self.changes["weights"] = str(path_of(values["weights"]))
         scheduler = values.get("scheduler")
         self.where = {"jobs": values.get("jobs") or None, "processes": values.get("processes", 1),
                       "executor": workers.cluster(scheduler) if scheduler else None}
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
-            self.changes["batch_size"] = runs.fillable(config, self.data_root)
+            self.changes["batch_size"] = runs.fillable(config, self.data_root, self.where["processes"])
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
         self.records: dict[str, dict] = {}
 

@@ -17,11 +17,12 @@ def picture(middle: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
 
     Returns:
         (C, 2), and the trustworthiness in 0 ... 1 (scikit-learn's): 1 where the nearest centres in the picture are the
-        nearest ones in the embedding space.
+        nearest ones in the embedding space; NaN for two classes, which have one neighbour each.
     """
     perplexity = min(10.0, (len(middle) - 1) / 3)
     points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(middle.astype(np.float32))
-    return points, float(trustworthiness(middle, points, n_neighbors=min(NEIGHBOURS, (len(middle) - 1) // 2)))
+    neighbours = min(NEIGHBOURS, (len(middle) - 1) // 2)
+    return points, float(trustworthiness(middle, points, n_neighbors=neighbours)) if neighbours else float("nan")
 
 
 def families(of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6) -> tuple[np.ndarray, list[str]]:

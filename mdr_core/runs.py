@@ -36,7 +36,7 @@ from mdr_core.files import locked, write
 CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
         "training", "evaluation", "retrieval", "distributed")
 SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "0ab4b50029a59821943f37e3b777631bcdd50b5d49626614837040998f48dd21":  # BN-Inception's weights are downloaded; several processes
+    "cbfbed0b16a6bd31df01f646f7b6042e3d994f1ba990ce6684d95261b54992b4":  # BN-Inception's weights are downloaded; several processes
         "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
 }
 FILES = ("weights.safetensors", "embeddings.safetensors")
@@ -62,10 +62,11 @@ def dataset(name: str, data_root: str | None, image_size: int) -> data.Retrieval
     return data.load(name, data_root, image_size)
 
 
-def fillable(config: Config, data_root: str | None) -> int:
-    """The configuration's batch size, or less where the dataset's training classes cannot fill it."""
+def fillable(config: Config, data_root: str | None, processes: int = 1) -> int:
+    """The configuration's batch size, or less where the dataset's training classes cannot fill it, or ``processes`` not share it."""
     counts = dataset(config.dataset, data_root, config.image_size).train.labels.bincount()
-    return min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
+    batch = min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
+    return batch - batch % processes
 
 
 def key_of(config: Config, fingerprint: str) -> str:
@@ -77,6 +78,8 @@ def key_of(config: Config, fingerprint: str) -> str:
     values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}
     if Path(config.weights).is_file():
         values["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
+    elif config.weights == "classes":  # it starts from a run of its own, on drawn images as this one is
+        values["weights"] = key_of(pretraining(config), "drawn_pretraining")
     code = SAME_NUMBERS.get(code_version(), code_version())
     text = json.dumps([values, fingerprint, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

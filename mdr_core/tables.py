@@ -8,10 +8,13 @@ from mdr_core import stats
 
 RECALL = "test_recall@1"  # the study's one headline figure
 UNDECIDED = "not told from zero"  # said of a difference whose interval holds zero
+NOTHING = "no method is held against MDR"  # said where it is alone, or not there
 
 
 def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
-    """``63.1 ± 0.8``; one seed has no interval and says so."""
+    """``63.1 ± 0.8``; one seed has no interval and says so; of none there is nothing to say."""
+    if not figure["n"]:
+        return ""
     mean = f"{figure['mean']:{'+' if sign else ''}.{digits}f}"
     return f"{mean} ± {figure['half']:.{digits}f}" if figure["half"] == figure["half"] else f"{mean} (n = {figure['n']})"
 
@@ -29,7 +32,7 @@ def clause(differences: pd.DataFrame) -> str:
 def told(differences: pd.DataFrame) -> str:
     """:func:`differences` as a :func:`clause` per dataset: ``cub50: MDR less Triplet +13.0 ± 1.0, ...; cars196: ...``."""
     clauses = [f"{dataset}: {clause(group)}" for dataset, group in differences.groupby("dataset", sort=False)]
-    return "; ".join(clauses) or "MDR is not among the methods, so nothing is compared"
+    return "; ".join(clauses) or NOTHING
 
 
 def means(frame: pd.DataFrame, value: str = RECALL, digits: int = 1) -> str:
@@ -43,6 +46,11 @@ def means(frame: pd.DataFrame, value: str = RECALL, digits: int = 1) -> str:
 def length(frame: pd.DataFrame) -> str:
     """How long the runs were trained: ``18 epochs``."""
     return f"{', '.join(str(n) for n in sorted(frame.epochs.unique()))} epochs"
+
+
+def caveat(frame: pd.DataFrame) -> str:
+    """A sentence to end a finding that counts differences: what one seed cannot do. Of several seeds, nothing."""
+    return " One seed has no interval and decides no difference." if frame.seed.nunique() < 2 else ""
 
 
 def verdict(difference: dict[str, float]) -> str:
@@ -73,17 +81,18 @@ def past_best(frame: pd.DataFrame) -> pd.Series:
 
 
 def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
-    """The final epochs, led by the untrained embedding: epoch 0 of the plain triplet runs (or the first method's)."""
-    first = frame[frame.method == frame.method.iloc[0]]
+    """The final epochs, led by the untrained embedding: epoch 0 of the first method (the first whose embedding is raw, if any is)."""
+    raw = frame[frame.normalization != "l2"]
+    first = frame[frame.method == (frame if raw.empty else raw).method.iloc[0]]
     return pd.concat([first[first.epoch == 0].assign(method="Untrained"), final(frame)])
 
 
 def recall(frame: pd.DataFrame, values: list[str], digits: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and texts ``mean ± half`` of columns ``values``, a row per dataset and method."""
+    """Means and texts ``mean ± half`` of columns ``values``, a row per dataset and method; runs that lack a value do not count."""
     means, texts = {}, {}
     for dataset, of_dataset in frame.groupby("dataset", sort=False):
         for method, group in of_dataset.groupby("method", sort=False):
-            figures = {v: stats.interval(group[v]) for v in values}
+            figures = {v: stats.interval(group[v].dropna()) for v in values}
             means[dataset, method] = {v: f["mean"] for v, f in figures.items()}
             texts[dataset, method] = {v: said(f, digits=digits) for v, f in figures.items()}
     build = lambda rows: pd.DataFrame.from_dict(rows, orient="index").rename_axis(["dataset", "method"])  # noqa: E731

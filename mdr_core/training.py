@@ -215,8 +215,8 @@ def fetched(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[T
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """Of an epoch counted from 1: lr times lr_factor for every share of the epochs that lies behind it."""
-    behind = sum(epoch - 1 >= round(drop * config.epochs) for drop in config.lr_drops)
+    """Of an epoch counted from 1: lr times lr_factor for every share of the epochs that lies behind it; the first has all of lr."""
+    behind = sum(epoch - 1 >= max(round(drop * config.epochs), 1) for drop in config.lr_drops)
     return config.lr * config.lr_factor**behind
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
 
@@ -134,7 +135,7 @@ def cluster(address: str) -> Executor:
         raise StudyError(f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]) from None
 
 
-def together(config: Config, root: Path, data_root: str | None, processes: int) -> None:
+def together(config: Config, root: Path, data_root: str | None, processes: int, files: bool = False) -> None:
     """Train a run on so many processes of this machine, a GPU each where there are GPUs. When the caller is interrupted they end.
 
     Raises:
@@ -142,8 +143,8 @@ def together(config: Config, root: Path, data_root: str | None, processes: int) 
     """
     with tempfile.TemporaryDirectory() as folder:
         task, output = Path(folder) / "task.json", Path(folder) / "output.txt"
-        task.write_text(json.dumps({"config": config.to_dict(), "root": str(root), "data_root": data_root}))
-        threads = str(max((os.cpu_count() or 1) // processes, 1))
+        task.write_text(json.dumps({"config": config.to_dict(), "root": str(root), "data_root": data_root, "files": files}))
+        threads = str(max(cpu_count() // processes, 1))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                    "-m", "mdr_core.workers", str(task)]
         with open(output, "w") as file:
@@ -174,7 +175,7 @@ def main(task: str) -> int:
     values = json.loads(Path(task).read_text())
     distributed.join()
     try:
-        grids.quiet_run(from_dict(values["config"]), values["root"], values["data_root"])
+        grids.quiet_run(from_dict(values["config"]), values["root"], values["data_root"], values["files"])
     except StudyError as problem:
         Path(task).with_suffix(".error").write_text(str(problem))  # what one meets, all do, or the others cannot go on
         return 2
