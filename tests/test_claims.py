@@ -31,6 +31,11 @@ def test_a_row_shows_the_weakest_cell():
     assert claims.count([Claim("x", "m", "e", {"": cell(2)}), Claim("y", "m", "e", {"": cell(0)})]).startswith("1 of 2 claims hold")
 
 
+def test_a_row_shows_a_cell_that_decides():
+    row = Claim("any", "gain", "notebook", {"a": cell(-1, 5), "b": cell(-2)}).row()
+    assert row["verdict"] == FAILS and row["number"] == "-2.0 ± 1.0 points" and "weakest of 2: b" in row["measured"]
+
+
 def frame():
     rows = [("a", "with", s, 60 + s) for s in range(3)] + [("a", "without", s, 58 + s + 0.1 * s) for s in range(3)]
     rows += [("b", "with", s, 50 - s) for s in range(3)] + [("b", "without", s, 50 + s) for s in range(3)]
@@ -50,6 +55,21 @@ def test_gains_and_differences_to_a_standard():
     against = tables.against(frame()[lambda f: f.method == "with"], "cell", "a")
     assert against.verdict.tolist() == ["the standard", tables.UNDECIDED] or against.verdict[1] == "smaller"
     assert against["mean"][1] == pytest.approx(-12)
+
+
+def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():
+    lacking = frame().assign(dataset="d", other=[1.0, float("nan"), *[float("nan")] * 10])
+    texts = tables.recall(lacking[lacking.cell == "a"], ["test_recall@1", "other"])[1]
+    assert texts.other.tolist() == ["1.0 (n = 1)", ""]
+    assert "One seed" in tables.caveat(frame()[lambda f: f.seed == 0]) and not tables.caveat(frame())
+    assert tables.told(tables.differences(frame().assign(dataset="d"))) == tables.NOTHING
+
+
+def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
+    rows = [(m, e, 10 * e + len(n), n, f"{m}") for m, n in (("Triplet + L2", "l2"), ("Triplet", "mean_distance")) for e in (0, 1)]
+    history = pd.DataFrame(rows, columns=["method", "epoch", "test_recall@1", "normalization", "key"])
+    untrained = lambda f: tables.with_untrained(f).set_index("method").loc["Untrained", "test_recall@1"]  # noqa: E731
+    assert untrained(history) == 13 and untrained(history[history.normalization == "l2"]) == 2
 
 
 def test_final_and_best_are_taken_run_by_run():
@@ -76,7 +96,13 @@ def test_the_diagnosis_changes_one_thing_at_a_time_whatever_the_parameters():
         one, other = row["config"].to_dict(), base[row["method"]].to_dict()
         assert sum(one[k] != other[k] for k in one) == (row["change"] != "as in Table 1")
     assert {row["config"].epochs for row in grid if row["change"] == "twice as long"} == {2}
+    assert experiments.diagnosis("photos", ["cars196_train"], [3], ["Triplet"]) == []
 
 
 def test_a_photograph_dataset_brings_no_search_or_diagnosis_into_another_profile():
     assert experiments.searches("quick", ["cars196_train"], ["Triplet"]) == experiments.diagnosis("quick", ["cars196_train"], [0]) == []
+
+
+def test_a_dataset_that_the_profile_does_not_have_is_refused(capsys):
+    assert experiments.main(["--dataset", "birds"]) == 2
+    assert "unknown dataset 'birds': choose one of drawn" in capsys.readouterr().err

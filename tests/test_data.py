@@ -245,6 +245,18 @@ def test_grey_palette_and_cmyk_images_become_rgb_resized_by_lanczos(tmp_path):
     assert np.array_equal(grey.permute(1, 2, 0).numpy(), expected)
 
 
+def test_a_reader_s_photographs_are_turned_as_their_exif_says(tmp_path):
+    for kind in "abcd":
+        for i in range(2):
+            picture(tmp_path / "in" / kind / f"{i}.png", i)
+    image, exif = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)), Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    image.save(tmp_path / "in" / "a" / "0.png", exif=exif)
+    turned = torch.from_numpy(np.asarray(image).copy()).rot90(-1)
+    assert torch.equal(data.load(f"folder:{tmp_path / 'in'}", image_size=4).train.images[0].permute(1, 2, 0), turned)
+    assert np.array_equal(data.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image))  # an official dataset's is not
+
+
 def test_of_classes_relabels_in_the_order_given(tmp_path):
     cub_tree(tmp_path)
     train = data.load("cub50", tmp_path, 8).train

@@ -88,6 +88,9 @@ def test_cub_is_fetched_unpacked_and_loaded(server, tmp_path, monkeypatch):
     assert len(data.load("cub200", root, 8).test.labels) == 9
     download.dataset("cub200", root)
     assert len(Handler.asked) == 1  # what is there is not fetched again
+    (tmp_path / "other" / "cub200").mkdir(parents=True)  # an empty folder is not a dataset
+    monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path / "other"))  # where it would be looked for
+    assert len(data.load("cub200", download.dataset("cub200").parent, 8).test.labels) == 9
 
 
 def test_cars_is_two_files(server, tmp_path, monkeypatch):

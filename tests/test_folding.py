@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 from mdr_core import models
+from mdr_core.bn_inception import BNInception
 from mdr_core.folding import FoldedConv, fold
 
 
@@ -19,6 +20,8 @@ def net_of(name: str) -> nn.Module:
         net = models.SmallResNet()
     elif name == "lite":
         net = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    elif name == "bn_inception":
+        net = BNInception()
     else:
         net = torchvision.models.get_model(name, weights=None)
     for module in net.modules():
@@ -30,7 +33,7 @@ def net_of(name: str) -> nn.Module:
     return net.double().eval()  # so that only the algebra differs, and no rectifier tips over
 
 
-@pytest.mark.parametrize("name, folded", [("small", 10), ("lite", 49), ("resnet18", 20), ("densenet121", 59)])
+@pytest.mark.parametrize("name, folded", [("small", 10), ("lite", 49), ("resnet18", 20), ("densenet121", 59), ("bn_inception", 69)])
 def test_same_outputs_gradients_and_names(name, folded):
     plain = net_of(name)
     net = copy.deepcopy(plain)

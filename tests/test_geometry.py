@@ -42,6 +42,7 @@ def test_the_picture_is_the_same_for_the_same_seed():
     middle = np.random.default_rng(0).normal(size=(12, 8))
     a, trust = picture.picture(middle)
     assert a.shape == (12, 2) and np.array_equal(a, picture.picture(middle)[0]) and 0 <= trust <= 1
+    assert picture.picture(middle[:3])[1] >= 0 and np.isnan(picture.picture(middle[:2])[1])  # two are each other's only neighbours
 
 
 def test_families_are_named_by_the_shared_word_and_the_small_ones_joined():

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import gradient, mechanism
+from mdr_core import evaluation, gradient, mechanism
+from mdr_core.config import Config
+from mdr_core.data import Split
 from mdr_core.losses import triplet_loss
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 from mdr_core.sampling import triplets
@@ -86,3 +88,23 @@ def test_shares_of_easy_and_hard_pairs():
     found = gradient.easy_and_hard(row)
     assert found["easy"] == pytest.approx(25) and found["hardest"] == pytest.approx(50 + 5)
     assert sum(sum(v) for v in gradient.by_decile(row).values()) == pytest.approx(100)
+
+
+def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
+    some = {"gradient_negative": [0.1] * 10, "gradient_mdr": 2.0, "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4}
+    frame = pd.DataFrame([some | {"epoch": 1, "gradient_positive": [0.1] * 10},
+                          some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}])
+    found = gradient.shares(frame)
+    assert found.epoch.tolist() == [1, 2] and found.easy[0] == pytest.approx(50) and found[["easy", "hardest"]].loc[1].isna().all()
+    drawn, _ = gradient.panels(found.assign(method="Triplet"))
+    assert all(np.isfinite(mean).all() for of in drawn.values() for mean, _ in of.values())
+
+
+@pytest.mark.parametrize("each, judged", [(10, 3), (2, 20)])
+def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(each, judged):
+    labels = torch.arange(200 // each).repeat_interleave(each)
+    split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
+    part = evaluation.spread(split, Config(train_images=70 if each == 10 else 20))
+    counts = part.labels.bincount()
+    assert len(part.labels) <= 70 and int(counts[counts > 0].min()) >= 2
+    assert len(part.labels.unique()) == (20 if each == 10 else judged // 2)

@@ -101,6 +101,8 @@ def test_structure(path):
     ({"seeds": "5"}, "seeds must be a list"),
     ({"dataset": "birds"}, "unknown dataset 'birds': choose one of"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
+    ({"methods": "[]"}, "methods is empty: give at least one"),
+    ({"seeds": "[0, 0]"}, "seeds names something twice"),
 ])
 def test_wrong_parameters_end_in_one_line(parameter, message, folder):
     done = papermill(ROOT / "notebooks" / "recall_at_k.ipynb", folder, **parameter)

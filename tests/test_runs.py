@@ -103,6 +103,13 @@ def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
     assert "\n" not in str(caught.value)
 
 
+def test_the_key_holds_the_pretraining_that_a_run_starts_from(monkeypatch):
+    started = TINY.replace(weights="classes")
+    one = [runs.key_of(c, "data") for c in (started, TINY)]
+    monkeypatch.setattr(profiles, "PRETRAINING", profiles.PRETRAINING.replace(epochs=1))
+    assert [runs.key_of(c, "data") == k for c, k in zip((started, TINY), one, strict=True)] == [False, True]
+
+
 def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
     rows = [{"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v} for e, v in enumerate((10.0, 60.0, 50.0))]
     frame = pd.DataFrame(rows)

@@ -50,3 +50,5 @@ def test_saved_loaded_and_searched(folder, tmp_path):
 def test_a_small_folder_gets_a_small_batch(folder):
     row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2)[0]
     assert row["config"].batch_size == 40
+    row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2, processes=3)[0]
+    assert row["config"].batch_size == 39  # which three can share

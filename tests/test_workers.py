@@ -108,6 +108,11 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
     assert not list(tmp_path.glob("*/checkpoint.pt")) and not list(tmp_path.glob("*.corrupt*"))
 
 
+def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
+    with pytest.raises(StudyError, match="give a scheduler or processes, not both"):
+        grids.records([TINY], tmp_path, executor=workers.Here(), processes=2)
+
+
 def test_no_scheduler_there_is_said_in_one_line():
     with pytest.raises(StudyError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
         workers.cluster("tcp://127.0.0.1:1")
@@ -126,7 +131,7 @@ def test_two_processes_train_a_run_together(tmp_path):
 
 
 def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkeypatch):
-    def at_its_end(config, root, data_root, processes):
+    def at_its_end(config, root, data_root, processes, files):
         if config.seed == 0:
             grids.quiet_run(config, root, data_root)
         raise StudyError("died")
