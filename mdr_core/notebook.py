@@ -203,6 +203,7 @@ class Report:
         table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
         display(table.style.hide(axis="index").set_table_attributes('class="claims"').set_caption(
             "Each run is stored with its whole configuration, seed, library versions, device, data fingerprint (sha256) and "
-            "code version (sha256 of the code that can change its numbers; several here give the same numbers, as mdr_core/runs.py lists)."))
+            "code version (sha256 of the code that can change its numbers; where there are several, tests/test_same_numbers.py says that they "
+            "give the same)."))
 
 
