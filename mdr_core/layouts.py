@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 from mdr_core.errors import StudyError
 
@@ -135,6 +134,8 @@ def cub50(source: Source) -> Listing:
 
 
 def matlab(source: Source, name: str) -> dict:
+    from scipy.io import loadmat  # here: its import takes a sixth of a second, which few need
+
     file = source.ending(name)
     try:
         return loadmat(source.open(file), squeeze_me=True)  # reads arrays; nothing in the file is executed
