@@ -34,14 +34,14 @@ class BNInception(nn.Module):
         self._convolution("conv2_3x3_reduce", 64, 64, 1)
         self._convolution("conv2_3x3", 64, 192, 3)
         for name, (inputs, one, reduce, three, double_reduce, double, _, projection) in BLOCKS.items():
-            block = f"inception_{name}"
+            block, stride = f"inception_{name}", 1 if one else 2
             if one:
                 self._convolution(f"{block}_1x1", inputs, one, 1)
             self._convolution(f"{block}_3x3_reduce", inputs, reduce, 1)
-            self._convolution(f"{block}_3x3", reduce, three, 3, stride=1 if one else 2)
+            self._convolution(f"{block}_3x3", reduce, three, 3, stride)
             self._convolution(f"{block}_double_3x3_reduce", inputs, double_reduce, 1)
             self._convolution(f"{block}_double_3x3_1", double_reduce, double, 3)
-            self._convolution(f"{block}_double_3x3_2", double, double, 3, stride=1 if one else 2)
+            self._convolution(f"{block}_double_3x3_2", double, double, 3, stride)
             if projection:
                 self._convolution(f"{block}_pool_proj", inputs, projection, 1)
         self.last_linear = nn.Linear(self.features, 1000)

@@ -235,19 +235,23 @@ def remembered_hash(path: Path, *splits: Split) -> str:
     return found
 
 
+def roots(data_root: str | Path | None) -> list[Path]:
+    """Where datasets are looked for, in this order; what is downloaded goes to the last."""
+    given = data_root or os.environ.get("MDR_DATA_ROOT")
+    return [Path(given)] if given else [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
+
+
 def find(name: str, data_root: str | Path | None) -> layouts.Source:
     """The dataset's zip file or folder under the data root."""
     stems, official, *_, origin = KNOWN[name]
-    given = data_root or os.environ.get("MDR_DATA_ROOT")
-    roots = [Path(given)] if given else [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
     places = list(dict.fromkeys([*(f"{s}.zip" for s in stems), *(f"{s}/" for s in stems), f"{official}/"]))
-    for root in roots:
+    for root in roots(data_root):
         for place in places:
             if (root / place).exists():
                 return layouts.open_source(root / place)
     wanted = " or ".join(places)
     fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
-    raise StudyError(f"dataset {name} is not here: looked for {wanted} in {' and '.join(map(str, roots))}; it is {origin}: "
+    raise StudyError(f"dataset {name} is not here: looked for {wanted} in {' and '.join(map(str, roots(data_root)))}; it is {origin}: "
                      f"{fetching}put it there, or set MDR_DATA_ROOT or the parameter data_root to its folder")
 
 

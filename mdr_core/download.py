@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from mdr_core.data import KNOWN, REPOSITORY
+from mdr_core.data import KNOWN, roots
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import locked
 
@@ -60,7 +60,7 @@ def dataset(name: str, data_root: str | Path | None = None) -> Path:
         StudyError: an unknown name, one that has to be fetched by hand (how is said), no server that answers, a file
             that is not the official one, or an archive that is not safe to unpack.
     """
-    root = Path(data_root or os.environ.get("MDR_DATA_ROOT") or REPOSITORY / "data")
+    root = roots(data_root)[-1]
     if name in BY_HAND:
         raise StudyError(BY_HAND[name].format(root=root))
     if name not in REMOTE:

@@ -32,7 +32,7 @@ def spread(split: Split, config: Config) -> Split:
     fewer than two of a class (there are many small classes), the images of every n-th class."""
     every = max(-(-len(split.labels) // config.train_images), 1)
     if len(split.labels) < 2 * every * len(split.class_names):
-        return split.of_images((split.labels % every == 0).nonzero().flatten())
+        return split.of_classes(range(0, len(split.class_names), every))
     return split.of_images(torch.arange(0, len(split.labels), every))
 
 

@@ -198,8 +198,8 @@ def main(argv: list[str] | None = None) -> int:
         distributed.join()
         executor = workers.cluster(given.scheduler) if given.scheduler else None
         changes = {"device": given.device} if given.device else {}
-        if given.dataset and given.dataset not in profiles.datasets(given.profile):
-            raise unknown("dataset", given.dataset, profiles.datasets(given.profile))
+        if given.dataset:
+            checked("dataset", [given.dataset], profiles.datasets(given.profile))
         configs = [c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)]
         grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
     except StudyError as error:

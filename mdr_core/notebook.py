@@ -69,6 +69,10 @@ def typed(name: str, default: object, value: object) -> object:
                 pass
         if not isinstance(value, (list, tuple)):
             raise StudyError(f"{name} must be a list, got {value!r}")
+        if default and not value:
+            raise StudyError(f"{name} is empty: give at least one")
+        if len(set(map(str, value))) < len(value):
+            raise StudyError(f"{name} names something twice: {list(value)}")
         return [typed(f"each of {name}", default[0], v) for v in value] if default else list(value)
     return checked(name, type(default), value)
 
@@ -97,20 +101,14 @@ class Report:
         self.profile, self.seeds = values["profile"], values.get("seeds", [0])
         known = profiles.datasets(self.profile)
         dataset = values.get("dataset", "")
-        for name, items in values.items():
-            if isinstance(items, list) and len(set(map(str, items))) < len(items):
-                raise StudyError(f"{name} names something twice: {items}")
-        for name in ("seeds", "ablation_seeds", "methods", "losses"):
-            if values.get(name) == []:
-                raise StudyError(f"{name} is empty: give at least one")
         if values.get("epochs", -1) == 0:
             raise StudyError("epochs is 0: a report needs at least one; -1 stands for the profile's own number")
         self.datasets = [dataset] if dataset else known
         self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
         self.output_root = path_of(values["output_root"])
         self.data_root = str(path_of(values["data_root"])) if values["data_root"] else None
-        if "weights" in self.changes and path_of(values["weights"]).is_file():
-            self.changes["weights"] = str(path_of(values["weights"]))
+        if "weights" in self.changes and (file := path_of(values["weights"])).is_file():
+            self.changes["weights"] = str(file)
         scheduler = values.get("scheduler")
         self.where = {"jobs": values.get("jobs") or None, "processes": values.get("processes", 1),
                       "executor": workers.cluster(scheduler) if scheduler else None}

@@ -100,11 +100,11 @@ def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
     assert all(np.isfinite(mean).all() for of in drawn.values() for mean, _ in of.values())
 
 
-@pytest.mark.parametrize("each, judged", [(10, 3), (2, 20)])
-def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(each, judged):
+@pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])
+def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(each, wanted, classes):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
-    part = evaluation.spread(split, Config(train_images=70 if each == 10 else 20))
+    part = evaluation.spread(split, Config(train_images=wanted))
     counts = part.labels.bincount()
     assert len(part.labels) <= 70 and int(counts[counts > 0].min()) >= 2
-    assert len(part.labels.unique()) == (20 if each == 10 else judged // 2)
+    assert len(part.labels.unique()) == classes
