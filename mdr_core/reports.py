@@ -12,6 +12,7 @@ import html
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel's debugger warns of frozen modules
@@ -21,8 +22,9 @@ import nbformat
 import pandas as pd
 import papermill
 from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
+from jupyter_client import AsyncKernelClient, AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_core.utils import run_sync
 from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
@@ -43,16 +45,42 @@ ORDER = ("claims", "recall_at_k", "learning_curves", "ablation_backbones", "abla
 class Kernel(AsyncKernelManager):
     """The kernel of the running interpreter, whichever others are registered on the machine under its name."""
 
+    talk: AsyncKernelClient | None = None  # who talks with it, once a notebook runs in it
+
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict(["--log-level=50"]))  # its own messages only; a cell's errors come another way
+        own = ["--log-level=50", "--HistoryManager.hist_file=:memory:"]  # its own messages only; a cell's errors come another way
+        return KernelSpec(**get_kernel_dict([*own, "--IPKernelApp.exec_lines=import mdr_core.notebook"]))
+
+    def client(self, **options) -> AsyncKernelClient:
+        self.talk = super().client(**options)
+        return self.talk
 
 
-def execute(notebook: Path, parameters: dict) -> nbformat.NotebookNode:
+def kernels(count: int) -> Iterator[Kernel]:
+    """Kernels, each started while the one before is at work: what a notebook imports takes it two seconds."""
+    def started() -> Kernel:
+        kernel = Kernel()
+        run_sync(kernel.start_kernel)(cwd=REPOSITORY)
+        return kernel
+
+    def ended(kernel: Kernel) -> None:
+        if kernel.talk:
+            kernel.talk.stop_channels()
+        run_sync(kernel.shutdown_kernel)(now=True)
+
+    following = started()
+    for left in reversed(range(count)):
+        kernel, following = following, started() if left else None
+        yield kernel
+        ended(kernel)
+
+
+def execute(notebook: Path, parameters: dict, kernel: Kernel) -> nbformat.NotebookNode:
     """The notebook executed under these parameters. Its progress bars and warnings go to the terminal, not into it."""
     try:
         executed = papermill.execute_notebook(
-            notebook, None, parameters, kernel_name="python3", kernel_manager_class=Kernel, cwd=REPOSITORY, stderr_file=sys.stderr
+            notebook, None, parameters, kernel_name="python3", km=kernel, start_timeout=600, cwd=REPOSITORY, stderr_file=sys.stderr
         )
     except PapermillExecutionError as error:
         if error.ename == "StudyError":
@@ -181,12 +209,12 @@ def report(arguments: argparse.Namespace) -> int:
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
     failed = 0
-    for name, own in known.items():
+    for kernel, (name, own) in zip(kernels(len(known)), known.items(), strict=True):
         try:
             folder = arguments.output.resolve() / arguments.profile
             place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
             saving = {"save_root": place.as_posix()} if "save_root" in own else {}
-            executed = execute(notebooks[name], saving | parameters)
+            executed = execute(notebooks[name], saving | parameters, kernel)
             page = to_html(executed)
         except (StudyError, PapermillExecutionError) as error:  # the other notebooks can still run
             print(f"{name}: {error}", file=sys.stderr)
