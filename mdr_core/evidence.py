@@ -90,7 +90,8 @@ def time_saved(report, grid: list[dict]) -> dict[str, float]:
 
     They take turns on one thread; of each group of turns the fastest counts, which other work on the machine disturbs least.
     """
-    first = {r["method"]: report.records_of([r])[0] for r in grid if r["dataset"] == report.datasets[0] and r["seed"] == report.seeds[0]}
+    compared = [r for r in grid if (r["dataset"], r["seed"]) == (report.datasets[0], report.seeds[0]) and r["method"] in (TRIPLET, MDR)]
+    first = {row["method"]: record for row, record in zip(compared, report.records_of(compared), strict=True)}
     networks = {}
     for method in (TRIPLET, MDR):
         weights = {k: v for k, v in runs.load_weights(first[method], report.output_root).items() if not k.startswith("mdr.")}
