@@ -173,6 +173,26 @@ def side_by_side(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(["dataset", column]).reset_index()
 
 
+def searched(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the search found: final Recall@1 in percent by dataset and learning rate, of each method on the classes held out of the
+    training, which the search goes by, and then on the test classes, which show what it would have changed."""
+    last = final(frame).assign(method=lambda runs: runs.method.map(short))
+    found = last.pivot_table(["held_out_recall@1", RECALL], ["dataset", "lr"], "method").loc[list(frame.dataset.unique())]
+    judged = {"held_out_recall@1": "held out", RECALL: "test"}
+    columns = {(value, m): f"{m}, {words}" for value, words in judged.items() for m in last.method.unique()}
+    return found[list(columns)].set_axis(list(columns.values()), axis=1)
+
+
+def preferred(found: pd.DataFrame, used: pd.Series) -> str:
+    """Where :func:`searched` prefers another rate than the one that was ``used`` (by dataset), in words."""
+    told = []
+    for dataset, rates in found.filter(like=", held out").groupby(level="dataset", sort=False):
+        best = rates.droplevel("dataset").idxmax()
+        told += [f"on {dataset} {rate:g} instead of {used[dataset]:g} for {', '.join(m.split(',')[0] for m in same.index)}"
+                 for rate, same in best.groupby(best) if rate != used[dataset]]
+    return f"The search would have chosen {'; '.join(told)}." if told else "The search would have chosen the same rates."
+
+
 def save(texts: pd.DataFrame, folder: Path | None, name: str) -> None:
     """The table as <folder>/<name>.csv; without a folder nothing is saved."""
     if folder is not None:
