@@ -183,13 +183,12 @@ def searched(frame: pd.DataFrame) -> pd.DataFrame:
     return found[list(columns)].set_axis(list(columns.values()), axis=1)
 
 
-def preferred(found: pd.DataFrame, used: pd.Series) -> str:
-    """Where :func:`searched` prefers another rate than the one that was ``used`` (by dataset), in words."""
-    told = []
-    for dataset, rates in found.filter(like=", held out").groupby(level="dataset", sort=False):
-        best = rates.droplevel("dataset").idxmax()
-        told += [f"on {dataset} {rate:g} instead of {used[dataset]:g} for {', '.join(m.split(',')[0] for m in same.index)}"
-                 for rate, same in best.groupby(best) if rate != used[dataset]]
+def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
+    """Where the search prefers another rate than the one that was ``used`` (by dataset), in words; ``frame`` as for :func:`searched`."""
+    last = final(frame)
+    best = last.loc[last.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].idxmax()]
+    others = best[best.lr != best.dataset.map(used)].groupby(["dataset", "lr"], sort=False)
+    told = [f"on {d} {lr:g} instead of {used[d]:g} for {', '.join(runs.method.map(short))}" for (d, lr), runs in others]
     return f"The search would have chosen {'; '.join(told)}." if told else "The search would have chosen the same rates."
 
 
