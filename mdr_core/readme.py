@@ -17,7 +17,11 @@ def results() -> str:
     parts = []
     for path in sorted((REPOSITORY / "reports").glob("*/recall_at_k-*.csv")):
         profile, folder = path.parent.name, path.parent
-        parts.append(f"\n**{profile}**, test images after the last epoch, %, mean ± 95 % interval over the seeds "
+        verdicts = folder / f"claims-{profile}.csv"
+        parts.append(f"\n### On the {profile} profile\n")
+        if verdicts.exists():
+            parts.append(f"{counted(list(pd.read_csv(verdicts).verdict))} ([claims](reports/{profile}/claims.html)).\n")
+        parts.append("Test images after the last epoch, %, mean ± 95 % interval over the seeds "
                      f"([report](reports/{profile}/recall_at_k.html)):\n")
         parts += [markdown(pd.read_csv(path, dtype=str))] + [line + "\n" for line in said(folder)]
         why = folder / f"diagnosis-{profile}.csv"
@@ -28,9 +32,6 @@ def results() -> str:
         for figure in sorted(folder.glob("learning_curves-*.svg")):
             name = figure.stem.removeprefix("learning_curves-").removesuffix(f"-{profile}")
             parts.append(f"![Recall@1 by epoch on {name}, test and training classes](reports/{profile}/{figure.name})\n")
-        verdicts = folder / f"claims-{profile}.csv"
-        if verdicts.exists():
-            parts.append(f"On {profile}, {counted(list(pd.read_csv(verdicts).verdict))} ([claims](reports/{profile}/claims.html)).\n")
         if (folder / "runs.csv").exists():
             parts.append(f"Training: {trained(pd.read_csv(folder / 'runs.csv', usecols=['key', 'epoch', 'seconds']))}.\n")
     return "\n".join(parts) + "\n"
