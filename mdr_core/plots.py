@@ -67,14 +67,14 @@ def dimensions(frame: pd.DataFrame, title: str) -> Figure:
 def intervals(frame: pd.DataFrame, by: str, title: str, value: str = "test_recall@1", xlabel: str = "Recall@1 [%], test classes") -> Figure:
     """A dot with its 95 % interval for every value of ``by``, top to bottom, the methods side by side."""
     names, methods = list(frame[by].unique()), list(frame.method.unique())
-    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.45 * len(names)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7.5, 1.2 + 0.5 * len(names)), layout="constrained")
     for place, method in enumerate(methods):
         line = stats.over_seeds(frame[frame.method == method], value, [by]).set_index(by).reindex(names)
         colour, marker = STYLE.get(method, OTHER)
         y = np.arange(len(names)) + 0.22 * (place - (len(methods) - 1) / 2)
         axis.errorbar(line["mean"], y, xerr=line.half, fmt=marker, color=colour, capsize=3, label=method)
     axis.set_yticks(range(len(names)), [str(name) for name in names])
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)  # top to bottom
     axis.set(title=title, xlabel=xlabel)
     axis.grid(alpha=0.25, axis="x")
     if len(methods) > 1:
