@@ -15,7 +15,13 @@ from mdr_core.errors import StudyError
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=3, iterations=6, train_images=100)
 GRID = [TINY.replace(seed=s) for s in range(12)]
-HEEDS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a suite in the background ignores it
+
+
+def interruptible(code: str, **environment: str) -> subprocess.Popen:
+    """Code in a process of its own, which heeds SIGINT: a suite in the background ignores it, and so would its children."""
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
+                            env=os.environ | environment)
 
 
 def die(name: str) -> str:
@@ -45,8 +51,8 @@ def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path
 
 def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     """Ctrl-C as a notebook's kernel gets it: SIGINT to the one process."""
-    script = f"{HEEDS}from tests.test_workers import GRID; from mdr_core import grids; grids.records(GRID, {str(tmp_path)!r}, jobs=2)"
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    process = interruptible("from tests.test_workers import GRID; from mdr_core import grids; "
+                            f"grids.records(GRID, {str(tmp_path)!r}, jobs=2)")
     while not list(tmp_path.glob("*/run.json")) and process.poll() is None:
         time.sleep(0.02)
     children = [int(p) for of in Path(f"/proc/{process.pid}/task").glob("*/children") for p in of.read_text().split()]
@@ -145,10 +151,9 @@ def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkey
 
 
 def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
-    code = (f"{HEEDS}from tests.test_workers import TINY; from mdr_core import grids; "
-            f"grids.records([TINY.replace(epochs=500, batch_size=16)], {str(tmp_path)!r}, processes=2)")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"TMPDIR": str(tmp_path)})
+    process = interruptible("from tests.test_workers import TINY; from mdr_core import grids; "
+                            f"grids.records([TINY.replace(epochs=500, batch_size=16)], {str(tmp_path)!r}, processes=2)",
+                            TMPDIR=str(tmp_path))
 
     def at_work() -> list[int]:
         return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if alive(int(p.parent.name))
