@@ -3,6 +3,7 @@
 PROFILE  ?= quick
 NOTEBOOK ?=
 DATASET  ?=
+CHANGE   ?=
 PYTHON   ?= python3
 
 # glibc returns the memory of every large activation to the system and asks for it again in the next step. Keeping it
@@ -15,7 +16,7 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports download restore archive test bench soak lab lock clean setup
+.PHONY: help reports download restore archive test bench same soak lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -39,6 +40,9 @@ test: $(READY) ## run the tests
 
 bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/results/
 	.venv/bin/python -m benchmarks
+
+same: $(READY) ## check that edited code gives the recorded numbers, and note it in code_versions.csv: CHANGE="what changed"
+	.venv/bin/python -m tests.same_numbers "$(CHANGE)"
 
 soak: $(READY) ## kill a small grid 200 times at random moments and see that nothing is lost
 	.venv/bin/python -m tests.soak

@@ -126,3 +126,15 @@ def checked(name: str, kind: type, value):
     if kind is float and value != value:
         raise StudyError(f"{name} is not a number")
     return value
+
+
+PRETRAINING = Config(  # on drawn characters of classes of their own: where the small network starts from, with weights="classes"
+    dataset="drawn_pretraining", image_size=32, crop=32, resize=32, augment=False, flip=False, backbone="small_resnet",
+    weights="random", dim=150, normalization="none", freeze_batch_norm=False, loss="classification", batch_size=120,
+    images_per_class=4, epochs=12, iterations=60, lr=3e-3, lr_drops=(0.6, 0.8), train_images=600,
+)
+
+
+def pretraining(config: Config) -> Config:
+    """The run whose backbone a run with ``weights="classes"`` starts from."""
+    return PRETRAINING.replace(backbone=config.backbone)

@@ -5,11 +5,10 @@ folder of class folders will do as well. Images are decoded once and kept as one
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core import drawn, layouts
+from mdr_core import drawn, identity, layouts
 from mdr_core.errors import StudyError
 from mdr_core.files import locked, write
 
@@ -29,8 +28,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # name: (zip files and folders to look for, the bare official folder, its reader, official classes, official images,
 # where to get it). One folder name, CUB_200_2011, may hold any of three datasets: so it is looked for last.
-CARS_HALF = (("cars196_train", "cars196_half", "stanford_cars"), "stanford_cars", layouts.cars_train, 196, 8144,
-             "the training half of Stanford Cars (Krause et al. 2013), ai.stanford.edu")
 KNOWN = {
     "cub50": (("cub50",), "CUB_200_2011", layouts.cub50, 50, 2889,
               "the first 50 classes of CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
@@ -38,8 +35,6 @@ KNOWN = {
                  "ten classes of CUB-200 (Welinder et al. 2010) in CUB-200-2011's layout"),
     "cub200": (("cub200", "CUB_200_2011"), "CUB_200_2011", layouts.cub, 200, 11788,
                "CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
-    "cars196_train": CARS_HALF,
-    "cars196_half": CARS_HALF,  # the same under another name
     "cars196": (("cars196", "stanford_cars"), "stanford_cars", layouts.cars, 196, 16185,
                 "Stanford Cars (Krause et al. 2013), ai.stanford.edu"),
     "sop": (("sop", "Stanford_Online_Products"), "Stanford_Online_Products", layouts.products, 22634, 120053,
@@ -106,12 +101,12 @@ class Split:
 
 @dataclass(frozen=True)
 class RetrievalDataset:
-    """Training split, test split, and a hash of their content.
+    """Training split, test split, and a name of their content.
 
     Attributes:
         test: the queries; each is searched in the gallery or, where there is none, among all other test images.
         gallery: of the test classes, under the same numbers (In-Shop Clothes has one), or None.
-        fingerprint: sha256 of all splits' pixels, labels and class names, 64 hexadecimal digits.
+        fingerprint: names the content, 64 hexadecimal digits: see :mod:`mdr_core.identity`.
     """
 
     name: str
@@ -154,9 +149,10 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         wanted = ("train", "test") if name == "drawn" else ("pretrain",)
         parts = {part: from_arrays(*arrays) for part, arrays in drawn.draw(wanted).items()}
         if name == "drawn":
-            return finished(name, parts["train"], parts["test"])
+            return RetrievalDataset(name, parts["train"], parts["test"], identity.drawn_fingerprint(name))
         every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
-        return finished(name, every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0]))
+        train, test = every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0])
+        return RetrievalDataset(name, train, test, identity.drawn_fingerprint(name))
     if name.startswith("folder:"):
         source, listing = layouts.open_source(REPOSITORY / Path(name.removeprefix("folder:")).expanduser(), upright=True), layouts.folder
     elif name in KNOWN:
@@ -177,7 +173,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
     if parts is None:
         half = len(class_names) // 2
         train, test = every.of_classes(range(half)), every.of_classes(range(half, len(class_names)))
-        return finished(name, train, test, remembered=cached)
+        return finished(name, source, cached, image_size, train, test)
     train, test, gallery = (every.of_part(parts == part) for part in ("train", "test", "gallery"))
     if set(train.class_names) & set(test.class_names):
         raise StudyError(f"{name}: its official list has classes in both training and test")
@@ -185,7 +181,7 @@ def load(name: str, data_root: str | Path | None = None, image_size: int = 128,
         classes = torch.from_numpy(labels[parts == "gallery"]).unique()
         if not torch.equal(classes, torch.from_numpy(labels[parts == "test"]).unique()):
             raise StudyError(f"{name}: query and gallery are not of the same classes: fetch its official list anew")
-    return finished(name, train, test, remembered=cached, gallery=gallery if len(gallery.labels) else None)
+    return finished(name, source, cached, image_size, train, test, gallery if len(gallery.labels) else None)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: np.ndarray) -> Split:
@@ -193,8 +189,9 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: 
     return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families))
 
 
-def finished(name: str, train: Split, test: Split, remembered: Path | None = None, gallery: Split | None = None) -> RetrievalDataset:
-    """Check the splits and hash them. ``remembered``: the decoded images' file, beside which the hash is kept."""
+def finished(name: str, source: layouts.Source, cached: Path, image_size: int, train: Split, test: Split,
+             gallery: Split | None = None) -> RetrievalDataset:
+    """Check the splits and name their content. ``cached``: the decoded images' file, beside which the fingerprint is kept."""
     for split in (train, test):
         if len(split.class_names) < 2:
             raise StudyError(f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2")
@@ -203,34 +200,27 @@ def finished(name: str, train: Split, test: Split, remembered: Path | None = Non
             few = split.class_names[int(counts.argmin())]
             raise StudyError(f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
                              "every class; add images or remove the class")
-    splits = (train, test) if gallery is None else (train, test, gallery)
-    found = content_hash(*splits) if remembered is None else remembered_hash(remembered, *splits)
-    return RetrievalDataset(name, train, test, found, gallery)
+    splits = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
+    return RetrievalDataset(name, train, test, fingerprint(source, cached, image_size, splits), gallery)
 
 
-def content_hash(*splits: Split, with_pixels: bool = True) -> str:
-    """sha256 of the splits' pixels, labels and class names; ``with_pixels=False`` leaves the pixels out."""
-    digest = hashlib.sha256()
-    for split in splits:
-        if with_pixels:
-            digest.update(split.images.permute(0, 2, 3, 1).contiguous().numpy().data)
-        digest.update(split.labels.numpy().tobytes())
-        digest.update("\n".join(split.class_names).encode())
-    return digest.hexdigest()
+def fingerprint(source: layouts.Source, cached: Path, image_size: int, splits: dict[str, Split]) -> str:
+    """:func:`identity.data_fingerprint`. It reads every file, and so is kept in a .json beside the decoded images, where it counts as
+    long as their file, the paths, the labels and the class names do not change."""
+    def named(digests: Callable[[tuple[str, ...]], list[str]]) -> str:
+        listed = [identity.Listed(part, digests(s.paths), s.labels.tolist(), s.class_names) for part, s in splits.items()]
+        return identity.data_fingerprint(listed, image_size, source.upright)
 
-
-def remembered_hash(path: Path, *splits: Split) -> str:
-    """content_hash, kept in a .json beside the decoded images; it counts as long as that file and the labels do not change."""
-    stat, note = path.stat(), path.with_suffix(".json")
-    about = [stat.st_size, stat.st_mtime_ns, content_hash(*splits, with_pixels=False)]
+    stat, note = cached.stat(), cached.with_suffix(".json")
+    about = [stat.st_size, stat.st_mtime_ns, named(list)]
     try:
-        record = json.loads(note.read_text())
+        record = json.loads(note.read_text(encoding="utf-8"))
         if record["about"] == about:
             return str(record["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent or torn: hashed anew
-    found = content_hash(*splits)
-    with contextlib.suppress(OSError):  # where nothing can be written, it is hashed again next time
+        pass  # absent or torn: read anew
+    found = named(lambda paths: Parallel(n_jobs=-1, prefer="threads")(delayed(identity.sha256)(source.read(path)) for path in paths))
+    with contextlib.suppress(OSError):  # where nothing can be written, the files are read again next time
         write(note, json.dumps({"about": about, "fingerprint": found}))
     return found
 
@@ -258,12 +248,13 @@ def find(name: str, data_root: str | Path | None) -> layouts.Source:
 def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None) -> tuple[Tensor, Path]:
     """All images, decoded and resized once, and the file that keeps them.
 
-    The file's name hashes size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
+    The file's name hashes the decoder's version, size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
 
     Returns:
         (N, 3, size, size) uint8, channels last, memory-mapped; the path of the .npy file, (N, size, size, 3).
     """
-    key = hashlib.sha256(json.dumps([size, [(f, *source.stamp(f)) for f in files]] + ["upright"] * source.upright).encode()).hexdigest()[:16]
+    stamps = [(file, *source.stamp(file)) for file in files]
+    key = identity.sha256([identity.DECODING, size, source.upright, stamps])[:16]
     folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
     path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
     if (images := kept(path, shape)) is None:

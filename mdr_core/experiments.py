@@ -87,21 +87,6 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
     ]
 
 
-def diagnosis(profile: str, datasets: list[str], seeds: list[int], among=METHODS, **changes) -> list[dict]:
-    """The runs that ask why MDR does not lead on a dataset of the profile, where there are any: first seed alone.
-
-    ``among``: no other methods' runs.
-    """
-    rows = []
-    for d in [d for d in datasets if d in profiles.datasets(profile)]:
-        for name, (setting, methods) in profiles.DIAGNOSIS.get(d, {}).items():
-            for m in [m for m in methods if m in among]:
-                base = profiles.config(profile, d, m, seeds[0], **changes)
-                changed = base.replace(**{k: v(base) if callable(v) else v for k, v in setting.items()})
-                rows.append({"dataset": d, "change": name, "method": m, "seed": seeds[0], "config": changed})
-    return rows
-
-
 def pairs(profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict) -> list[dict]:
     """Each setting with and without MDR, on the profile's ablation dataset."""
     return [
@@ -180,7 +165,7 @@ def everything(profile: str, **changes) -> list[Config]:
         figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
         dagger(profile, names, list(METHODS), seeds, **changes),
     ]
-    grids[2:2] = [searches(profile, names, list(METHODS), **changes), diagnosis(profile, names, seeds, **changes)]
+    grids[2:2] = [searches(profile, names, list(METHODS), **changes)]
     return list(dict.fromkeys(row["config"] for grid in grids for row in grid))
 
 

@@ -11,11 +11,11 @@ import pandas as pd
 from joblib import cpu_count
 
 from mdr_core import workers
-from mdr_core.config import Config
+from mdr_core.config import Config, pretraining
 from mdr_core.distributed import current
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import locked
-from mdr_core.runs import dataset, key_of, pretraining, run, usable
+from mdr_core.runs import dataset, key_of, run, usable
 
 
 def quiet_run(config: Config, root, data_root, files: bool = False) -> dict:

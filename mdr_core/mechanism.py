@@ -11,6 +11,7 @@ from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_dista
 from mdr_core.sampling import triplets
 
 BINS, REACH = 48, 6.0  # of the histogram of normalized distances, over [-REACH, REACH]
+DISTANCE_BINS, FARTHEST = 128, 2.0  # of the histograms of distances over their mean, over [0, FARTHEST]
 DECILES = 10
 DRAWS = 16  # of negatives, over which the triplet loss's gradient is averaged
 
@@ -29,6 +30,8 @@ def figures(embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, ma
     Returns:
         ``pair_mean``, ``pair_std``: of the distances over pairs i != j, and ``positive_mean``, ``negative_mean``.
         ``z_histogram``: counts of the pairs i < j by normalized distance, BINS bins over [-REACH, REACH].
+        ``positive_histogram``, ``negative_histogram``: counts of the positive (negative) pairs i < j by distance over the mean
+        distance of all pairs, DISTANCE_BINS bins over [0, FARTHEST]; what is farther counts in the last one.
         ``level_share``: the share of pairs nearest to each level.
         ``gradient_positive``, ``gradient_negative``: what every decile of the positive (negative) pairs, nearest
         first, adds to the sum of ``|dL/dd_ij|`` over all pairs, L being the triplet loss; and ``gradient_mdr``: the
@@ -52,6 +55,8 @@ def figures(embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, ma
         "positive_mean": d[upper & same].mean().item(),
         "negative_mean": d[upper & ~same].mean().item(),
         "z_histogram": z.clamp(-REACH, REACH).histc(BINS, -REACH, REACH).int().tolist(),
+        "positive_histogram": distance_histogram(d[upper & same], pairs.mean()),
+        "negative_histogram": distance_histogram(d[upper & ~same], pairs.mean()),
         "level_share": rounded(shares),
         "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),  # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
     }
@@ -75,6 +80,11 @@ def triplet_gradient(x: Tensor, d: Tensor, labels: Tensor, margin: float) -> Ten
         weight.index_put_((a, p), active, accumulate=True)
         weight.index_put_((a, n), active, accumulate=True)
     return weight
+
+
+def distance_histogram(d: Tensor, mean: Tensor) -> list[int]:
+    """Counts of distances (P,) over ``mean``, DISTANCE_BINS bins over [0, FARTHEST]."""
+    return (d / mean).clamp(max=FARTHEST).histc(DISTANCE_BINS, 0, FARTHEST).int().tolist()
 
 
 def by_decile(d: Tensor, weight: Tensor, chosen: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ PROFILES = {
     "quick": {"drawn": (QUICK, 0.2, 15)},
     "photos": {
         "cub50": (PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5),  # 80: what 20 classes can fill
-        "cars196_train": (PHOTOS.replace(dataset="cars196_train", lr=5e-5, iterations=80), 0.6, 20),
     },
     "paper": {
         "cub200": (PAPER, 0.6, 20),
@@ -42,24 +41,7 @@ OTHERS = {"quick": PHOTOS, "photos": PHOTOS, "paper": PAPER}  # for any other da
 
 # The small search for a dataset's learning rate: every method tries the same ones, a run of the first seed each, at full
 # length (a short one favours rates that spoil a long one), judged on held-out training classes.
-SEARCHES = {"cub50": (1e-4, 3e-4), "cars196_train": (5e-5, 1e-4)}
-
-# Where MDR does not lead: what is changed to find out why, and for which methods, a run of the first seed each.
-DIAGNOSIS = {
-    "cars196_train": {
-        "as in Table 1": ({}, METHODS[1:]),
-        "twice as long": ({"epochs": lambda config: 2 * config.epochs}, METHODS[1:]),
-        "λ = 0.2, the paper's": ({"mdr_weight": 0.2}, METHODS[2:]),
-        "statistics over pairs": ({"statistics": "pairs"}, METHODS[2:]),
-        "64 dimensions": ({"dim": 64}, METHODS[2:]),
-        "MDR on L2-normalized embeddings": ({"normalization": "l2"}, METHODS[2:]),
-    },
-}
-
-PRETRAINING = QUICK.replace(
-    dataset="drawn_pretraining", weights="random", dim=150, normalization="none", freeze_batch_norm=False,
-    loss="classification", batch_size=120, images_per_class=4, epochs=12, iterations=60, lr=3e-3, train_images=600,
-)
+SEARCHES = {"cub50": (1e-4, 3e-4)}
 
 
 def datasets(profile: str) -> list[str]:

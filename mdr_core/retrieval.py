@@ -192,7 +192,8 @@ def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision:
     Args: as :func:`recall_at_k`.
 
     Returns:
-        ``{"recall": {K: percent}, "r_precision": percent, "map_at_r": percent}``.
+        ``{"recall": {K: percent}, "r_precision": percent, "map_at_r": percent}`` and, of each query, ``"right"`` (Q,): its nearest
+        image is of its class, and ``"ap_at_r"`` (Q,): what MAP@R is the mean of, NaN where R = 0.
     """
     own = gallery is None
     if own != (gallery_labels is None):
@@ -208,12 +209,36 @@ def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision:
     hits = (gallery_labels[found] == query_labels[:, None]) & (found >= 0)
     result = {"recall": {int(k): 100.0 * float(hits[:, :k].any(axis=1).mean()) for k in ks}}
     if precision:
-        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
+        result["right"], result["ap_at_r"] = hits[:, 0], np.full(len(hits), np.nan)
+        some = relevant > 0
+        hits, relevant = hits[some], relevant[some]
         rank = np.arange(1, hits.shape[1] + 1)
         hits = hits & (rank <= relevant[:, None])
         precisions = np.cumsum(hits, axis=1) / rank
-        result["r_precision"] = 100.0 * float((hits.sum(axis=1) / relevant).mean()) if len(hits) else float("nan")
-        result["map_at_r"] = (
-            100.0 * float(((precisions * hits).sum(axis=1) / relevant).mean()) if len(hits) else float("nan")
-        )
+        result["ap_at_r"][some] = (precisions * hits).sum(axis=1) / relevant
+        result["r_precision"] = 100.0 * float((hits.sum(axis=1) / relevant).mean()) if some.any() else float("nan")
+        result["map_at_r"] = 100.0 * float(result["ap_at_r"][some].mean()) if some.any() else float("nan")
     return result
+
+
+def first_ranks(query: np.ndarray, query_labels: np.ndarray, gallery: np.ndarray | None = None,
+                gallery_labels: np.ndarray | None = None) -> np.ndarray:
+    """(Q,) int32: the rank, from 1, of each query's first image of its own class, ties by index; 0 where its class has none.
+
+    Args: as :func:`recall_at_k`.
+    """
+    own = gallery is None
+    gallery = torch.from_numpy(np.ascontiguousarray(query if own else gallery, dtype=np.float32))
+    labels = torch.as_tensor(query_labels if own else gallery_labels)
+    ranks = []
+    for rows in torch.arange(len(query)).split(FEW):
+        some = torch.from_numpy(np.ascontiguousarray(query[rows.numpy()], dtype=np.float32))
+        d = torch.cdist(some, gallery, compute_mode="donot_use_mm_for_euclid_dist")
+        if own:
+            d[torch.arange(len(rows)), rows] = torch.inf
+        right = torch.where(labels == torch.as_tensor(query_labels[rows.numpy()])[:, None], d, torch.inf)
+        place = right.argmin(dim=1, keepdim=True)  # the first one of a tie
+        nearest_right = right.gather(1, place)
+        before = (d < nearest_right) | (d == nearest_right) & (torch.arange(len(gallery)) < place)
+        ranks.append(torch.where(nearest_right[:, 0].isfinite(), before.sum(dim=1) + 1, 0))
+    return torch.cat(ranks).int().numpy()

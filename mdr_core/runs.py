@@ -3,58 +3,38 @@
     <root>/<key>/run.json             config, history by epoch, provenance, checksums; written last, so its presence
                                       means that the run is complete
                  weights.safetensors, embeddings.safetensors
+                 findings.safetensors what it found on the test images (evaluation.findings): small, and kept when the others are not
                  checkpoint.pt        after every epoch, while the run is under way
 
-The key hashes the configuration, the data's fingerprint and the code that can change the numbers (its syntax tree,
-so that comments and docstrings are free). Code that was edited and gives the same numbers shares the runs of the
-version before: SAME_NUMBERS says so, and tests/test_same_numbers.py trains and compares.
+The key names configuration, data and code: see :mod:`mdr_core.identity`.
 """
 
-import ast
 import functools
-import hashlib
 import json
 import os
 import platform
 import re
+import subprocess
 import time
 import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import PIL.features
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
-from mdr_core import data, profiles
-from mdr_core.config import Config, from_dict
+from mdr_core import data, identity
+from mdr_core.config import Config, from_dict, pretraining
 from mdr_core.distributed import ALONE, Share, current, packed
 from mdr_core.errors import StudyError
 from mdr_core.files import locked, write
+from mdr_core.identity import key_of, sha256
 
-CODE = ("regularizer", "losses", "sampling", "augmentation", "models", "bn_inception", "folding", "mechanism", "geometry",
-        "training", "evaluation", "retrieval", "distributed")
-SAME_NUMBERS = {  # code_version() -> the earlier version whose numbers it gives
-    "b5cd326de4a81614aafeabec4d159cd546f464fc698ed9a7e22b1fc495cf7a3d":  # BN-Inception's weights are downloaded; several processes
-        "f79ad9d07ea30b8987e5d680d6ce120b15538c69e9dec0dc44fae81c4a51822a",
-}
-FILES = ("weights.safetensors", "embeddings.safetensors")
-PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
-
-
-@functools.cache
-def code_version() -> str:
-    """A hash of the code that can change numbers, comments and docstrings left out."""
-    digest = hashlib.sha256()
-    for name in CODE:
-        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:] or [ast.Pass()]
-        digest.update(ast.unparse(tree).encode())
-    return digest.hexdigest()
+WEIGHTS, EMBEDDINGS, FINDINGS = FILES = ("weights.safetensors", "embeddings.safetensors", "findings.safetensors")
+PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow")
 
 
 @functools.lru_cache(maxsize=3)
@@ -69,22 +49,6 @@ def fillable(config: Config, data_root: str | None, processes: int = 1) -> int:
     return batch - batch % processes
 
 
-def key_of(config: Config, fingerprint: str) -> str:
-    """16 hexadecimal digits that name a run.
-
-    Settings at their default do not enter, so that a setting added later leaves the stored runs valid.
-    """
-    default = Config()
-    values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}
-    if Path(config.weights).is_file():
-        values["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
-    elif config.weights == "classes":  # it starts from a run of its own, on drawn images as this one is
-        values["weights"] = key_of(pretraining(config), "drawn_pretraining")
-    code = SAME_NUMBERS.get(code_version(), code_version())
-    text = json.dumps([values, fingerprint, code], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def set_aside(folder: Path, why: str) -> None:
     """Keep a run that cannot be trusted under another name, and say so."""
     number = 1
@@ -94,13 +58,9 @@ def set_aside(folder: Path, why: str) -> None:
     warnings.warn(f"stored run {folder.name} is corrupt ({why}): set aside as {aside.name}, training anew", stacklevel=3)
 
 
-def checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def content_of(config: dict, history: list[dict]) -> str:
     """The checksum of what run.json itself holds."""
-    return hashlib.sha256(json.dumps([config, history], sort_keys=True).encode()).hexdigest()
+    return sha256([config, history])
 
 
 def stored(folder: Path, config: Config | None = None) -> dict | None:
@@ -108,11 +68,11 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
     if not (folder / "run.json").exists():
         return None
     try:
-        record = json.loads((folder / "run.json").read_text())
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         for name, expected in record["files"].items():
             if name not in FILES:
                 raise ValueError(f"it names a file {name}")
-            if checksum(folder / name) != expected:
+            if sha256((folder / name).read_bytes()) != expected:
                 raise ValueError(f"{name} has changed")
         if content_of(record["config"], record["history"]) != record["content"]:
             raise ValueError("run.json has changed")
@@ -127,7 +87,7 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
 def usable(folder: Path, config: Config, files: bool) -> dict | None:
     """:func:`stored`, where it has all that is needed: a restored record comes without weights and embeddings."""
     record = stored(folder, config)
-    return record if record is not None and (record["files"] or not files) else None
+    return record if record is not None and (WEIGHTS in record["files"] or not files) else None
 
 
 def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False,
@@ -159,8 +119,8 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
         raise StudyError(f"run {folder.name} cannot be written to {root}: {problem.strerror or problem}; make room, or set output_root") from None
 
 
-def restore(record: dict, root: Path) -> bool:
-    """Store a record that comes without weights and embeddings, unless the run is there already.
+def restore(record: dict, root: Path, findings: bytes | None = None) -> bool:
+    """Store a record that comes without weights and embeddings, unless the run is there already; whether it was not.
 
     Raises:
         StudyError: it is not what its checksum says.
@@ -175,14 +135,12 @@ def restore(record: dict, root: Path) -> bool:
         if (folder / "run.json").exists():
             return False
         folder.mkdir(exist_ok=True)
-        text = json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}}, indent=1)
-        write(folder / "run.json", text)
+        files = {}
+        if findings is not None:
+            write(folder / FINDINGS, findings)
+            files[FINDINGS] = sha256(findings)
+        write(folder / "run.json", json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": files}, indent=1))
     return True
-
-
-def pretraining(config: Config) -> Config:
-    """The run whose backbone a run with ``weights="classes"`` starts from."""
-    return profiles.PRETRAINING.replace(backbone=config.backbone)
 
 
 def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
@@ -217,8 +175,9 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     if not share.first:
         return share.from_first()
     weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
-    write(folder / "weights.safetensors", safetensors({k: v.contiguous() for k, v in weights.items()}))
-    write(folder / "embeddings.safetensors", safetensors(embeddings))
+    write(folder / WEIGHTS, safetensors({k: v.contiguous() for k, v in weights.items()}))
+    write(folder / EMBEDDINGS, safetensors(embeddings))
+    write(folder / FINDINGS, safetensors(evaluation.findings(*embeddings.values())))
     values = json.loads(json.dumps(config.to_dict()))
     about = provenance(config, images) | {"processes": share.world, "seconds_this_process": round(time.time() - began, 1)}
     record = {
@@ -226,7 +185,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
         "history": trainer.history,
         "content": content_of(values, trainer.history),
         "provenance": about,
-        "files": {name: checksum(folder / name) for name in FILES},
+        "files": {name: sha256((folder / name).read_bytes()) for name in FILES},
     }
     write(folder / "run.json", json.dumps(record, indent=1))
     for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter are halves of files, of processes killed
@@ -252,21 +211,42 @@ def unreadable(folder: Path, problem: Exception) -> None:
 def provenance(config: Config, images: data.RetrievalDataset) -> dict:
     """What a run's numbers depend on beside its configuration."""
     gpu = config.device == "cuda"
+    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
     return {
         "data": images.fingerprint,
-        "code": code_version(),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "code": identity.code_version(),
+        "numbers": identity.numbers(),
+        "commit": commit(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES} | {"libjpeg": jpeg},
         "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
+@functools.cache
+def commit() -> str | None:
+    """The git commit of the study, with "+" where files of mdr_core differ from it; None where it is not a checkout."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=data.REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        own = Path(git("rev-parse", "--show-toplevel")) == data.REPOSITORY
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "mdr_core")) if own else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def load_weights(record: dict, root: str | Path) -> dict[str, torch.Tensor]:
     """A stored run's weights: the model's by name, MDR's under ``mdr.``."""
-    return load_file(Path(root) / record["key"] / "weights.safetensors")
+    return load_file(Path(root) / record["key"] / WEIGHTS)
 
 
 def load_embeddings(record: dict, root: str | Path) -> dict[str, torch.Tensor]:
     """A stored run's final embeddings of its test images, ``test`` (N, D), and ``test_labels`` (N,)."""
-    return load_file(Path(root) / record["key"] / "embeddings.safetensors")
+    return load_file(Path(root) / record["key"] / EMBEDDINGS)
+
+
+def load_findings(record: dict, root: str | Path) -> dict[str, torch.Tensor] | None:
+    """What a stored run found on its test images, as :func:`mdr_core.evaluation.findings` has it; None where it was not recorded."""
+    return load_file(Path(root) / record["key"] / FINDINGS) if FINDINGS in record["files"] else None

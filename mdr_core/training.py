@@ -21,7 +21,7 @@ from mdr_core.config import Config
 from mdr_core.data import RetrievalDataset
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
-from mdr_core.evaluation import crops, home, judge, spread
+from mdr_core.evaluation import crops, home, judge, spread, without_by_class
 from mdr_core.regularizer import MDR
 from mdr_core.sampling import BalancedBatches
 
@@ -148,7 +148,7 @@ def train(
         means = dict(zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True))
         row = {"epoch": epoch, "lr": rate} | means | mdr_figures(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
         row |= judge(config, trainer.model, trainer.mdr, judged, probe, share)
-        trainer.history.append(row | {"seconds": time.perf_counter() - began})
+        trainer.history = with_by_class([*trainer.history, row | {"seconds": time.perf_counter() - began}])
         after_epoch(trainer)
         bar.update()
     bar.close()
@@ -218,6 +218,12 @@ def learning_rate(config: Config, epoch: int) -> float:
     """Of an epoch counted from 1: lr times lr_factor for every share of the epochs that lies behind it; the first has all of lr."""
     behind = sum(epoch - 1 >= max(round(drop * config.epochs), 1) for drop in config.lr_drops)
     return config.lr * config.lr_factor**behind
+
+
+def with_by_class(history: list[dict]) -> list[dict]:
+    """The numbers of each test class in the last and in the best trained epoch alone, since they take most of a row's room."""
+    best = max((row for row in history if row["epoch"] > 0), key=lambda row: row["test_recall@1"])
+    return [row if row is best or row is history[-1] else without_by_class(row) for row in history]
 
 
 def mdr_figures(mdr: MDR) -> dict[str, float]:
