@@ -3,21 +3,22 @@
     python -m mdr_core.archive export --profile photos      # reports/photos/runs.csv from the run store
     python -m mdr_core.archive restore --profile photos     # the run store from reports/photos/runs.csv
 
-The file has a row per run and epoch: the run's key, its configuration (``config.…``) and the epoch's figures; a run's first
-row also has what they depend on (``provenance``, JSON). Restored runs render reports without hours of training; they come without
-weights and embeddings, and a notebook that needs those trains the run anew. A run of other code or other data has
-another key, so a restored run is never taken for it.
+The file has a row per run and epoch: the run's key, its configuration (``config.…``) and the epoch's numbers; a run's first
+row also has what they depend on (``provenance``, JSON). Beside it, ``findings/KEY.safetensors``: what each method of Table 1 found on
+the test images with the first seed. Restored runs render reports without hours of training; they come without weights and
+embeddings, and a notebook that needs those trains the run anew.
 """
 
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from mdr_core import experiments, runs
-from mdr_core.config import hints
+from mdr_core import experiments, identity, profiles, runs
+from mdr_core.config import from_dict, hints
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError
 from mdr_core.files import write
@@ -28,7 +29,7 @@ def to_table(records: list[dict]) -> pd.DataFrame:
     rows = []
     for record in records:
         about = {"key": record["key"]} | {f"config.{k}": text(v) for k, v in record["config"].items()}
-        once = {"content": record["content"], "provenance": text(record["provenance"])}
+        once = {"content": record["content"], "provenance": text(record["provenance"]), "findings": record["files"].get(runs.FINDINGS, "")}
         rows += [about | {k: text(v) for k, v in row.items()} | (once if i == 0 else {}) for i, row in enumerate(record["history"])]
     return pd.DataFrame(rows).fillna("")
 
@@ -40,10 +41,10 @@ def from_table(table: pd.DataFrame) -> list[dict]:
         cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
         config = {k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")}
         config = {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()}
-        other = ("key", "content", "provenance")
+        other = ("key", "content", "provenance", "findings")
         history = [{k: json.loads(v) for k, v in row.items() if k not in other and not k.startswith("config.")} for row in cells]
         records.append({"key": key, "config": config, "history": history, "content": cells[0]["content"],
-                        "provenance": json.loads(cells[0]["provenance"])})
+                        "provenance": json.loads(cells[0]["provenance"]), "findings": cells[0].get("findings")})
     return records
 
 
@@ -51,29 +52,69 @@ def text(thing: object) -> str:
     return thing if isinstance(thing, str) else json.dumps(thing)
 
 
+def read(path: Path) -> list[dict]:
+    """The records of a ``runs.csv``."""
+    if not path.is_file():
+        raise StudyError(f"there is no {path}: it comes with the repository, for the profiles whose runs are committed")
+    try:
+        return from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
+    except (ValueError, KeyError, RecursionError) as problem:
+        raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
+
+
 def export(profile: str, path: Path, root: Path, data_root: str | None = None, **changes) -> int:
     """Write every complete run of a profile's experiments to ``path``; how many there were. ``changes``: fields of Config."""
     found = []
     for config in experiments.everything(profile, **changes):
         images = runs.dataset(config.dataset, data_root, config.image_size)
-        record = runs.stored(root / runs.key_of(config, images.fingerprint), config)
+        record = runs.stored(root / identity.key_of(config, images.fingerprint), config)
         found += [record] if record is not None else []
     if not found:
         raise StudyError(f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, to_table(found).to_csv(index=False, lineterminator="\n"))
+    beside = path.parent / "findings"
+    beside.mkdir(parents=True, exist_ok=True)
+    shown = {row["config"] for row in experiments.table1(profile, profiles.datasets(profile), list(profiles.METHODS), [0], **changes)}
+    kept = [r for r in found if runs.FINDINGS in r["files"] and from_dict(r["config"]) in shown]
+    for record in kept:
+        write(beside / f"{record['key']}.safetensors", (root / record["key"] / runs.FINDINGS).read_bytes())
+    for left in {*beside.glob("*.safetensors")} - {beside / f"{record['key']}.safetensors" for record in kept}:
+        left.unlink()
+    kept_keys = {record["key"] for record in kept}
+    table = to_table([r if r["key"] in kept_keys else r | {"files": {}} for r in found])
+    write(path, table.to_csv(index=False, lineterminator="\n"))
     return len(found)
 
 
-def restore(path: Path, root: Path) -> int:
-    """Put the runs of ``path`` into the store ``root``; how many were not there yet."""
-    if not path.is_file():
-        raise StudyError(f"there is no {path}: it comes with the repository, for the profiles whose runs are committed")
+def restore(path: Path, root: Path, data_root: str | None = None) -> str:
+    """Put the runs of ``path`` into the store ``root``, unless they are there; how many there are, and whether this installation finds them."""
+    reasons, records = [], read(path)
+    for record in records:
+        runs.restore(record, root, path.parent / "findings")
+        reasons += [why] if (why := not_found(record, data_root)) else []
+    said = f"{len(records)} runs restored to {root}"
+    if not reasons:
+        return f"{said}, all found by this installation"
+    return f"{said}; this installation does not find {len(reasons)} of them: " + "; ".join(
+        f"{count} for {why}" for why, count in Counter(reasons).items())
+
+
+def not_found(record: dict, data_root: str | None) -> str | None:
+    """Why this installation does not find a stored run; None where it does."""
     try:
-        records = from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
-    except (ValueError, KeyError, RecursionError) as problem:
-        raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
-    return sum(runs.restore(record, root) for record in records)
+        config = from_dict(record["config"])
+    except StudyError as problem:
+        return f"another configuration ({problem})"
+    try:
+        fingerprint = runs.dataset(config.dataset, data_root, config.image_size).fingerprint
+    except StudyError as problem:
+        return f"the data ({problem})"
+    if identity.key_of(config, fingerprint) == record["key"]:
+        return None
+    if fingerprint != record["provenance"]["data"]:
+        return f"other data ({config.dataset} has other images, labels or classes here)"
+    if identity.numbers() != record["provenance"].get("numbers"):
+        return f"other code ({identity.notice() or 'its number version is ' + str(record['provenance'].get('numbers'))})"
+    return "another configuration (a default of mdr_core/config.py has changed)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
             changes = {"device": given.device} if given.device else {}
             print(f"{export(given.profile, path, given.output_root, given.data_root, **changes)} runs written to {path}")
         else:
-            print(f"{restore(path, given.output_root)} runs restored to {given.output_root}")
+            print(restore(path, given.output_root, given.data_root))
     except (StudyError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -41,9 +41,6 @@ KNOWN = {
             "Stanford Online Products (Oh Song et al. 2016), cvgl.stanford.edu"),
     "inshop": (("inshop", "In-shop Clothes Retrieval Benchmark"), "In-shop Clothes Retrieval Benchmark", layouts.clothes,
                7982, 52712, "In-Shop Clothes Retrieval of DeepFashion (Liu et al. 2016), mmlab.ie.cuhk.edu.hk"),
-    "cifar100-a": (("cifar100-a", "cifar100"), "cifar100", layouts.folder, 50, 25000,
-                   "the first 50 classes of CIFAR-100's training images (Krizhevsky 2009) as a folder of class folders, "
-                   "cs.toronto.edu/~kriz"),
 }
 DOWNLOADS = ("cub200", "cars196", "sop")  # by mdr_core.download
 AT_A_TIME = 8  # images that a thread decodes in one go

@@ -152,21 +152,41 @@ def joined(*frames: pd.DataFrame, **columns) -> pd.DataFrame:
     return pd.concat(frames).assign(**columns)
 
 
+def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dict[str, list[dict]]:
+    """Notebook -> the runs of its report at its default parameters, ``your_images`` aside; the headline first.
+
+    Args:
+        seeds: Table 1's; the ablations take fewer.
+        changes: fields of Config, as everywhere.
+    """
+    names, seeds = profiles.datasets(profile), list(range(profiles.SEEDS)) if seeds is None else seeds
+    few = seeds[: profiles.ABLATION_SEEDS]
+    table = table1(profile, names, list(METHODS), seeds, **changes)
+    found = {
+        "recall_at_k": [
+            *table,
+            *table1(profile, names, list(METHODS), seeds[: profiles.HELD_OUT_SEEDS[profile]], True, **changes),
+            *searches(profile, names, list(METHODS), **changes),
+            *dagger(profile, names, list(METHODS), seeds, **changes),
+        ],
+        "ablation_backbones": table2a(profile, BACKBONES[profile], few, **changes),
+        "ablation_losses": table2b(profile, LOSSES, few, **changes),
+        "ablation_levels": table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
+        "embedding_dimension": figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
+        "learning_curves": table,
+        "mechanism": table,
+        "class_centers": table,
+        "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
+    }
+    return found | {"claims": [row for name, grid in found.items() if name != "recall_at_k" for row in grid]}
+
+
+WITH_FILES = ("class_centers", "retrieval_gallery", "claims")  # notebooks that read weights or embeddings, of the first seed of Table 1
+
+
 def everything(profile: str, **changes) -> list[Config]:
     """Every run of a profile's reports at their default parameters, in the order of their weight."""
-    names, seeds = profiles.datasets(profile), list(range(profiles.SEEDS))
-    few = seeds[: profiles.ABLATION_SEEDS]
-    grids = [
-        table1(profile, names, list(METHODS), seeds, **changes),
-        table1(profile, names, list(METHODS), seeds[: profiles.HELD_OUT_SEEDS[profile]], True, **changes),
-        table2a(profile, BACKBONES[profile], few, **changes),
-        table2b(profile, LOSSES, few, **changes),
-        table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
-        figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
-        dagger(profile, names, list(METHODS), seeds, **changes),
-    ]
-    grids[2:2] = [searches(profile, names, list(METHODS), **changes)]
-    return list(dict.fromkeys(row["config"] for grid in grids for row in grid))
+    return list(dict.fromkeys(row["config"] for grid in of_notebooks(profile, **changes).values() for row in grid))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -111,7 +111,7 @@ class Report:
             self.changes["weights"] = str(file)
         scheduler = values.get("scheduler")
         self.where = {"jobs": values.get("jobs") or None, "processes": values.get("processes", 1),
-                      "executor": workers.cluster(scheduler) if scheduler else None}
+                      "executor": workers.cluster(scheduler) if scheduler else None, "train": values.get("train", True)}
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
             self.changes["batch_size"] = runs.fillable(config, self.data_root, self.where["processes"])
@@ -119,22 +119,21 @@ class Report:
         self.records: dict[str, dict] = {}
 
     def run(self, grid: list[dict]) -> pd.DataFrame:
-        """The grid's runs, trained or read back: a row per run and epoch, with the grid's labels as columns."""
-        found = self.records_of(grid, files=False)
+        """The grid's runs, trained or stored: a row per run and epoch, with the grid's labels as columns."""
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        return grids.frame([record | {"labels": own} for record, own in zip(found, labels, strict=True)])
+        return grids.frame([row["config"] for row in grid], self.records_of(grid, files=False), labels)
 
-    def records_of(self, grid: list[dict], files: bool = True) -> list[dict]:
-        """The grid's records, with weights and embeddings if ``files``."""
+    def records_of(self, grid: list[dict], files: bool = True) -> list[dict | None]:
+        """The grid's records, with weights and embeddings if ``files``; None for a run that is not stored, where none is trained."""
         found = grids.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
-        self.records |= {record["key"]: record for record in found}
+        self.records |= {record["key"]: record for record in found if record is not None}
         return found
 
     def embeddings(self, grid: list[dict]) -> list[dict]:
-        """The grid's rows, each with ``test`` (N, D) and ``labels`` (N,), numpy, of its final embeddings."""
-        found = self.records_of(grid)
-        stored = [runs.load_embeddings(record, self.output_root) for record in found]
-        return [row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()} for row, e in zip(grid, stored, strict=True)]
+        """The grid's rows, each with ``test`` (N, D) and ``labels`` (N,), numpy, of its final embeddings; those that are not stored are left out."""
+        found = [(row, record) for row, record in zip(grid, self.records_of(grid), strict=True) if record is not None]
+        stored = [(row, runs.load_embeddings(record, self.output_root)) for row, record in found]
+        return [row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()} for row, e in stored]
 
     def images(self, dataset: str, image_size: int):
         """A dataset as the runs saw it."""
@@ -189,19 +188,19 @@ class Report:
     def provenance(self) -> None:
         """What the runs behind this report share, and how many there are; each run's own values are in the run store."""
         rows = [
-            {"runs": key, "code": r["provenance"]["code"][:12], "data": f"{r['config']['dataset']} {r['provenance']['data'][:12]}",
-             "device": r["provenance"]["device"], "threads": r["provenance"]["threads"], "finished": r["provenance"]["finished"][:10],
-             "seed": r["config"]["seed"], **r["provenance"]["versions"]}
-            for key, r in self.records.items()
+            {"runs": key, "number version": p.get("numbers"), "code": p["code"][:12], "commit": (p.get("commit") or "not recorded")[:12],
+             "data": f"{r['config']['dataset']} {p['data'][:12]}", "device": p["device"], "threads": p["threads"],
+             "finished": p["finished"][:10], "seed": r["config"]["seed"]} | p["versions"]
+            for key, r in self.records.items() for p in [r["provenance"]]
         ]
         about = pd.DataFrame(rows)
         shown = {"runs": f"{len(about)}, trained {about.finished.min()} to {about.finished.max()}"}
         for column in about.columns.drop(["runs", "finished"]):
-            shown[column] = ", ".join(sorted(map(str, about[column].unique())))
+            shown[column] = ", ".join(sorted(map(str, about[column].dropna().unique())))
         table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
         display(table.style.hide(axis="index").set_table_attributes('class="claims"').set_caption(
-            "Each run is stored with its whole configuration, seed, library versions, device, data fingerprint (sha256) and "
-            "code version (sha256 of the code that can change its numbers; where there are several, tests/test_same_numbers.py says that they "
-            "give the same)."))
+            "Each run is stored with its configuration, seed, library versions, device, the fingerprint of its data (sha256 of the image files, "
+            "labels, classes and split) and its code: the git commit, and the sha256 of the text of every file that can change its numbers. Texts of one "
+            "number version gave the same numbers in short trainings; code_versions.csv says on which machines that was checked."))
 
 

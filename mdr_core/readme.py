@@ -1,39 +1,39 @@
-"""The README's results, taken from the committed reports: ``python -m mdr_core.readme`` writes them anew."""
+"""The README's results, taken from the committed runs alone (``reports/PROFILE/runs.csv``): ``python -m mdr_core.readme`` writes them anew."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from mdr_core.claims import counted
+from mdr_core import archive, experiments, grids, profiles, tables
+from mdr_core.config import from_dict
 from mdr_core.data import REPOSITORY
-from mdr_core.tables import clause
 
+COLUMNS = {"test_recall@1": "R@1", "test_recall@2": "R@2", "test_recall@4": "R@4", "test_recall@8": "R@8", "test_recall@1_l2": "R@1 on L2",
+           "test_r_precision": "R-precision", "test_map_at_r": "MAP@R"}
 BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
 
 
 def results() -> str:
-    """A table, a few sentences and a figure for every profile that has a report."""
+    """A table, a few sentences and a figure for every profile whose runs are committed, the one on photographs first."""
     parts = []
-    for path in sorted((REPOSITORY / "reports").glob("*/recall_at_k-*.csv")):
-        profile, folder = path.parent.name, path.parent
-        verdicts = folder / f"claims-{profile}.csv"
-        parts.append(f"\n### On the {profile} profile\n")
-        if verdicts.exists():
-            parts.append(f"{counted(list(pd.read_csv(verdicts).verdict))} ([claims](reports/{profile}/claims.html)).\n")
-        parts.append("Test images after the last epoch, %, mean ± 95 % interval over the seeds "
-                     f"([report](reports/{profile}/recall_at_k.html)):\n")
-        parts += [markdown(pd.read_csv(path, dtype=str))] + [line + "\n" for line in said(folder)]
-        why = folder / f"diagnosis-{profile}.csv"
-        if why.exists():
-            parts += ["What was changed where MDR does not lead, one run each, in %: Recall@1 on test and on training classes, and the deviation "
-                      "of a batch's distances over their mean (spread):\n",
-                      markdown(pd.read_csv(why, dtype=str, keep_default_na=False))]
-        for figure in sorted(folder.glob("learning_curves-*.svg")):
-            name = figure.stem.removeprefix("learning_curves-").removesuffix(f"-{profile}")
-            parts.append(f"![Recall@1 by epoch on {name}, test and training classes](reports/{profile}/{figure.name})\n")
-        if (folder / "runs.csv").exists():
-            parts.append(f"Training: {trained(pd.read_csv(folder / 'runs.csv', usecols=['key', 'epoch', 'seconds']))}.\n")
+    for profile in [p for p in ("photos", "quick") if (REPOSITORY / "reports" / p / "runs.csv").exists()]:
+        records = {from_dict(r["config"]): r for r in archive.read(REPOSITORY / "reports" / profile / "runs.csv")}
+        grid = experiments.table1(profile, profiles.datasets(profile), list(profiles.METHODS), list(range(profiles.SEEDS)))
+        configs = [row["config"] for row in grid]
+        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
+        frame = grids.frame(configs, [records.get(config) for config in configs], labels)
+        _, texts = tables.recall(tables.with_untrained(frame), list(COLUMNS))
+        parts += [
+            f"\n### On the {profile} profile\n",
+            f"Test images after the last epoch, %, mean ± 95 % interval over the seeds ([report](reports/{profile}/recall_at_k.html), "
+            f"[claims](reports/{profile}/claims.html)):\n",
+            markdown(texts.rename(columns=COLUMNS).reset_index()),
+            *(line + "\n" for line in said(frame)),
+            *(f"![Recall@1 by epoch on {d}, test and training classes](reports/{profile}/learning_curves-{d}-{profile}.svg)\n"
+              for d in profiles.datasets(profile)),
+            f"Training: {trained(list(records.values()))}.\n",
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -42,23 +42,22 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def said(folder: Path) -> list[str]:
-    """MDR's paired differences in Recall@1 of each dataset, at the final epoch and at the best one."""
-    ways = {"after the last epoch": "differences", "with every run at its best epoch on the test classes": "best_differences"}
+def said(frame: pd.DataFrame) -> list[str]:
+    """MDR's paired differences in Recall@1 of each dataset, at the last epoch and at the best one."""
+    ways = {"after the last epoch": tables.final(frame), "with every run at its best epoch on the test classes": tables.best(frame, tables.RECALL)}
     lines = {}
-    for way, name in ways.items():
-        table = pd.read_csv(folder / f"{name}-{folder.name}.csv")
-        for dataset, group in table[~table.difference.str.contains("Untrained")].groupby("dataset", sort=False):
-            lines.setdefault(dataset, []).append(f"{way}, {clause(group)}")
+    for way, chosen in ways.items():
+        for dataset, group in tables.differences(chosen).groupby("dataset", sort=False):
+            lines.setdefault(dataset, []).append(f"{way}, {tables.clause(group)}")
     return [f"**{dataset}**, points of Recall@1, paired by seed: " + "; ".join(found) + "." for dataset, found in lines.items()]
 
 
-def trained(epochs: pd.DataFrame) -> str:
+def trained(records: list[dict]) -> str:
     """How much work the runs were. By each run's median epoch, since an epoch may have waited for something else."""
-    of_run = epochs[epochs.epoch > 0].groupby("key").seconds
-    return f"{of_run.ngroups} runs, about {(of_run.median() * of_run.size()).sum() / 3600:.1f} core hours in all"
+    epochs = [pd.Series([row["seconds"] for row in r["history"] if row["epoch"] > 0]) for r in records]
+    return f"{len(epochs)} runs, about {sum(of_run.median() * len(of_run) for of_run in epochs) / 3600:.1f} core hours in all"
 
 
 if __name__ == "__main__":
     readme = REPOSITORY / "README.md"
-    readme.write_text(BLOCK.sub(lambda _: results(), readme.read_text()))
+    readme.write_text(BLOCK.sub(lambda _: results(), readme.read_text(encoding="utf-8")), encoding="utf-8")

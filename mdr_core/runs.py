@@ -119,8 +119,11 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
         raise StudyError(f"run {folder.name} cannot be written to {root}: {problem.strerror or problem}; make room, or set output_root") from None
 
 
-def restore(record: dict, root: Path, findings: bytes | None = None) -> bool:
-    """Store a record that comes without weights and embeddings, unless the run is there already; whether it was not.
+def restore(record: dict, root: Path, findings: Path) -> None:
+    """Store a record that comes without weights and embeddings, unless the run is there already.
+
+    Args:
+        findings: the folder that holds KEY.safetensors, where the record names the checksum of one.
 
     Raises:
         StudyError: it is not what its checksum says.
@@ -129,18 +132,20 @@ def restore(record: dict, root: Path, findings: bytes | None = None) -> bool:
         raise StudyError(f"{record['key']!r} is not the key of a run: fetch the file anew")
     if content_of(record["config"], record["history"]) != record["content"]:
         raise StudyError(f"run {record['key']} has changed since it was stored: fetch the file anew")
+    files, content, source = {}, b"", findings / f"{record['key']}.safetensors"
+    if record["findings"]:
+        if not source.is_file() or sha256(content := source.read_bytes()) != record["findings"]:
+            raise StudyError(f"{source} is absent or has changed since it was stored: fetch it anew")
+        files[FINDINGS] = record["findings"]
     folder = root / record["key"]
     root.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if (folder / "run.json").exists():
-            return False
+            return
         folder.mkdir(exist_ok=True)
-        files = {}
-        if findings is not None:
-            write(folder / FINDINGS, findings)
-            files[FINDINGS] = sha256(findings)
-        write(folder / "run.json", json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": files}, indent=1))
-    return True
+        if files:
+            write(folder / FINDINGS, content)
+        write(folder / "run.json", json.dumps({k: v for k, v in record.items() if k not in ("key", "findings")} | {"files": files}, indent=1))
 
 
 def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
@@ -150,7 +155,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     backbone = None
     if config.weights == "classes":  # a small run of its own, the first process's alone
         if share.first:
-            pretrained = load_weights(run(pretraining(config), root, data_root, share=ALONE), root)
+            pretrained = load_weights(run(pretraining(config), root, data_root, files=True, share=ALONE), root)
             backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
         backbone = share.state_from_first(backbone)
     trainer = training.start(config, backbone)

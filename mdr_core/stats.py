@@ -5,16 +5,22 @@ import pandas as pd
 from scipy.special import stdtrit  # Student's t; scipy.stats has it too, but takes half a second to import
 
 
+def ran(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of stored runs: those where ``stored`` is true, or all of a table without that column."""
+    return frame[frame.stored.astype(bool)] if "stored" in frame else frame
+
+
 def interval(values, confidence: float = 0.95) -> dict[str, float]:
     """Mean and the half-width of its confidence interval.
 
     Args:
-        values: (n,) one figure per seed.
+        values: one number per seed; NaN where a seed has none (it was not run, say), which does not count.
 
     Returns:
         ``{"mean", "half", "n"}``; ``half`` is NaN for fewer than two values: one seed has no interval.
     """
     values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
     n = len(values)
     if n < 2:
         return {"mean": float(values.mean()) if n else float("nan"), "half": float("nan"), "n": n}
@@ -38,7 +44,8 @@ def paired_difference(frame: pd.DataFrame, value: str, column: str, one: str, ot
         one, other: two values of ``column``.
 
     Returns:
-        As :func:`interval`, with ``excludes_zero``: whether the difference is told from zero (False for one seed).
+        As :func:`interval`, over the seeds that have both, with ``excludes_zero``: whether the interval excludes zero (False for one
+        seed and for none).
     """
     table = frame[frame[column].isin([one, other])].pivot(index="seed", columns=column, values=value).dropna()
     if one not in table or other not in table:

@@ -16,10 +16,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
-from tqdm import tqdm
 
 from mdr_core import distributed
 from mdr_core.config import Config, from_dict
@@ -70,25 +70,22 @@ class Here(Executor):
         return future
 
 
-def finish(work: Callable, items: list, executor: Executor, progress: bool = True) -> dict:
-    """item -> ``work(item)``, once all have finished.
+def finish(work: Callable, items: list, executor: Executor, done: Callable[[Any], None] = lambda item: None) -> dict:
+    """item -> ``work(item)``, once all have finished. ``done`` is called with each as it ends, in whichever thread.
 
     Raises:
         StudyError: one failed, or its process died; the others have finished and are stored.
     """
-    bar = tqdm(total=len(items), unit="run", disable=not progress)
     futures = {}
     try:
         for item in items:
             futures[item] = executor.submit(work, item)
-            futures[item].add_done_callback(lambda _: bar.update())
+            futures[item].add_done_callback(lambda _, item=item: done(item))
         wait(futures.values())
     except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
         for future in futures.values():
             future.cancel()
         raise
-    finally:
-        bar.close()
     return {item: outcome(future, item, len(items)) for item, future in futures.items()}
 
 

@@ -1,0 +1,150 @@
+"""The keys of runs: by the standard library alone, and the same under every Python, locale and line ending.
+
+pytest runs these; so does ``python3.13 -m unittest tests.test_identity``, with no environment, under each Python of a machine.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from mdr_core import identity
+from mdr_core.config import Config, from_dict
+from mdr_core.identity import Listed
+
+ROOT = Path(__file__).resolve().parents[1]
+MDR = {"dataset": "drawn", "mdr_weight": 0.2, "weights": "classes", "backbone": "small_resnet", "levels": [-1, 0, 1], "lr": 1e-3}
+
+
+def edited(change, script: str, **environment: str) -> str:
+    """What ``script`` prints in a copy of the package's texts that ``change`` has edited."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "mdr_core"
+        copy.mkdir()
+        for path in [*(ROOT / "mdr_core").glob("*.py"), identity.VERSIONS]:
+            shutil.copy(path, copy)
+        change(copy)
+        done = subprocess.run([sys.executable, "-c", f"from mdr_core import identity; {script}"], cwd=name, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", **environment})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def replaced(file: str, old: str, new: str):
+    """A change of one file's text."""
+    def change(copy: Path) -> None:
+        text = (copy / file).read_bytes()
+        assert old.encode() in text, (file, old)
+        (copy / file).write_bytes(text.replace(old.encode(), new.encode()))
+
+    return change
+
+
+class Code(unittest.TestCase):
+    def test_the_present_text_has_a_line(self):
+        self.assertIsNotNone(identity.numbers(), f"{identity.notice()}")
+        self.assertIsNone(identity.notice())
+
+    def test_a_changed_number_is_told_by_the_file_and_finds_no_run(self):
+        change = replaced("losses.py", "margin: float = 0.2", "margin: float = 0.3")
+        said = edited(change, "print(identity.numbers(), identity.notice())")
+        self.assertRegex(said, r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=")
+        key = f"from mdr_core.config import from_dict; print(identity.key_of(from_dict({MDR}), 'data'))"
+        self.assertNotEqual(edited(change, key), identity.key_of(from_dict(MDR), "data"))
+        self.assertEqual(edited(lambda copy: None, key), identity.key_of(from_dict(MDR), "data"))
+
+    def test_a_changed_comment_asks_for_the_command(self):
+        change = replaced("regularizer.py", '"""', '"""A word more. ', )
+        self.assertIn("make same", edited(change, "print(identity.notice())"))
+
+    def test_line_endings_and_locale_do_not_matter(self):
+        def windows(copy: Path) -> None:
+            for path in copy.glob("*.py"):
+                path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+        script = "print(identity.code_version(), identity.numbers())"
+        here = f"{identity.code_version()} {identity.numbers()}"
+        self.assertEqual(edited(windows, script), here)
+        for locale in ("en_US.ISO-8859-1", "C"):
+            self.assertEqual(edited(lambda copy: None, script, LC_ALL=locale, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"), here)
+
+    def test_texts_of_one_number_version_share_their_runs(self):
+        lines = [identity.line_of("one", "here", "7", "2026-01-01")]
+        with mock.patch.object(identity, "known", lambda: lines):
+            one = identity.key_of(Config(), "data")
+            with mock.patch.object(identity, "texts", lambda: {"losses": "other"}):
+                lines.append(identity.line_of("two", "here", "7", "2026-01-02"))
+                self.assertEqual(identity.key_of(Config(), "data"), one)
+                lines[-1]["numbers"] = "8"
+                self.assertNotEqual(identity.key_of(Config(), "data"), one)
+
+
+class Keys(unittest.TestCase):
+    def setUp(self):
+        patch = mock.patch.object(identity, "numbers", lambda: "1")
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_they_are_the_same_under_every_python(self):
+        self.assertEqual(identity.key_of(Config(), "data"), "e9918bcfa70c4dd4")
+        self.assertEqual(identity.key_of(from_dict(MDR), "data"), "8afc3d72b0ba7652")
+        self.assertEqual(identity.data_fingerprint([birds()], 32, False)[:16], "638cfcc537cb2f97")
+        self.assertEqual(identity.drawn_fingerprint("drawn")[:16], "ed685ba64dc923b7")
+
+    def test_they_hold_configuration_data_and_the_pretraining(self):
+        key = identity.key_of(from_dict(MDR), "data")
+        self.assertNotEqual(identity.key_of(from_dict(MDR | {"seed": 1}), "data"), key)
+        self.assertNotEqual(identity.key_of(from_dict(MDR), "other data"), key)
+        with mock.patch.object(identity, "pretraining", lambda config: Config(epochs=1)):
+            self.assertNotEqual(identity.key_of(from_dict(MDR), "data"), key)
+
+    def test_weights_enter_by_their_content(self):
+        with tempfile.TemporaryDirectory() as folder:
+            keys = []
+            for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+                (Path(folder) / name).write_bytes(content)
+                keys.append(identity.key_of(Config(weights=str(Path(folder) / name)), "data"))
+        self.assertEqual(keys[0], keys[1])
+        self.assertNotEqual(keys[0], keys[2])
+
+
+def birds(part="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> Listed:
+    return Listed(part, [identity.sha256(image.encode()) for image in images], list(labels), tuple(names))
+
+
+class Data(unittest.TestCase):
+    def test_all_that_a_number_depends_on_enters(self):
+        found = [identity.data_fingerprint([listed], size, upright) for listed, size, upright in (
+            (birds(), 32, False), (birds(part="test"), 32, False), (birds(images=("a", "c")), 32, False), (birds(images=("b", "a")), 32, False),
+            (birds(labels=(1, 0)), 32, False), (birds(names=("crow", "tit")), 32, False), (birds(), 33, False), (birds(), 32, True))]
+        with mock.patch.object(identity, "DECODING", identity.DECODING + 1):
+            found.append(identity.data_fingerprint([birds()], 32, False))
+        self.assertEqual(len(set(found)), len(found))
+
+    def test_the_drawing_s_version_and_seed_enter(self):
+        found = [identity.drawn_fingerprint("drawn"), identity.drawn_fingerprint("drawn_pretraining"), identity.drawn_fingerprint("drawn", 1)]
+        with mock.patch.object(identity, "DRAWING", identity.DRAWING + 1):
+            found.append(identity.drawn_fingerprint("drawn"))
+        self.assertEqual(len(set(found)), 4)
+
+
+class Alone(unittest.TestCase):
+    def test_the_standard_library_is_all_it_imports(self):
+        script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+        loaded = set(json.loads(edited(lambda copy: None, script)))
+        self.assertLessEqual(loaded - set(sys.stdlib_module_names), {"__main__", "mdr_core", "sitecustomize", "usercustomize"} | at_start())
+
+
+def at_start() -> set[str]:
+    """What this interpreter loads by itself (an environment's .pth files, say)."""
+    script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    return set(json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout))
+
+
+if __name__ == "__main__":
+    unittest.main()
