@@ -41,6 +41,6 @@ def line(count: int, missing: list[Config], jobs: int) -> str:
     total = sum(t for t in times if t) / jobs
     about = f", about {duration(total)}" + f" on {jobs} processes" * (jobs > 1) if total else ""
     unknown = sum(t is None for t in times)
-    about += f" and {unknown} of unknown length" * (unknown > 0)
+    about += f" and {unknown} of unknown length" * (unknown > 0) if total else ", of unknown length" * (unknown > 0)
     said = f"{count} runs: {count - len(missing)} stored, {len(missing)} to train{about}"
     return f"{said}. {identity.notice()}" if identity.notice() else said

@@ -24,7 +24,6 @@ import papermill
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelClient, AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from joblib import cpu_count
 from jupyter_core.utils import run_sync
 from latex2mathml.converter import convert
 from markupsafe import Markup
@@ -33,17 +32,14 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from mdr_core import experiments, grids, plan, workers
-from mdr_core.config import Config
 from mdr_core.data import REPOSITORY
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import write
-from mdr_core.notebook import FINDING, SETTINGS, path_of
+from mdr_core.notebook import FINDING
 from mdr_core.profiles import PROFILES
+from mdr_core.progress import MACHINE, Progress
 
 REPORTS = REPOSITORY / "reports"
-MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")  # parameters that change no page
-SECONDS_A_REPORT = 5.0  # to run and render a notebook whose runs are stored, about
 TEMPLATES = Path(__file__).parent / "templates"
 ORDER = ("claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses", "ablation_levels",
          "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery", "your_images")
@@ -216,13 +212,12 @@ def report(arguments: argparse.Namespace) -> int:
     for name, own in known.items():  # all of them before the first one runs
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
-    folder = place_of(arguments, parameters)
-    failed = 0
+    folder, failed = place_of(arguments, parameters), 0
+    place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     with Progress(list(known), parameters) as progress:
         progress.train()
         for kernel, (name, own) in zip(kernels(len(known)), known.items(), strict=True):
             try:
-                place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
                 saving = {"save_root": place.as_posix()} if "save_root" in own else {}
                 executed = execute(notebooks[name], saving | parameters, kernel)
                 page = to_html(executed)
@@ -235,7 +230,7 @@ def report(arguments: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
             write(folder / f"{name}.html", page)
-            tqdm.write(str(folder / f"{name}.html"))
+            tqdm.write(f"{place}/{name}.html")
     if folder.parent == arguments.output.resolve():
         write_index(arguments.output)
     return 1 if failed else 0
@@ -248,64 +243,6 @@ def place_of(arguments: argparse.Namespace, parameters: dict) -> Path:
     if not changed or arguments.output != REPORTS:
         return arguments.output.resolve() / arguments.profile
     return REPOSITORY / "outputs" / "reports" / re.sub(r"[^\w.=,\[\]-]+", "", "-".join([arguments.profile, *changed]))
-
-
-class Progress:
-    """One display of the whole: the runs that the notebooks ask for are trained together, before the notebooks read them.
-
-    What a notebook asks for is known where no other parameters are given than seeds, settings of a run and the machine's; under
-    others each notebook trains its own.
-    """
-
-    def __init__(self, notebooks: list[str], parameters: dict):
-        settings = {k: v for k, v in parameters.items() if k not in (*MACHINE, "seeds", "train") and v not in (-1, "")}
-        known = not settings.keys() - SETTINGS and not settings.keys() & {"dataset", "weights"}
-        asked = experiments.of_notebooks(parameters["profile"], parameters.get("seeds"), **settings) if known else {}
-        self.configs = list(dict.fromkeys(row["config"] for name in notebooks for row in asked.get(name, [])))
-        shown = asked.get("retrieval_gallery", []) if {*notebooks} & {*experiments.WITH_FILES} else []
-        self.whole = {row["config"] for row in shown}
-        self.parameters, self.reports = parameters, len(notebooks)
-        self.counts = {"runs": 0, "reports": 0}
-        self.bar, self.missing = None, []
-
-    def __enter__(self) -> "Progress":
-        where = {name: self.parameters[name] or None for name in ("data_root", "jobs", "processes") if name in self.parameters}
-        self.asked = {"root": path_of(self.parameters.get("output_root", "runs")), "files": self.whole} | where
-        stored = grids.records(self.configs, **self.asked, train=False) if self.configs else []
-        self.missing = [config for config, record in zip(self.configs, stored, strict=True) if record is None]
-        jobs = self.parameters.get("jobs") or min(cpu_count(), len(self.missing)) or 1
-        if self.configs:
-            tqdm.write(plan.line(len(self.configs), self.missing, jobs), file=sys.stderr)
-        self.weights = {config: (plan.seconds(config) or 60) / jobs for config in self.missing}
-        total = sum(self.weights.values()) + SECONDS_A_REPORT * self.reports
-        self.bar = tqdm(total=total, smoothing=0, bar_format="{percentage:3.0f}% |{bar:20}| {desc}, {elapsed} gone, about {remaining} left")
-        self.count()
-        return self
-
-    def __exit__(self, *problem) -> None:
-        self.bar.close()
-
-    def count(self, **done: int) -> None:
-        self.counts = {name: number + done.get(name, 0) for name, number in self.counts.items()}
-        runs = f"{self.counts['runs']} of {len(self.missing)} runs, " if self.missing else ""
-        self.bar.set_description_str(f"{runs}{self.counts['reports']} of {self.reports} reports")
-
-    def trained(self, config: Config) -> None:
-        self.count(runs=1)
-        self.bar.update(self.weights[config])
-
-    def rendered(self) -> None:
-        self.count(reports=1)
-        self.bar.update(SECONDS_A_REPORT)
-
-    def train(self) -> None:
-        """Train what is missing, unless the parameter ``train`` forbids it. A run that fails is told again by the notebook that asks for it."""
-        if self.missing and self.parameters.get("train", True):
-            scheduler = self.parameters.get("scheduler")
-            try:
-                grids.records(self.missing, **self.asked, progress=self.trained, executor=workers.cluster(scheduler) if scheduler else None)
-            except StudyError as problem:
-                tqdm.write(str(problem), file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
