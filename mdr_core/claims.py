@@ -3,8 +3,9 @@
 The rule: a claim is a difference that should be positive. It *holds* where the 95 % interval of the difference, paired by
 seed, lies above zero; it *does not hold* where the interval lies below; otherwise it is *undecided*. A claim about every
 one of several cells (backbones, losses, dimensions) holds where it holds in each, does not hold as soon as it fails in one,
-and shows the weakest cell. A claim that something costs nothing is the one with a tolerance: its interval is held against
-minus the tolerance instead of zero.
+and shows the weakest cell. A cell without a pair of runs is *not run*: a claim with such a cell does not hold yet, and a claim
+with no other cell is *not run* itself. A claim that something costs nothing is the one with a tolerance: its interval is held
+against minus the tolerance instead of zero.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mdr_core import stats
-from mdr_core.tables import RECALL, said
+from mdr_core.tables import NOT_RUN, RECALL, said
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 
@@ -31,24 +32,31 @@ class Claim:
     @property
     def verdict(self) -> str:
         """By the rule, over all cells."""
-        each = [self.verdict_of(cell) for cell in self.cells.values()]
-        if each and all(v == HOLDS for v in each):
-            return HOLDS
+        each = {self.verdict_of(cell) for cell in self.cells.values()} or {NOT_RUN}
+        if len(each) == 1:
+            return each.pop()
         return FAILS if FAILS in each else OPEN
 
     def verdict_of(self, cell: dict[str, float]) -> str:
         """One cell's. One seed has no interval and so decides nothing."""
+        if not cell["n"]:
+            return NOT_RUN
         if cell["mean"] - cell["half"] > -self.tolerance:
             return HOLDS
         return FAILS if cell["mean"] + cell["half"] < -self.tolerance else OPEN
 
     def row(self) -> dict:
         """The claim as a row of the table: the number, interval and n of the weakest cell among those that decide, and the verdict."""
-        deciding = {name: cell for name, cell in self.cells.items() if self.verdict_of(cell) == self.verdict}
+        about = {"claim": self.text, "verdict": self.verdict}
+        rest = {"measured": self.measured, "evidence": self.evidence}
+        if self.verdict == NOT_RUN:
+            return about | {"number": NOT_RUN, "n": 0} | rest
+        found = {name: cell for name, cell in self.cells.items() if cell["n"]}
+        deciding = {name: cell for name, cell in found.items() if self.verdict_of(cell) == self.verdict} or found
         name, cell = min(deciding.items(), key=lambda item: lowest(item[1]))
-        where = f" (weakest of {len(self.cells)}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
-        return {"claim": self.text, "verdict": self.verdict, "number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"],
-                "measured": self.measured + where, "evidence": self.evidence}
+        lacking = f", {len(self.cells) - len(found)} not run" if len(found) < len(self.cells) else ""
+        where = f" (weakest of {len(found)}{lacking}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
+        return about | {"number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"]} | rest | {"measured": self.measured + where}
 
 
 def lowest(cell: dict[str, float]) -> float:
@@ -74,7 +82,8 @@ def count(claims: list[Claim]) -> str:
 
 
 def counted(verdicts: list[str]) -> str:
-    """``7 of 12 claims hold, 1 does not, 4 are undecided``."""
-    holds, fails, undecided = (list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN))
+    """``7 of 12 claims hold, 1 does not, 4 are undecided``; where claims were not run, that too."""
+    holds, fails, undecided, absent = (list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN, NOT_RUN))
     return (f"{holds} of {len(verdicts)} claims hold, {fails} {'does' if fails == 1 else 'do'} not, "
-            f"{undecided} {'is' if undecided == 1 else 'are'} undecided")
+            f"{undecided} {'is' if undecided == 1 else 'are'} undecided"
+            + f", {absent} {'was' if absent == 1 else 'were'} not run" * (absent > 0))

@@ -23,7 +23,8 @@ def collect(report, ablation_seeds: list[int]) -> list[Claim]:
 
 def table1_claims(report) -> list[Claim]:
     """Recall@1 and overfitting, on every dataset of the profile."""
-    frame = report.run(experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes))
+    grid = experiments.table1(report.profile, report.datasets, list(METHODS), report.seeds, **report.changes)
+    frame = report.run(grid, optional=True)
     last = tables.final(frame)
     last["gap"] = last["train_recall@1"] - last["test_recall@1"]
     last["lost"] = tables.past_best(frame)
@@ -40,10 +41,14 @@ def table1_claims(report) -> list[Claim]:
 def ablation_claims(report, seeds: list[int]) -> list[Claim]:
     """Table 2 and Figure 4 (a)."""
     profile, changes = report.profile, report.changes
-    backbones = tables.final(report.run(experiments.table2a(profile, experiments.BACKBONES[profile], seeds, **changes)))
-    losses = tables.final(report.run(experiments.table2b(profile, LOSSES, seeds, **changes)))
-    levels = tables.final(report.run(experiments.table2c(profile, list(LEVELS), [], seeds, **changes)))
-    sizes = tables.final(report.run(experiments.figure4a(profile, experiments.DIMENSIONS[profile], list(METHODS), seeds, **changes)))
+
+    def last(grid):
+        return tables.final(report.run(grid, optional=True))
+
+    backbones = last(experiments.table2a(profile, experiments.BACKBONES[profile], seeds, **changes))
+    losses = last(experiments.table2b(profile, LOSSES, seeds, **changes))
+    levels = last(experiments.table2c(profile, list(LEVELS), [], seeds, **changes))
+    sizes = last(experiments.figure4a(profile, experiments.DIMENSIONS[profile], list(METHODS), seeds, **changes))
 
     def standard_less(other):
         return {"": stats.paired_difference(levels, tables.RECALL, "setting", STANDARD, other)}
@@ -89,9 +94,14 @@ def time_saved(report) -> dict[str, float]:
     """How much less time the network of an MDR run takes to embed a batch than a triplet run's, in percent.
 
     They take turns on one thread; of each group of turns the fastest counts, which other work on the machine disturbs least.
+
+    Returns:
+        As :func:`mdr_core.stats.interval`, over the groups of turns; of none where one of the two runs is not stored with its weights.
     """
     compared = experiments.table1(report.profile, report.datasets[:1], [TRIPLET, MDR], report.seeds[:1], **report.changes)
     first = {row["method"]: record for row, record in zip(compared, report.records_of(compared), strict=True)}
+    if None in first.values():
+        return stats.interval([])
     networks = {}
     for method in (TRIPLET, MDR):
         weights = {k: v for k, v in runs.load_weights(first[method], report.output_root).items() if not k.startswith("mdr.")}

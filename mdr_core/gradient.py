@@ -52,6 +52,8 @@ def easy_and_hard(row: pd.Series) -> dict[str, float]:
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``.
 
-    They are NaN where there is no gradient: no triplet is violated, and there is no MDR.
+    They are NaN where there is no gradient (no triplet is violated, and there is no MDR) and where the run is not stored.
     """
-    return frame.join(pd.DataFrame([easy_and_hard(row) for _, row in frame.iterrows()], index=frame.index))
+    found = stats.ran(frame)
+    parts = [easy_and_hard(row) for _, row in found.iterrows()]
+    return frame.join(pd.DataFrame(parts, index=found.index, columns=["easy", "hardest"], dtype=float))

@@ -25,7 +25,7 @@ from mdr_core.errors import StudyError, unknown
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a library asks for widgets that no report could keep
 
-NUMBER = r"([+-]?[\d.]+|nan)?( ± [\d.]+)?( \(n = \d+\))?"  # a cell that is set flush right
+NUMBER = r"(not run|[+-]?[\d.]+|nan)?( ± [\d.]+)?( \(n = \d+\))?"  # a cell that is set flush right
 MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
 FINDING = "application/vnd.mdr.finding+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
@@ -118,15 +118,22 @@ class Report:
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
         self.records: dict[str, dict] = {}
 
-    def run(self, grid: list[dict]) -> pd.DataFrame:
-        """The grid's runs, trained or stored: a row per run and epoch, with the grid's labels as columns."""
+    def run(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
+        """The grid's runs, trained or stored: a row per run and epoch, with the grid's labels as columns. ``optional`` as below."""
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        return grids.frame([row["config"] for row in grid], self.records_of(grid, files=False), labels)
+        return grids.frame([row["config"] for row in grid], self.records_of(grid, files=False, optional=optional), labels)
 
-    def records_of(self, grid: list[dict], files: bool = True) -> list[dict | None]:
-        """The grid's records, with weights and embeddings if ``files``; None for a run that is not stored, where none is trained."""
+    def records_of(self, grid: list[dict], files: bool = True, optional: bool = False) -> list[dict | None]:
+        """The grid's records, with weights and embeddings if ``files``; None for a run that is not stored, where none is trained.
+
+        Raises:
+            StudyError: neither this grid nor one before it has a stored run. ``optional``: further grids follow, which may have one.
+        """
         found = grids.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
         self.records |= {record["key"]: record for record in found if record is not None}
+        if grid and not (self.records or optional):
+            with_files = " with its embeddings" if files else ""
+            raise StudyError(f"no run of this report is stored{with_files} in {self.output_root}: train=True trains them")
         return found
 
     def embeddings(self, grid: list[dict]) -> list[dict]:
@@ -144,7 +151,7 @@ class Report:
         display({FINDING: {"finding": sentence, "figure": figure}, "text/plain": sentence}, raw=True)
 
     def table(self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
-        """Show a table and save it as CSV; cells where ``best`` is true are bold, undecided rows are greyed."""
+        """Show a table and save it as CSV; cells where ``best`` is true are bold; rows that are undecided or not run are greyed."""
         tables.save(texts, self.save_root, saved_name(name, self.profile))
         style = texts.style.set_caption(caption)
         if best is not None:
@@ -154,7 +161,7 @@ class Report:
         short = [i for i, c in enumerate(texts) if texts[c].astype(str).str.len().max() < 20]
         nowrap = [{"selector": f"td.col{i}", "props": "white-space: nowrap"} for i in short]
         style = style.set_table_styles(left + nowrap)
-        open_rows = texts.map(lambda cell: tables.UNDECIDED in str(cell)).any(axis=1)
+        open_rows = texts.isin([tables.UNDECIDED, tables.NOT_RUN]).any(axis=1)
         style = style.apply(lambda row: ["color: #6b7280" if open_rows[row.name] else ""] * len(row), axis=1)
         if any(texts[c].astype(str).str.len().max() > 40 for c in texts):  # sentences wrap, figures do not
             style = style.set_table_attributes('class="claims"')

@@ -1,4 +1,5 @@
-"""Figures from tidy tables. The palette is Wong's (2011), safe for colour-blind readers; markers differ as well."""
+"""Figures from tidy tables; runs that are not stored are left out. The palette is Wong's (2011), safe for colour-blind readers;
+markers differ as well."""
 
 import io
 import time
@@ -39,6 +40,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
     Args:
         frame: a row per run and epoch, with ``method``, ``epoch``, ``test_recall@1`` and ``train_recall@1``.
     """
+    frame = stats.ran(frame)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, split, name in zip(axes, ("test", "train"), ("test classes", "training classes"), strict=True):
         for method, group in frame.groupby("method", sort=False):
@@ -52,6 +54,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
 
 def dimensions(frame: pd.DataFrame, title: str) -> Figure:
     """Final Recall@1 against the embedding dimension, on a doubling axis, a band per method."""
+    frame = stats.ran(frame)
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     for method, group in frame.groupby("method", sort=False):
         band(axis, stats.over_seeds(group, "test_recall@1", ["dimension"]), "dimension", method)
@@ -66,6 +69,7 @@ def dimensions(frame: pd.DataFrame, title: str) -> Figure:
 
 def intervals(frame: pd.DataFrame, by: str, title: str, value: str = "test_recall@1", xlabel: str = "Recall@1 [%], test classes") -> Figure:
     """A dot with its 95 % interval for every value of ``by``, top to bottom, the methods side by side."""
+    frame = stats.ran(frame)
     names, methods = list(frame[by].unique()), list(frame.method.unique())
     figure, axis = plt.subplots(figsize=(7.5, 1.2 + 0.5 * len(names)), layout="constrained")
     for place, method in enumerate(methods):
@@ -86,7 +90,7 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     """Levels, running mean and deviation by epoch: mean over the seeds, with bands."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     names = [c for c in frame if c.startswith("level_") and c[6:].isdigit()]
-    trained = frame[frame.epoch > 0]
+    trained = stats.ran(frame)[lambda f: f.epoch > 0]
     for name, style in zip(names, [STYLE["Triplet"], STYLE["Triplet + MDR"], STYLE["Triplet + L2"]] * 3, strict=False):
         band(axes[0], stats.over_seeds(trained, name, ["epoch"]), "epoch", f"level {int(name[6:]) + 1}", style)
     for name, label, dashes in (("running_mean", "running mean", "-"), ("running_std", "running deviation", "--")):
@@ -192,7 +196,7 @@ def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], le
 
 def claims(found: list) -> Figure:
     """Every cell of the claims that are measured in points, with its interval and a line at zero (mdr_core.claims.Claim)."""
-    rows = [(claim, name, cell) for claim in found if claim.unit == "points" for name, cell in claim.cells.items()]
+    rows = [(claim, name, cell) for claim in found if claim.unit == "points" for name, cell in claim.cells.items() if cell["n"]]
     figure, axis = plt.subplots(figsize=(6.6, 0.8 + 0.28 * len(rows)), layout="constrained")
     marks = {"holds": ("#009E73", "D"), "does not hold": ("#D55E00", "X"), "undecided": ("#777777", "o")}
     for y, (claim, _, cell) in enumerate(rows):

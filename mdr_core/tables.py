@@ -60,9 +60,12 @@ def seeds(frame: pd.DataFrame) -> str:
     return " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
 
 
-def first_seed(frame: pd.DataFrame) -> int:
-    """Return the first seed of which a run is stored."""
-    return int(stats.ran(frame).seed.iloc[0])
+def first_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the stored rows of one seed of each dataset: the first among those of which the most methods are stored."""
+    found = stats.ran(frame)
+    methods = found.groupby(["dataset", "seed"]).method.transform("nunique")
+    found = found[methods == methods.groupby(found.dataset).transform("max")]
+    return found[found.seed == found.groupby("dataset").seed.transform("first")]
 
 
 def caveat(frame: pd.DataFrame) -> str:
@@ -205,10 +208,16 @@ def searched(frame: pd.DataFrame) -> pd.DataFrame:
 
 def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
     """Where the search prefers another rate than the one that was ``used`` (by dataset), in words; ``frame`` as for :func:`searched`.
-    A method counts where all of its rates were run."""
+    A method counts where each of its rates was run; of none there is nothing to say."""
     last = final(frame).assign(method=lambda runs: runs.method.map(short))
-    whole = last.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].transform("count") == last.groupby(["dataset", "method"]).lr.transform("size")
-    ...
+    whole = last.groupby(["dataset", "method"], sort=False).filter(lambda runs: len(stats.ran(runs)) == len(runs))
+    if whole.empty:
+        return ""
+    best = whole.loc[whole.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].idxmax()]
+    others = best[best.lr != best.dataset.map(used)].groupby(["dataset", "lr"], sort=False)
+    told = [f"on {d} {lr:g} instead of {used[d]:g} for {', '.join(runs.method)}" for (d, lr), runs in others]
+    search = "The search" if len(whole) == len(last) else "Where each rate was run, the search"
+    return f"{search} would have chosen {'; '.join(told) or 'the same rates'}."
 
 
 def save(texts: pd.DataFrame, folder: Path | None, name: str) -> None:

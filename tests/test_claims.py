@@ -3,8 +3,12 @@
 import pandas as pd
 import pytest
 
-from mdr_core import claims, experiments, stats, tables
+from mdr_core import claims, experiments, plots, stats, tables
 from mdr_core.claims import FAILS, HOLDS, OPEN, Claim
+from mdr_core.tables import NOT_RUN
+
+
+NONE = stats.interval([])
 
 
 def cell(mean, half=1.0, n=3):
@@ -13,7 +17,8 @@ def cell(mean, half=1.0, n=3):
 
 @pytest.mark.parametrize("cells, verdict", [
     ([cell(2)], HOLDS), ([cell(-2)], FAILS), ([cell(0.5)], OPEN), ([cell(2), cell(0.5)], OPEN), ([cell(2), cell(-2)], FAILS),
-    ([cell(2, float("nan"), 1)], OPEN), ([], OPEN),
+    ([cell(2, float("nan"), 1)], OPEN), ([], NOT_RUN), ([NONE], NOT_RUN), ([NONE, NONE], NOT_RUN),
+    ([cell(2), NONE], OPEN), ([NONE, cell(-2)], FAILS), ([cell(0.5), NONE], OPEN),  # it cannot hold in a cell that was not run
 ])
 def test_the_rule(cells, verdict):
     assert Claim("c", "m", "e", dict(enumerate(cells))).verdict == verdict
@@ -23,6 +28,7 @@ def test_no_cost_is_held_against_its_tolerance():
     assert Claim("c", "m", "e", {"": cell(-0.5)}, tolerance=2.0).verdict == HOLDS
     assert Claim("c", "m", "e", {"": cell(-1.5)}, tolerance=2.0).verdict == OPEN
     assert Claim("c", "m", "e", {"": cell(-4)}, tolerance=2.0).verdict == FAILS
+    assert Claim("c", "m", "e", {"": NONE}, tolerance=2.0).verdict == NOT_RUN
 
 
 def test_a_row_shows_the_weakest_cell():
@@ -34,6 +40,16 @@ def test_a_row_shows_the_weakest_cell():
 def test_a_row_shows_a_cell_that_decides():
     row = Claim("any", "gain", "notebook", {"a": cell(-1, 5), "b": cell(-2)}).row()
     assert row["verdict"] == FAILS and row["number"] == "-2.0 ± 1.0 points" and "weakest of 2: b" in row["measured"]
+
+
+def test_a_claim_without_a_run_says_so_and_is_counted_only_where_there_is_one():
+    alone = Claim("any", "gain", "notebook", {"a": NONE, "b": NONE})
+    assert alone.row() == {"claim": "any", "verdict": NOT_RUN, "number": NOT_RUN, "n": 0, "measured": "gain", "evidence": "notebook"}
+    row = Claim("any", "gain", "notebook", {"a": cell(3), "b": cell(2), "c": NONE}).row()
+    assert row["verdict"] == OPEN and row["number"] == "+2.0 ± 1.0 points" and row["measured"] == "gain (weakest of 2, 1 not run: b)"
+    assert claims.counted([HOLDS, FAILS]) == "1 of 2 claims hold, 1 does not, 0 are undecided"
+    assert claims.counted([HOLDS, NOT_RUN]) == "1 of 2 claims hold, 0 do not, 0 are undecided, 1 was not run"
+    assert claims.count([alone, alone]).endswith(", 2 were not run")
 
 
 def frame():
@@ -57,9 +73,63 @@ def test_gains_and_differences_to_a_standard():
     assert against["mean"][1] == pytest.approx(-12)
 
 
+def lacking(frame, which):
+    """A table in which some runs are not stored: one row each, their last epoch's, without numbers."""
+    last = frame.epoch.max() if "epoch" in frame else None
+    kept = frame[~which | (frame.epoch == last)] if last is not None else frame
+    numbers = [c for c in kept if "recall" in c]
+    kept = kept.assign(stored=~which)
+    kept.loc[~kept.stored, numbers] = float("nan")
+    return kept
+
+
+def test_what_is_not_run_says_so_and_counts_nowhere():
+    rows = [(m, s, e, f"{m}{s}", norm, 40.0 + 10 * e + s + 5 * (m == "Triplet + MDR"))
+            for m, norm in (("Triplet", "raw"), ("Triplet + L2", "l2"), ("Triplet + MDR", "raw")) for s in (0, 1, 2) for e in (0, 1, 2)]
+    whole = pd.DataFrame(rows, columns=["method", "seed", "epoch", "key", "normalization", "test_recall@1"]).assign(dataset="d", other=1.0)
+    part = lacking(whole, (whole.method == "Triplet + L2") | ((whole.method == "Triplet") & (whole.seed == 0))).assign(other=float("nan"))
+    for one_a_run in (tables.final(part), tables.best(part, tables.RECALL)):
+        assert len(one_a_run) == 9 and one_a_run["test_recall@1"].notna().sum() == 5
+    last = tables.final(part)
+    means, texts = tables.recall(last, ["test_recall@1", "other", "nowhere"])
+    assert texts.values.tolist() == [["61.5 ± 6.4", "", ""], [NOT_RUN] * 3, ["66.0 ± 2.5", "", ""]]
+    assert tables.best_of_dataset(means)["test_recall@1"].tolist() == [False, False, True]
+    told = tables.differences(last)
+    assert told[["points", "n", "verdict"]].values.tolist() == [["+5.0 ± 0.0", 2, "larger"], [NOT_RUN, 0, NOT_RUN]]
+    assert tables.told(told) == "d: MDR less Triplet +5.0 ± 0.0, MDR less L2 not run"
+    assert tables.means(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
+    assert tables.seeds(whole) == "3" and tables.seeds(part) == "2 to 3"
+    assert tables.first_seed(whole).seed.unique() == [0] and tables.first_seed(part).seed.unique() == [1]
+    assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
+    untrained = tables.with_untrained(part)[lambda f: f.method == "Untrained"]
+    assert untrained.seed.tolist() == [1, 2, 0] and untrained["test_recall@1"].tolist() == [41, 42, 45]
+    assert tables.choices(part, part.iloc[:0])[1].columns.tolist() == ["final epoch", "best on test classes"]
+    assert tables.choices(part, part[~part.stored])[1].columns.tolist() == ["final epoch", "best on test classes"]
+
+
+def test_a_side_or_a_standard_that_is_not_run():
+    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b"))
+    table = tables.gains(part, "cell", "with", "without")
+    assert table["with"].tolist() == ["61.0 ± 2.5", NOT_RUN] and table.verdict.tolist() == ["larger", NOT_RUN] and table.n.tolist() == [3, 0]
+    assert not tables.better_side(table, "with", "without").iloc[1].any()
+    one = tables.against(part[part.method == "with"], "cell", "a")
+    assert one.verdict.tolist() == ["the standard", NOT_RUN] and one.n.tolist() == [3, 0] and one["less a"].tolist() == ["", NOT_RUN]
+    assert tables.against(part[part.method == "with"], "cell", "b").verdict.tolist() == [NOT_RUN, NOT_RUN]
+    found = claims.by_cell(part, "cell", "with", "without")
+    assert Claim("c", "m", "e", found).verdict == OPEN and found["b"]["n"] == 0
+
+
+def test_curves_and_bars_of_what_is_not_run_are_left_out():
+    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b")).rename(columns={"cell": "backbone"})
+    drawn = plots.intervals(part[part.method == "with"], "backbone", "title").axes[0]
+    assert [tick.get_text() for tick in drawn.get_yticklabels()] == ["a"]
+    found = [Claim("c", "m", "e", {"a": cell(1), "b": NONE}), Claim("d", "m", "e", {"": NONE})]
+    assert [tick.get_text() for tick in plots.claims(found).axes[0].get_yticklabels()] == ["c: a"]
+
+
 def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():
-    lacking = frame().assign(dataset="d", other=[1.0, float("nan"), *[float("nan")] * 10])
-    texts = tables.recall(lacking[lacking.cell == "a"], ["test_recall@1", "other"])[1]
+    absent = frame().assign(dataset="d", other=[1.0, float("nan"), *[float("nan")] * 10])
+    texts = tables.recall(absent[absent.cell == "a"], ["test_recall@1", "other"])[1]
     assert texts.other.tolist() == ["1.0 (n = 1)", ""]
     assert "One seed" in tables.caveat(frame()[lambda f: f.seed == 0]) and not tables.caveat(frame())
     assert tables.told(tables.differences(frame().assign(dataset="d"))) == tables.NOTHING
@@ -79,15 +149,6 @@ def test_final_and_best_are_taken_run_by_run():
     assert tables.best(history, tables.RECALL).epoch.tolist() == [2, 1, 2, 1]
 
 
-def test_a_change_is_shown_with_the_methods_side_by_side_on_test_and_training_classes():
-    rows = [("cars", c, m, e, 10.0 * e + len(c), 20.0 * e, 0.3 * e, 2.0, f"{c}{m}")
-            for c, ms in (("as is", "xy"), ("longer", "y")) for m in ms for e in (0, 1)]
-    frame = pd.DataFrame(rows, columns=["dataset", "change", "method", "epoch", "test_recall@1", "train_recall@1", "pair_std", "pair_mean", "key"])
-    table = tables.side_by_side(frame, "change")
-    assert table.columns.tolist() == ["dataset", "change", "x, test", "x, train", "x, spread", "y, test", "y, train", "y, spread"]
-    assert table.values.tolist() == [["cars", "as is", *["15.0", "20.0", "15.0"] * 2], ["cars", "longer", "", "", "", "16.0", "20.0", "15.0"]]
-
-
 def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():
     runs = [("cub", "Triplet", 1e-4, 20), ("cub", "Triplet", 3e-4, 10), ("cub", "Triplet + MDR", 1e-4, 30), ("cub", "Triplet + MDR", 3e-4, 10),
             ("cars", "Triplet", 1e-4, 20), ("cars", "Triplet", 5e-5, 10), ("cars", "Triplet + MDR", 1e-4, 10), ("cars", "Triplet + MDR", 5e-5, 20)]
@@ -100,21 +161,15 @@ def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_r
     used = pd.Series({"cub": 1e-4, "cars": 5e-5})
     assert tables.preferred(frame, used) == "The search would have chosen on cars 0.0001 instead of 5e-05 for Triplet."
     assert tables.preferred(frame[frame.dataset == "cub"], used) == "The search would have chosen the same rates."
+    part = lacking(frame, (frame.dataset == "cars") & (frame.method == "Triplet") & (frame.lr == 5e-5))
+    assert tables.searched(part).loc[("cars", 5e-5)].isna().tolist() == [True, False, True, False]
+    assert tables.preferred(part, used) == "Where each rate was run, the search would have chosen the same rates."
+    assert tables.preferred(lacking(frame, frame.lr == 1e-4), used) == ""
 
 
-def test_the_diagnosis_changes_one_thing_at_a_time_whatever_the_parameters():
-    grid = experiments.diagnosis("photos", ["cub50", "cars196_train", "drawn"], [3], epochs=1, mdr_weight=0.4)
-    base = {row["method"]: row["config"] for row in grid if row["change"] == "as in Table 1"}
-    assert {row["dataset"] for row in grid} == {"cars196_train"} and all(row["config"].seed == 3 for row in grid)
-    for row in grid:
-        one, other = row["config"].to_dict(), base[row["method"]].to_dict()
-        assert sum(one[k] != other[k] for k in one) == (row["change"] != "as in Table 1")
-    assert {row["config"].epochs for row in grid if row["change"] == "twice as long"} == {2}
-    assert experiments.diagnosis("photos", ["cars196_train"], [3], ["Triplet"]) == []
-
-
-def test_a_photograph_dataset_brings_no_search_or_diagnosis_into_another_profile():
-    assert experiments.searches("quick", ["cars196_train"], ["Triplet"]) == experiments.diagnosis("quick", ["cars196_train"], [0]) == []
+def test_a_photograph_dataset_brings_no_search_into_another_profile():
+    assert experiments.searches("photos", ["cub50"], ["Triplet"])
+    assert experiments.searches("quick", ["cub50"], ["Triplet"]) == []
 
 
 def test_a_dataset_that_the_profile_does_not_have_is_refused(capsys):
