@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 KNOWN = {
     "cub50": (("cub50",), "CUB_200_2011", layouts.cub50, 50, 2889,
               "the first 50 classes of CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
-    "cub_mini": (("cub_mini",), "CUB_200_2011", layouts.cub, 10, 294,
-                 "ten classes of CUB-200 (Welinder et al. 2010) in CUB-200-2011's layout"),
+    "cub_mini": (("cub_mini",), "CUB_200_2011", layouts.cub, 10, 80,
+                 "ten classes of CUB-200-2011 (Wah et al. 2011), eight images each, vision.caltech.edu"),
     "cub200": (("cub200", "CUB_200_2011"), "CUB_200_2011", layouts.cub, 200, 11788,
                "CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"),
     "cars196": (("cars196", "stanford_cars"), "stanford_cars", layouts.cars, 196, 16185,

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,23 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mdr_core import profiles, runs
+from mdr_core import grids, profiles, runs
+from mdr_core.config import Config
+from tests.processes import started
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
                               mdr_weight=0.2)
 GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l2", mdr_weight=0.0)]
-SCRIPT = "from tests.soak import GRID; from mdr_core import grids; import sys; print('up', flush=True); " \
-         "grids.records(GRID, sys.argv[1], jobs=1, progress=False)"
 CLOCK = {"seconds", "train_seconds"}
-
-
-def started(root: Path) -> subprocess.Popen:
-    """The grid under way in a process of its own; it has imported all and is about to begin."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(root)], cwd=Path(__file__).parents[1], env=environment,
-                               stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    return process
 
 
 def results(root: Path) -> dict:
@@ -47,36 +37,40 @@ def results(root: Path) -> dict:
     return found
 
 
-def soak(kills: int, seed: int = 0) -> str:
+def soak(kills: int, seed: int = 0, grid: list[Config] = GRID) -> str:
     """Raises AssertionError where a result differs or something stays behind; returns what was done."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, root = Path(folder) / "whole", Path(folder) / "killed"
+        with started(int) as server:  # it is up, and has imported everything
+            server.join()
         began = time.perf_counter()
-        process = started(whole)
-        up = time.perf_counter()
-        assert process.wait() == 0
-        took, expected, ended, landed = time.perf_counter() - up, results(whole), 0, 0
-        assert len(expected) == len(GRID)
+        with started(grids.records, grid, whole, None, 1, False) as process:
+            process.join()
+        assert process.exitcode == 0
+        took, expected, ended, landed = time.perf_counter() - began, results(whole), 0, 0
+        assert len(expected) == len(grid)
         for _ in tqdm(range(kills), unit="kill", disable=not sys.stderr.isatty()):
             while True:  # one kill: resume, and if the grid ends before the moment has come, compare and begin anew
-                process = started(root)
-                try:
-                    process.wait(timeout=draw.uniform(0, took / 2))
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                if process.wait() == -signal.SIGKILL:
+                with started(grids.records, grid, root, None, 1, False) as process:
+                    process.join(draw.uniform(0, took / 2))
+                    process.kill()
+                    process.join()
+                if process.exitcode == -signal.SIGKILL:
                     landed += 1
                     break
+                assert process.exitcode == 0
                 ended += finished(root, expected)
-        assert started(root).wait() == 0
+        with started(grids.records, grid, root, None, 1, False) as process:
+            process.join()
+        assert process.exitcode == 0
         ended += finished(root, expected)
-        return f"{landed} SIGKILLs, {ended} grids of {len(GRID)} runs ended like the uninterrupted one, in {time.perf_counter() - began:.0f} s"
+        return f"{landed} SIGKILLs, {ended} grids of {len(grid)} runs ended like the uninterrupted one, in {time.perf_counter() - began:.0f} s"
 
 
 def finished(root: Path, expected: dict) -> int:
     assert results(root) == expected, "a result differs from the uninterrupted grid's"
-    allowed = {"run.json", "weights.safetensors", "embeddings.safetensors"}
+    allowed = {"run.json", *runs.FILES}
     stays = [p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.name not in allowed]
     assert not stays, f"left behind: {stays}"
     shutil.rmtree(root)
@@ -88,4 +82,5 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started and killed
     print(soak(given.kills, given.seed))

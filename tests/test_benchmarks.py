@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from benchmarks import distances, ranks, recall, store, throughput
+from benchmarks import distances, ranks, recall, store, throughput, timing
 from mdr_core.regularizer import MDR
+from tests.processes import FORKED
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Fresh processes are forked from the tests' server, where the benchmarks start each from nothing."""
+    for module in (timing.multiprocessing, torch.multiprocessing):  # the latter's is that of torch's DataLoader
+        monkeypatch.setattr(module, "get_context", lambda method: FORKED)
 
 
 def test_the_literal_mdr_is_mdr():
@@ -12,7 +20,7 @@ def test_the_literal_mdr_is_mdr():
     assert distances.literal_mdr(x, torch.tensor([-3.0, 0.0, 3.0])).item() == pytest.approx(MDR()(x).item(), rel=1e-5)
 
 
-def test_every_way_is_measured():
+def test_every_way_is_measured(forked):
     table = distances.measure([16])
     assert len(table) == 5 and (table.milliseconds > 0).all()
 
@@ -28,13 +36,13 @@ def test_the_store_is_built_both_ways(monkeypatch):
     assert store.measure().images.tolist() == [6]
 
 
-def test_the_loop_is_fed_in_every_way(monkeypatch):
+def test_the_loop_is_fed_in_every_way(monkeypatch, forked):
     monkeypatch.setattr(store, "IMAGES", 16)
     monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
     table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
 
 
-def test_a_process_needs_less_memory_where_there_are_more():
+def test_a_process_needs_less_memory_where_there_are_more(forked):
     table = ranks.measure([2048], [1, 4])
     assert table["peak MiB of each"][1] < 0.6 * table["peak MiB of each"][0]

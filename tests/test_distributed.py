@@ -5,8 +5,10 @@ to its rounding (a random network's embeddings lie far from the origin and near 
 lost), and Adam, which divides each gradient by its own size, then carries on a difference in the smallest ones.
 """
 
+import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,15 +17,16 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from mdr_core import data, losses, profiles, runs, training
+from mdr_core.config import PRETRAINING
 from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
 from mdr_core.sampling import BalancedBatches
+from tests import processes  # noqa: F401 - the server that processes are forked from
 
 SMALL = profiles.QUICK.replace(
     backbone="small_resnet_narrow", weights="random", batch_size=16, dim=32, lr=1e-4, train_images=100, seed=3,
 )
-PRETRAINING = profiles.PRETRAINING.replace(backbone="small_resnet_narrow", epochs=3, iterations=50)
-STEPS = 20
+SHORT = PRETRAINING.replace(backbone="small_resnet_narrow", epochs=1, iterations=100, batch_size=60)
 CASES = {
     f"{loss}, {name}": SMALL.replace(loss=loss, augment=augment, **changes)
     for loss in ("triplet", "contrastive")
@@ -32,12 +35,13 @@ CASES = {
 RUN = SMALL.replace(mdr_weight=0.2, epochs=2, iterations=20, batch_size=32, lr=3e-4)
 
 
+@functools.cache
 def images() -> data.RetrievalDataset:
     whole = data.load("drawn")
     return replace(whole, train=whole.train.of_classes(range(20)), test=whole.test.of_classes(range(10)))
 
 
-def steps(config, share: Share, count: int = STEPS, dtype=torch.float64) -> list[tuple]:
+def steps(config, share: Share, count: int, dtype=torch.float64) -> list[tuple]:
     """Losses (3,) and all gradients, as one vector, of each of the first steps."""
     split, trainer = images().train, training.start(config)
     trainer.model.to(dtype)
@@ -52,12 +56,13 @@ def steps(config, share: Share, count: int = STEPS, dtype=torch.float64) -> list
     return found
 
 
-def whole(share: Share) -> dict[str, list]:
-    found = {name: steps(config, share) for name, config in CASES.items()}
+def whole(share: Share, count: int) -> dict[str, list]:
+    """Case -> ``count`` steps in float64, and one in float32."""
+    found = {name: steps(config, share, count) for name, config in CASES.items()}
     return found | {f"{name}, float32": steps(config, share, 1, torch.float32) for name, config in CASES.items()}
 
 
-def interrupted_once(config, root: str) -> dict:
+def interrupted_once(config, root: Path) -> dict:
     """The run, stopped on all processes after its first epoch and asked for again."""
     whole_training, begun_at = training.train, []
 
@@ -82,53 +87,52 @@ def interrupted_once(config, root: str) -> dict:
     return record
 
 
-def work(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
+def work(rank: int, world: int, folder: Path, weights: Path, count: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     share = current()
     assert share == Share(rank, world)
-    found = whole(share)
+    found = whole(share, count)
     with pytest.raises(StudyError, match="cannot be shared evenly"):
         share.rows(2 * world + 1)
     with pytest.raises(StudyError, match="freeze_batch_norm"):
         training.train(SMALL.replace(freeze_batch_norm=False), images(), training.start(SMALL), share=share)
-    config = RUN.replace(weights=f"{folder}/weights.safetensors")
-    record = runs.run(config, f"{folder}/runs-{world}")
-    again = runs.run(config, f"{folder}/runs-{world}")
+    config = RUN.replace(weights=str(weights))
+    record = runs.run(config, folder / "runs")
+    again = runs.run(config, folder / "runs")
     assert again["history"] == record["history"] and record["provenance"]["processes"] == world
-    resumed = interrupted_once(config, f"{folder}/resumed-{world}")
+    resumed = interrupted_once(config, folder / "resumed")
     for row, own in zip(resumed["history"], record["history"], strict=True):
         assert row["test_recall@1"] == pytest.approx(own["test_recall@1"], abs=0.1)
         assert row.get("loss", 0) == pytest.approx(own.get("loss", 0), rel=1e-5)
     if share.first:
-        torch.save(found, f"{folder}/steps-{world}.pt")
+        torch.save(found, folder / "steps.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def alone():
-    return whole(ALONE)
+def weights(tmp_path_factory):
+    """Where to start from."""
+    pretrained = training.train(SHORT, data.load("drawn_pretraining"), training.start(SHORT)).model
+    path = tmp_path_factory.mktemp("distributed") / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in pretrained.backbone.state_dict().items()}, path)
+    return path
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """With the weights to start from, and the same run trained by one process."""
-    folder = tmp_path_factory.mktemp("distributed")
-    pretrained = training.train(PRETRAINING, data.load("drawn_pretraining"), training.start(PRETRAINING)).model
-    save_file({k: v.contiguous() for k, v in pretrained.backbone.state_dict().items()}, folder / "weights.safetensors")
-    runs.run(RUN.replace(weights=str(folder / "weights.safetensors")), folder / "runs-1")
-    return folder
+def recall_alone(weights):
+    """Recall@1 by epoch, of the run trained by one process."""
+    return recall(runs.run(RUN.replace(weights=str(weights)), weights.parent / "runs"))
 
 
-def recall(folder, world: int) -> list[float]:
-    [stored] = (folder / f"runs-{world}").glob("*/run.json")
-    return [row["test_recall@1"] for row in json.loads(stored.read_text())["history"]]
+def recall(record: dict) -> list[float]:
+    return [row["test_recall@1"] for row in record["history"]]
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_the_steps_and_a_run_are_those_of_one_process(world, alone, folder):
-    multiprocessing.spawn(work, (world, str(folder)), nprocs=world)
-    found = torch.load(folder / f"steps-{world}.pt", weights_only=True)
+@pytest.mark.parametrize("world, count", [(2, 6), pytest.param(2, 20, marks=pytest.mark.long), pytest.param(4, 20, marks=pytest.mark.long)])
+def test_the_steps_and_a_run_are_those_of_one_process(world, count, weights, recall_alone, tmp_path):
+    alone = whole(ALONE, count)
+    multiprocessing.start_processes(work, (world, tmp_path, weights, count), nprocs=world, start_method="forkserver")
+    found = torch.load(tmp_path / "steps.pt", weights_only=True)
     for name, expected in alone.items():
         for step, ((terms, gradient), (own_terms, own_gradient)) in enumerate(zip(found[name], expected, strict=True)):
             tolerance = 1e-4 if "float32" in name else 1e-5
@@ -137,5 +141,6 @@ def test_the_steps_and_a_run_are_those_of_one_process(world, alone, folder):
             exact = alone[name.removesuffix(", float32")][step][1]
             rounding = (own_gradient - exact).norm() / exact.norm()  # of float32 itself, in one process
             assert away < max(1e-5, 3 * rounding), (name, step, float(away), float(rounding))
-    assert recall(folder, world) == pytest.approx(recall(folder, 1), abs=0.5)
-    assert recall(folder, 1)[-1] > recall(folder, 1)[0] + 2  # it was a training
+    [stored] = (tmp_path / "runs").glob("*/run.json")
+    assert recall(json.loads(stored.read_text())) == pytest.approx(recall_alone, abs=0.5)
+    assert recall_alone[-1] > recall_alone[0] + 2  # it was a training

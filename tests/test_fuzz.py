@@ -180,9 +180,10 @@ def trial(target, draw) -> None:
     assert time.process_time() - began < 30, "this took too long"
 
 
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.__name__)
-def test_no_traceback_from_below(target):
-    fuzz(target, 25)
+def test_no_traceback_from_below(target, examples):
+    fuzz(target, examples)
 
 
 def fuzz(target, examples: int, fixed: bool = True) -> None:

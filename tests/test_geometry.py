@@ -23,13 +23,14 @@ def test_spread_is_what_loops_give():
     nearest = np.mean([min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)])
     found = geometry.spread(x, labels)
     assert found == pytest.approx({"between": between / scale, "within": within / scale, "ratio": between / within,
-                                   "evenness": nearest / between}, rel=1e-5)
+                                   "evenness": nearest / between, "scale": scale}, rel=1e-5)
     assert all(type(v) is float for v in found.values())  # a checkpoint is read with weights_only
 
 
-def test_spread_has_no_scale():
+def test_the_scale_alone_grows_with_the_embedding():
     x, labels = points()
-    assert geometry.spread(x, labels) == pytest.approx(geometry.spread(7 * x, labels), rel=1e-5)
+    found = geometry.spread(x, labels)
+    assert geometry.spread(7 * x, labels) == pytest.approx(found | {"scale": 7 * found["scale"]}, rel=1e-5)
 
 
 def test_many_classes_are_thinned_evenly(monkeypatch):

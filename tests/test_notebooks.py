@@ -1,75 +1,126 @@
-"""Every notebook runs under papermill from another directory, documents its parameters, and refuses wrong ones."""
+"""Every notebook runs under papermill from another directory, documents its parameters, and refuses wrong ones.
+
+The quick profile has few images and few steps here (tests/short.py). All notebooks read one run store, so a run is trained once.
+"""
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_core.utils import run_sync
 
-from mdr_core import notebook, reports
+from mdr_core import notebook, reports, runs
 from mdr_core.errors import StudyError
 from tests.test_data import cub_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMALL = {  # less of what there would be more of; the claims need everything and come last, on the runs of the others
-    "ablation_backbones": {"backbones": "['small_resnet']"},
-    "ablation_losses": {"losses": "['triplet', 'margin']"},
-    "ablation_levels": {"settings": "['3 levels (−3, 0, 3)', '1 level (0)']", "lambdas": "[0.6]"},
-    "embedding_dimension": {"dimensions": "[8, 16]"},
-    "retrieval_gallery": {"queries": "2", "hardest": "1", "top": "2"},
+SMALL = {  # less of what there would be more of; the ablations' runs are all that the claims need
+    "ablation_levels": {"lambdas": [0.6]},
+    "claims": {"ablation_seeds": [0]},
+    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2},
 }
-ORDER = sorted(NOTEBOOKS, key=lambda path: path.stem == "claims")
+LONG_FIRST = ("ablation_losses", "ablation_levels", "embedding_dimension", "recall_at_k", "ablation_backbones")
+ORDER = sorted(NOTEBOOKS, key=lambda path: (path.stem == "claims", path.stem not in LONG_FIRST, path.stem))
 
 
-def papermill(source: Path, folder: Path, **parameters) -> subprocess.CompletedProcess:
-    arguments = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-    command = [sys.executable, "-m", "papermill", str(source), str(folder / source.name), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+class Short(reports.Kernel):
+    """A kernel that knows the short profile."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        spec = super().kernel_spec
+        spec.argv.append("--IPKernelApp.exec_lines=import tests.short")
+        return spec
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("elsewhere")
+@contextmanager
+def kernel_in(folder: Path) -> Iterator[Short]:
+    """A kernel whose working directory is this folder."""
+    kernel = Short()
+    run_sync(kernel.start_kernel)(cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        yield kernel
+    finally:
+        if kernel.talk:
+            kernel.talk.stop_channels()
+        run_sync(kernel.shutdown_kernel)(now=True)
 
 
 @pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
-def test_runs_from_another_directory_and_says_what_it_found(path, folder):
-    more = {"ablation_seeds": "[0]"} if path.stem == "claims" else {}
-    done = papermill(path, folder, seeds="[0]", epochs=1, output_root=folder / "runs", save_root=folder / "saved",
-                     **SMALL.get(path.stem, {}), **more)
-    assert done.returncode == 0, done.stderr[-3000:]
-    executed = nbformat.read(folder / path.name, 4)
-    outputs = [o for cell in executed.cells for o in cell.get("outputs", [])]
+def test_runs_from_another_directory_and_says_what_it_found(path, store, tmp_path, capsys):
+    given = {"seeds": [0], "epochs": 1, "jobs": 1, "output_root": str(store), "save_root": str(tmp_path / "saved")} | SMALL.get(path.stem, {})
+    if path.stem == "your_images":
+        given["index_root"] = str(tmp_path / "index")
+    with kernel_in(tmp_path) as kernel:
+        executed = reports.execute(path, given, kernel)
+    assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
+    check(executed)
+    assert list((tmp_path / "saved").glob("*.csv"))
+    assert {p.name for p in tmp_path.iterdir()} <= {"saved", "index"}  # nothing else where it ran
+
+
+def check(executed: nbformat.NotebookNode) -> None:
+    """It has a finding, was executed to its end, and shows no warning."""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    outputs = [o for cell in code for o in cell.outputs]
     assert any(notebook.FINDING in o.get("data", {}) for o in outputs)
+    assert all(cell.execution_count for cell in code)
     quiet = [o for o in outputs if o.get("name") == "stderr" and "Warning" in o["text"]]
     assert not quiet, quiet
-    assert list((folder / "saved").glob("*.csv"))
 
 
-def test_two_at_the_same_time_train_a_run_once_and_both_end(folder):
-    command = [sys.executable, "-m", "mdr_core.reports", "--notebook", "learning_curves", "--output", str(folder / "reports"),
-               "-p", "seeds", "[0]", "-p", "epochs", "2", "-p", "methods", "['Triplet']", "-p", "output_root", str(folder / "runs")]
-    before = set((folder / "runs").glob("*/run.json"))
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    new = set((folder / "runs").glob("*/run.json")) - before
-    assert 1 <= len(new) <= 2  # the run and, where this test runs alone, the pretraining
-    assert not list((folder / "runs").glob("*.lock")) and not list((folder / "reports").rglob(".*"))
-    assert "Recall@1" in (folder / "reports" / "quick" / "learning_curves.html").read_text()
+def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
+    """papermill's command line from another directory, as a user has it, and a report; in processes of their own, both of one run."""
+    given = {"seeds": "[0]", "epochs": 2, "iterations": 6, "methods": "['Triplet']", "backbone": "small_resnet_narrow", "weights": "random", "held_out_seeds": 0,
+             "output_root": tmp_path / "runs"}
+    source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
+    papermill = [sys.executable, "-m", "papermill", str(source), str(executed), *words(given), "-p", "save_root", str(tmp_path / "saved")]
+    report = [sys.executable, "-m", "mdr_core.reports", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]
+    commands = [(papermill, tmp_path), (report, ROOT)]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = [subprocess.Popen(command, cwd=folder, **quiet) for command, folder in commands]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    [stored] = (tmp_path / "runs").glob("*/run.json")
+    assert runs.stored(stored.parent) is not None
+    assert not list((tmp_path / "runs").glob("*.lock")) and not list((tmp_path / "reports").rglob(".*"))
+    assert "Recall@1" in (tmp_path / "reports" / "quick" / "recall_at_k.html").read_text()
+    check(nbformat.read(executed, 4))
+    assert list((tmp_path / "saved").glob("*.csv"))
+
+
+def words(parameters: dict) -> list[str]:
+    """Parameters as papermill's command line and ours take them."""
+    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+
+
+@pytest.mark.long
+def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
+    """As a reader begins: the command line, the quick profile as it is but for its epochs, and a store that holds nothing."""
+    command = [sys.executable, "-m", "mdr_core.reports", "--notebook", "learning_curves", "--output", str(tmp_path / "reports"),
+               *words({"seeds": "[0]", "epochs": 2, "output_root": tmp_path / "runs"})]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trained = [runs.stored(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")]
+    assert sorted(config["dataset"] for config in trained) == ["drawn", "drawn", "drawn", "drawn_pretraining"]
+    assert "Recall@1" in (tmp_path / "reports" / "quick" / "learning_curves.html").read_text()
 
 
 def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(tmp_path, monkeypatch):
-    """ResNet-18 under the paper profile's settings, on the CPU, from JPEG files to the page."""
+    """A torchvision network under the paper profile's settings, on the CPU, from JPEG files to the page."""
     monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
-    cub_tree(tmp_path / "data", each=4)
-    given = {"dataset": "cub_mini", "backbone": "resnet18", "weights": "random", "device": "cpu", "epochs": 2, "iterations": 1,
-             "seeds": "[0]", "data_root": tmp_path / "data", "output_root": tmp_path / "runs"}
-    parameters = [word for name, value in given.items() for word in ("-p", name, str(value))]
-    assert reports.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *parameters]) == 0
+    cub_tree(tmp_path / "data", each=2)
+    given = {"dataset": "cub_mini", "backbone": "mobilenet_v3_small", "weights": "random", "device": "cpu", "epochs": 1, "iterations": 1,
+             "seeds": "[0]", "methods": "['Triplet', 'Triplet + MDR']", "jobs": 1, "data_root": tmp_path / "data", "output_root": tmp_path / "runs"}
+    assert reports.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]) == 0
     page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
     assert "Points of Recall@1 after the last epoch (n = 1): cub_mini" in page and "256×256 images; Recall@K" in page
 
@@ -95,7 +146,7 @@ def test_structure(path):
                 assert node.end_lineno - node.lineno < 10, node.name
 
 
-@pytest.mark.parametrize("parameter, message", [
+WRONG = [
     ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
     ({"epochs": "many"}, "epochs must be of type int"),
     ({"seeds": "5"}, "seeds must be a list"),
@@ -103,10 +154,28 @@ def test_structure(path):
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
     ({"methods": "[]"}, "methods is empty: give at least one"),
     ({"seeds": "[0, 0]"}, "seeds names something twice"),
-])
-def test_wrong_parameters_end_in_one_line(parameter, message, folder):
-    done = papermill(ROOT / "notebooks" / "recall_at_k.ipynb", folder, **parameter)
-    assert done.returncode != 0 and message in done.stderr
+]
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """One for all parameters that are refused: nothing of a notebook runs below its first cells."""
+    with kernel_in(tmp_path_factory.mktemp("elsewhere")) as kernel:
+        yield kernel
+
+
+@pytest.mark.xdist_group("refused")
+@pytest.mark.parametrize("parameter, message", WRONG)
+def test_wrong_parameters_end_in_one_line(parameter, message, kernel):
+    with pytest.raises(StudyError, match=message) as said:
+        reports.execute(ROOT / "notebooks" / "recall_at_k.ipynb", parameter, kernel)
+    assert "\n" not in str(said.value)
+
+
+def test_papermill_s_command_line_tells_a_wrong_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "recall_at_k.ipynb"), str(tmp_path / "executed.ipynb")]
+    done = subprocess.run([*command, "-p", "sedes", "[0]"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and WRONG[0][1] in done.stderr
 
 
 def test_types_are_those_of_the_defaults():

@@ -1,11 +1,8 @@
-"""The run store: read back, resumed after SIGKILL with bit-equal weights, corrupt runs set aside."""
+"""The run store: a stored run is read, a killed one resumes and ends with bit-equal weights, a corrupt one is set aside."""
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,62 +10,67 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import grids, profiles, runs, tables
+from mdr_core import config, grids, identity, profiles, runs, tables
 from mdr_core.errors import StudyError
-from tests.soak import soak
+from tests.processes import started
+from tests.soak import GRID, soak
 
-TINY = profiles.QUICK.replace(weights="random", epochs=4, iterations=12, mdr_weight=0.2, train_images=100)
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-sys.path.insert(0, {repo!r})
-from tests.test_runs import TINY
-from mdr_core import runs
-runs.run(TINY, Path({root!r}))
-"""
+TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, mdr_weight=0.2, train_images=100)
 
 
-def in_process(root, kill_after=None):
-    """Train TINY in a process of its own; kill it once so many epochs (epoch 0 included) are saved."""
-    repo = str(Path(__file__).resolve().parents[1])
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(repo=repo, root=str(root))], cwd=repo,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+def trained_in(root: Path, kill_after: int | None = None) -> int:
+    """Train TINY in a process of its own; kill it once so many epochs (epoch 0 included) are saved. Its exit code."""
     saved, last = 0, 0
-    while kill_after is not None and process.poll() is None:
-        for checkpoint in root.glob("*/checkpoint.pt"):
-            if checkpoint.stat().st_mtime_ns != last:
-                last, saved = checkpoint.stat().st_mtime_ns, saved + 1
-        if saved >= kill_after:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    return process.wait()
+    with started(runs.run, TINY, root) as process:
+        while kill_after is not None and process.is_alive():
+            for checkpoint in root.glob("*/checkpoint.pt"):
+                if checkpoint.stat().st_mtime_ns != last:
+                    last, saved = checkpoint.stat().st_mtime_ns, saved + 1
+            if saved >= kill_after:
+                process.kill()
+                break
+            time.sleep(0.005)
+        process.join()
+    return process.exitcode
 
 
-def test_killed_three_times_a_run_ends_with_bit_equal_weights(tmp_path):
+@pytest.mark.parametrize("moments", [(2, 1), pytest.param((1, 2, 1), marks=pytest.mark.long)], ids=["twice", "three times"])
+def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, moments):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert in_process(whole) == 0
-    for moment in (1, 2, 1):
-        assert in_process(broken, kill_after=moment) == -signal.SIGKILL
-    assert in_process(broken) == 0
+    assert trained_in(whole) == 0
+    for moment in moments:
+        assert trained_in(broken, kill_after=moment) == -signal.SIGKILL
+    assert trained_in(broken) == 0
     one, two = runs.run(TINY, whole), runs.run(TINY, broken)
     assert one["key"] == two["key"]
     a, b = runs.load_weights(one, whole), runs.load_weights(two, broken)
-    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     clock = {"seconds", "train_seconds"}
     strip = lambda history: [{k: v for k, v in row.items() if k not in clock} for row in history]  # noqa: E731
     assert strip(one["history"]) == strip(two["history"])
     assert not list(broken.rglob("*.lock")) and not list(broken.rglob("checkpoint.pt"))
 
-    # A stored run is read back; a changed one is set aside, not trusted, not deleted.
-    began = time.time()
-    assert runs.run(TINY, whole)["history"] == one["history"] and time.time() - began < 5
-    record = whole / one["key"] / "run.json"
+
+def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_deleted(tmp_path, monkeypatch):
+    short = TINY.replace(epochs=3, iterations=1)
+    one = runs.run(short, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "trained", None)  # it is read
+        assert runs.run(short, tmp_path)["history"] == one["history"]
+    record = tmp_path / one["key"] / "run.json"
     record.write_text(record.read_text().replace('"epoch": 3', '"epoch": 7'))
     with pytest.warns(UserWarning, match="set aside"):
         assert runs.stored(record.parent) is None
-    assert (whole / f"{one['key']}.corrupt-1" / "run.json").exists()
+    assert (tmp_path / f"{one['key']}.corrupt-1" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", runs.FILES)
+def test_a_run_whose_file_changed_is_set_aside(tmp_path, name):
+    record = runs.run(TINY.replace(epochs=0), tmp_path)
+    path = tmp_path / record["key"] / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.warns(UserWarning, match=f"{name} has changed.*set aside"):
+        assert runs.stored(path.parent) is None
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"])
@@ -85,7 +87,7 @@ def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
 
 
 def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
-    table = grids.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, progress=False)
+    table = grids.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, jobs=1, progress=False)
     assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
     assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
 
@@ -104,10 +106,10 @@ def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
 
 
 def test_the_key_holds_the_pretraining_that_a_run_starts_from(monkeypatch):
-    started = TINY.replace(weights="classes")
-    one = [runs.key_of(c, "data") for c in (started, TINY)]
-    monkeypatch.setattr(profiles, "PRETRAINING", profiles.PRETRAINING.replace(epochs=1))
-    assert [runs.key_of(c, "data") == k for c, k in zip((started, TINY), one, strict=True)] == [False, True]
+    starts = TINY.replace(weights="classes")
+    one = [identity.key_of(c, "data") for c in (starts, TINY)]
+    monkeypatch.setattr(config, "PRETRAINING", config.PRETRAINING.replace(epochs=1))
+    assert [identity.key_of(c, "data") == k for c, k in zip((starts, TINY), one, strict=True)] == [False, True]
 
 
 def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
@@ -119,50 +121,51 @@ def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apa
 
 def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
     """The released default is random and is not recorded; here it is 0, stored, and the same seed gives the same run."""
-    config = TINY.replace(epochs=1, iterations=2)
-    one, two, other = runs.run(config, tmp_path / "a"), runs.run(config, tmp_path / "b"), runs.run(config.replace(seed=1), tmp_path / "b")
+    short = TINY.replace(epochs=1, iterations=2)
+    one, two, other = runs.run(short, tmp_path / "a"), runs.run(short, tmp_path / "b"), runs.run(short.replace(seed=1), tmp_path / "b")
     assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
     losses = [record["history"][-1]["loss"] for record in (one, two, other)]
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_killed_again_and_again_a_grid_ends_as_if_it_never_was():
-    """The short form of ``make soak``."""
-    assert "4 SIGKILLs" in soak(4)
+@pytest.mark.parametrize("kills, grid", [(2, GRID[2:]), pytest.param(20, GRID, marks=pytest.mark.long)], ids=["2 kills", "20 kills"])
+def test_killed_again_and_again_a_grid_ends_as_if_it_never_was(kills, grid):
+    """The short forms of ``make soak``."""
+    assert f"{kills} SIGKILLs" in soak(kills, grid=grid)
 
 
 def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written.*output_root"):
         runs.run(TINY, tmp_path / "file" / "runs")
-    config = TINY.replace(epochs=1, iterations=2)
+    short = TINY.replace(epochs=1, iterations=2)
     no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, no_limit[1]))  # as a full disk: no file may grow beyond this
     try:
         with pytest.raises(StudyError, match="cannot be written to.*: File too large; make room, or set output_root"):
-            runs.run(config, tmp_path)
+            runs.run(short, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
     assert not list(tmp_path.rglob(".*")) and not list(tmp_path.glob("*.lock"))
-    assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
+    assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100])
 def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
-    config = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / runs.key_of(config, runs.dataset("drawn", None, 32).fingerprint)
+    short = TINY.replace(epochs=1, iterations=2)
+    folder = tmp_path / identity.key_of(short, runs.dataset("drawn", None, 32).fingerprint)
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(content)
     with pytest.warns(UserWarning, match="its checkpoint cannot be read"):
-        assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1
+        assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1
     assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
 
 
 def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
-    config = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / runs.key_of(config, runs.dataset("drawn", None, 32).fingerprint)
+    short = TINY.replace(epochs=1, iterations=2)
+    folder = tmp_path / identity.key_of(short, runs.dataset("drawn", None, 32).fingerprint)
     folder.with_suffix(".lock").write_text("of a process that is no more")
     times = iter(range(10**9, 0, -10**6))
     monkeypatch.setattr(runs.time, "time", lambda: float(next(times)))  # backwards
-    assert runs.run(config, tmp_path)["history"][-1]["epoch"] == 1
+    assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1
     assert not list(tmp_path.glob("*.lock"))

@@ -4,31 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import dask.distributed
 import pytest
 
 from mdr_core import grids, profiles, runs, workers
 from mdr_core.errors import StudyError
+from tests.processes import INTERRUPTED, die, started
 
-TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=3, iterations=6, train_images=100)
-GRID = [TINY.replace(seed=s) for s in range(12)]
-
-
-def interruptible(code: str, **environment: str) -> subprocess.Popen:
-    """Code in a process of its own, which heeds SIGINT: a suite in the background ignores it, and so would its children."""
-    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
-                            env=os.environ | environment)
-
-
-def die(name: str) -> str:
-    if name == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.2)
-    return name + str(os.getpid())
+TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100)
+GRID = [TINY.replace(seed=s) for s in range(8)]
 
 
 def test_a_process_that_dies_takes_only_its_own_run_with_it():
@@ -51,17 +41,17 @@ def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path
 
 def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     """Ctrl-C as a notebook's kernel gets it: SIGINT to the one process."""
-    process = interruptible("from tests.test_workers import GRID; from mdr_core import grids; "
-                            f"grids.records(GRID, {str(tmp_path)!r}, jobs=2)")
-    while not list(tmp_path.glob("*/run.json")) and process.poll() is None:
-        time.sleep(0.02)
-    children = [int(p) for of in Path(f"/proc/{process.pid}/task").glob("*/children") for p in of.read_text().split()]
-    process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    with started(grids.records, GRID, tmp_path, None, 2) as process:
+        while not list(tmp_path.glob("*/run.json")) and process.is_alive():
+            time.sleep(0.02)
+        children = [int(p) for of in Path(f"/proc/{process.pid}/task").glob("*/children") for p in of.read_text().split()]
+        os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+        assert process.exitcode == INTERRUPTED
     deadline = time.time() + 10
     while any(alive(p) for p in children) and time.time() < deadline:
         time.sleep(0.05)
-    assert children and not any(alive(p) for p in children)
+    assert len(children) >= 2 and not any(alive(p) for p in children)
     done = len(list(tmp_path.glob("*/run.json")))
     assert 1 <= done < len(GRID) and all(runs.stored(p.parent) for p in tmp_path.glob("*/run.json"))
 
@@ -73,45 +63,49 @@ def alive(pid: int) -> bool:
         return False
 
 
+def dask_worker(address: str) -> None:
+    """``dask worker``."""
+    from distributed.cli.dask_worker import main
+
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    main([address, "--nthreads", "1", "--no-nanny", "--no-dashboard"], standalone_mode=False)
+
+
 @pytest.fixture
 def scheduler():
     """A Dask scheduler and two worker processes over loopback: its address, and the workers' process numbers."""
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    processes, quiet = [], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-        address = next(line.split()[-1] for line in processes[0].stderr if "Scheduler at:" in line)
-        threading.Thread(target=processes[0].stderr.read, daemon=True).start()
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        processes += [subprocess.Popen(worker, env=environment, cwd=Path(__file__).parents[1], **quiet) for _ in range(2)]
-        yield address, [p.pid for p in processes[1:]]
+        address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        with started(dask_worker, address) as one, started(dask_worker, address) as other:
+            yield address, [one.pid, other.pid]
     finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
-    """12 runs over two workers, one of them killed in the middle: 12 results, none trained twice to its end."""
-    address, pids = scheduler
+    """6 runs over two workers, one of them killed in the middle: 6 results, none trained twice to its end."""
+    (address, pids), grid = scheduler, GRID[:6]
 
     ended = {}  # run.json -> when it was first seen to be written
 
     def watch():
-        while len(ended) < 12:
+        while len(ended) < len(grid):
             for path in set(tmp_path.glob("*/run.json")) - set(ended):
                 ended[path] = path.stat().st_mtime_ns
-                if len(ended) == 4:
+                if len(ended) == 2:
                     os.kill(pids[0], signal.SIGKILL)
             time.sleep(0.01)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    found = grids.records(GRID, tmp_path, progress=False, executor=workers.cluster(address))
+    found = grids.records(grid, tmp_path, progress=False, executor=workers.cluster(address))
     watcher.join(timeout=5)
-    assert [r["config"]["seed"] for r in found] == list(range(12)) and not alive(pids[0])
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == 12
+    assert [r["config"]["seed"] for r in found] == list(range(len(grid))) and not alive(pids[0])
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == len(grid)
     assert not list(tmp_path.glob("*/checkpoint.pt")) and not list(tmp_path.glob("*.corrupt*"))
 
 
@@ -120,7 +114,9 @@ def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
         grids.records([TINY], tmp_path, executor=workers.Here(), processes=2)
 
 
-def test_no_scheduler_there_is_said_in_one_line():
+def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
+    client = dask.distributed.Client
+    monkeypatch.setattr(dask.distributed, "Client", lambda address, timeout: client(address, timeout="1s"))  # it would try for 10 s
     with pytest.raises(StudyError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
         workers.cluster("tcp://127.0.0.1:1")
 
@@ -129,12 +125,38 @@ def test_two_processes_train_a_run_together(tmp_path):
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
     [record] = grids.records([config], tmp_path, progress=False, processes=2)
     assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
+
+
+@pytest.mark.long
+def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_trained(tmp_path):
+    config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
+    with pytest.raises(StudyError, match="the loss became NaN or Inf"):
+        grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
+    [stored] = tmp_path.glob("*/run.json")
+    assert runs.stored(stored.parent)["config"]["lr"] == config.lr
+
+
+def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monkeypatch):
+    """The short form of the test above: in place of torchrun, what each of its processes does, in one process."""
+    class Torchrun:
+        def __init__(self, command, **options):
+            self.task = command[-1]
+
+        def wait(self):
+            return workers.main(self.task)
+
+    monkeypatch.setattr(workers, "subprocess", SimpleNamespace(Popen=Torchrun))
+    config = TINY.replace(epochs=1, batch_size=16)
+    with pytest.raises(StudyError, match="the loss became NaN or Inf"):
+        grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
+    [stored] = tmp_path.glob("*/run.json")
+    assert runs.stored(stored.parent)["config"]["lr"] == config.lr
+
+
+@pytest.mark.long  # in the short suite tests/test_distributed.py meets the message
+def test_a_batch_that_two_processes_cannot_share_is_said(tmp_path):
     with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
-        grids.records([config.replace(batch_size=15)], tmp_path, progress=False, processes=2)
-    failing = config.replace(lr=1e30)
-    with pytest.raises(StudyError, match="the loss became NaN or Inf"):  # the other one is trained all the same
-        grids.records([failing, config.replace(seed=7)], tmp_path, progress=False, processes=2)
-    assert {runs.stored(p.parent)["config"]["seed"] for p in tmp_path.glob("*/run.json")} == {0, 7}
+        grids.records([TINY.replace(batch_size=15)], tmp_path, progress=False, processes=2)
 
 
 def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkeypatch):
@@ -150,20 +172,23 @@ def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkey
         grids.records([config.replace(seed=1)], tmp_path, progress=False, processes=2)
 
 
-def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
-    process = interruptible("from tests.test_workers import TINY; from mdr_core import grids; "
-                            f"grids.records([TINY.replace(epochs=500, batch_size=16)], {str(tmp_path)!r}, processes=2)",
-                            TMPDIR=str(tmp_path))
+def train_together(folder: Path) -> None:
+    tempfile.tempdir = str(folder)  # the name of what the processes are given: by it the test finds them
+    grids.records([TINY.replace(epochs=500, batch_size=16)], folder / "runs", processes=2)
 
+
+def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
     def at_work() -> list[int]:
         return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if alive(int(p.parent.name))
                 and str(tmp_path).encode() in read(p) and b"mdr_core.workers" in read(p)]
 
-    while not list(tmp_path.glob("*/checkpoint.pt")) and process.poll() is None:
-        time.sleep(0.05)
-    assert len(at_work()) >= 2
-    process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    with started(train_together, tmp_path) as process:
+        while not list(tmp_path.glob("runs/*/checkpoint.pt")) and process.is_alive():
+            time.sleep(0.05)
+        assert len(at_work()) >= 2
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == INTERRUPTED
     assert not at_work()
 
 
