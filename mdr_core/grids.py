@@ -20,7 +20,7 @@ from mdr_core.errors import StudyError, unknown
 from mdr_core.files import locked
 from mdr_core.runs import dataset, key_of, run, usable
 
-
+# what tables and figures read of a row, and so what a run that is not stored has as NaN
 NUMBERS = ("test_recall@1", "test_recall@1_l2", "test_r_precision", "test_map_at_r", "train_recall@1", "held_out_recall@1", "pair_mean",
            "pair_std", "running_mean", "running_std", "centres_between", "centres_within", "centres_ratio", "centres_evenness")
 

@@ -1,7 +1,6 @@
 """The README's results, taken from the committed runs alone (``reports/PROFILE/runs.csv``): ``python -m mdr_core.readme`` writes them anew."""
 
 import re
-from pathlib import Path
 
 import pandas as pd
 
