@@ -13,14 +13,15 @@ SIMILAR = ["backbone", "crop", "device"]  # runs that take the same time for an 
 
 @functools.cache
 def seconds_an_image() -> dict[tuple, float]:
-    """SIMILAR -> seconds that a committed run took for each training image of its batches, its evaluation included: the median."""
+    """SIMILAR -> seconds that a committed run took for each training image of its batches, its evaluation included: of the fastest tenth
+    of all epochs, since others may have waited for something else."""
     columns = ["key", "epoch", "seconds", *(f"config.{name}" for name in (*SIMILAR, "iterations", "batch_size"))]
     tables = [pd.read_csv(path, usecols=columns) for path in sorted((REPOSITORY / "reports").glob("*/runs.csv"))]
     if not tables:
         return {}
     epochs = pd.concat(tables)
     epochs["each"] = epochs.seconds / epochs["config.iterations"] / epochs["config.batch_size"]
-    return epochs[epochs.epoch > 0].groupby([f"config.{name}" for name in SIMILAR]).each.median().to_dict()
+    return epochs[epochs.epoch > 0].groupby([f"config.{name}" for name in SIMILAR]).each.quantile(0.1).to_dict()
 
 
 def seconds(config: Config) -> float | None:

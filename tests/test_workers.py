@@ -63,23 +63,24 @@ def alive(pid: int) -> bool:
         return False
 
 
-def dask_worker(address: str) -> None:
+def dask_worker(address: str, folder: Path) -> None:
     """``dask worker``."""
     from distributed.cli.dask_worker import main
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-    main([address, "--nthreads", "1", "--no-nanny", "--no-dashboard"], standalone_mode=False)
+    main([address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder)], standalone_mode=False)
 
 
 @pytest.fixture
-def scheduler():
+def scheduler(tmp_path_factory):
     """A Dask scheduler and two worker processes over loopback: its address, and the workers' process numbers."""
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()
-        with started(dask_worker, address) as one, started(dask_worker, address) as other:
+        folder = tmp_path_factory.mktemp("dask")
+        with started(dask_worker, address, folder) as one, started(dask_worker, address, folder) as other:
             yield address, [one.pid, other.pid]
     finally:
         process.kill()
@@ -121,14 +122,16 @@ def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
         workers.cluster("tcp://127.0.0.1:1")
 
 
-def test_two_processes_train_a_run_together(tmp_path):
+def test_two_processes_train_a_run_together(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # torchrun leaves a folder there
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
-    [record] = grids.records([config], tmp_path, progress=False, processes=2)
+    [record] = grids.records([config], tmp_path / "runs", progress=False, processes=2)
     assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
 
 
 @pytest.mark.long
-def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_trained(tmp_path):
+def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
         grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
@@ -154,7 +157,8 @@ def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monk
 
 
 @pytest.mark.long  # in the short suite tests/test_distributed.py meets the message
-def test_a_batch_that_two_processes_cannot_share_is_said(tmp_path):
+def test_a_batch_that_two_processes_cannot_share_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
         grids.records([TINY.replace(batch_size=15)], tmp_path, progress=False, processes=2)
 
@@ -173,7 +177,7 @@ def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkey
 
 
 def train_together(folder: Path) -> None:
-    tempfile.tempdir = str(folder)  # the name of what the processes are given: by it the test finds them
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # the name of what the processes are given: by it the test finds them
     grids.records([TINY.replace(epochs=500, batch_size=16)], folder / "runs", processes=2)
 
 
