@@ -9,6 +9,7 @@ A notebook tells its finding to the index by displaying data of the type `FINDIN
 import argparse
 import ast
 import html
+import itertools
 import os
 import re
 import sys
@@ -94,8 +95,8 @@ def execute(notebook: Path, parameters: dict, kernel: Kernel) -> nbformat.Notebo
 
 
 def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """Without what holds for one machine or moment only: paths, cell times, progress bars, widgets, random cell ids."""
-    record = nb.metadata.papermill
+    """Without what holds for one machine or moment only: paths, cell times, progress bars, widgets, random ids of cells and tables."""
+    record, tables = nb.metadata.papermill, itertools.count(1)
     nb.metadata.papermill = {key: record[key] for key in ("parameters", "version", "duration", "end_time")} | {"notebook": name}
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
@@ -105,6 +106,9 @@ def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             widget = "application/vnd.jupyter.widget-view+json"
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
+            for data in (o.data for o in cell.outputs if "text/html" in o.get("data", {})):
+                for random in set(re.findall(r'<table id="(T_[0-9a-f]{5})"', data["text/html"])):  # pandas' Styler draws them
+                    data["text/html"] = data["text/html"].replace(random, f"T_{next(tables)}")
     return nb
 
 

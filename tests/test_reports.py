@@ -92,6 +92,10 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_table_has_the_same_name_every_time(page):
+    assert re.findall(r'<table id="([^"]+)"', page) == ["T_1"] and "T_1_row0_col0" in page
+
+
 def test_the_index_lists_it(folder):
     index = (folder / "reports" / "index.html").read_text(encoding="utf-8")
     for text in ("quick/tiny.html", "A tiny report", "Seen with 3 seeds.", "50 %"):
