@@ -14,7 +14,10 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before torch and numpy are imported; every process that a test starts inherits it
 
 LONG_FIRST = ("test_notebooks", "test_distributed", "test_workers", "test_runs", "test_same_numbers", "test_benchmarks")
-APART = ("test_notebooks", "test_workers", "test_runs", "test_same_numbers")  # files whose tests share no fixture: any process takes any test
+APART = (  # tests that share no fixture of their file, so that any process may take any of them
+    "tests/test_notebooks.py::test_runs_from", "tests/test_notebooks.py::test_two_at", "tests/test_notebooks.py::test_another",
+    "tests/test_workers.py", "tests/test_runs.py", "tests/test_same_numbers.py",
+)
 
 
 def pytest_configure(config):
@@ -28,14 +31,21 @@ def pytest_unconfigure(config):
         shutil.rmtree(os.environ["MDR_TEST_STORE"], ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist then reads the marks
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, so that its fixtures are made once; a test's own mark goes before."""
     rank = {name: place for place, name in enumerate(LONG_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-    for item in items:
-        if item.path.stem not in APART:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a file's tests in one process, so that its fixtures are made once. (xdist's own ``loadgroup`` does nothing under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(APART) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

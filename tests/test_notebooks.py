@@ -164,7 +164,6 @@ def kernel(tmp_path_factory):
         yield kernel
 
 
-@pytest.mark.xdist_group("refused")
 @pytest.mark.parametrize("parameter, message", WRONG)
 def test_wrong_parameters_end_in_one_line(parameter, message, kernel):
     with pytest.raises(StudyError, match=message) as said:
