@@ -24,16 +24,16 @@ help: ## list these targets
 	@echo "Options: PROFILE=quick|photos|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  PYTHON=python3 (3.11 or newer)"
 
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
-	.venv/bin/python -m mdr_core.reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
+	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
 
 restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports then render without training
-	.venv/bin/python -m mdr_core.archive restore --profile $(PROFILE)
+	.venv/bin/python -m mdr_core archive restore --profile $(PROFILE)
 
 archive: $(READY) ## write the runs of PROFILE from runs/ to reports/PROFILE/runs.csv
-	.venv/bin/python -m mdr_core.archive export --profile $(PROFILE)
+	.venv/bin/python -m mdr_core archive export --profile $(PROFILE)
 
 download: $(READY) ## fetch DATASET (cub200, cars196 or sop) into data/
-	.venv/bin/python -m mdr_core.download $(DATASET)
+	.venv/bin/python -m mdr_core download $(DATASET)
 
 test: $(READY) ## run the tests
 	.venv/bin/python -m pytest

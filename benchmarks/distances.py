@@ -4,7 +4,8 @@ import pandas as pd
 import torch
 
 from benchmarks import timing
-from mdr_core import losses, sampling
+from mdr_core import losses
+from mdr_core.losses import negative_probabilities
 from mdr_core.regularizer import MDR, pairwise_distances
 
 DIMENSIONS, PER_CLASS = 512, 4
@@ -27,7 +28,7 @@ def literal_mdr(x, levels):
 
 def literal_triplet(x, labels, generator):
     """One negative for every ordered positive pair, drawn anchor by anchor; then the mean of max(0, d_ap - d_an + margin)."""
-    probability, terms = sampling.negative_probabilities(x.detach(), labels), []
+    probability, terms = negative_probabilities(x.detach(), labels), []
     for a in range(len(x)):
         positives = ((labels == labels[a]) & (torch.arange(len(x), device=x.device) != a)).nonzero().flatten()
         negatives = torch.multinomial(probability[a], len(positives), replacement=True, generator=generator)

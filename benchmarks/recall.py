@@ -9,7 +9,7 @@ import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from benchmarks import timing
-from mdr_core import retrieval
+from mdr_core.evaluation import retrieval
 
 DIMENSIONS, PER_CLASS, SAMPLE = 512, 5, 60
 SIZES = (10_000, 60_000, 120_000)

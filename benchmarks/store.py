@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import timing
-from mdr_core import data, layouts
+from mdr_core.data import catalog, dataset, image_cache, layouts
 
 IMAGES, SIDE, SIZE = 400, 500, 256  # of the photographs that are drawn where the real ones are absent, and of the store
 
@@ -18,8 +18,8 @@ IMAGES, SIDE, SIZE = 400, 500, 256  # of the photographs that are drawn where th
 def photographs(folder: Path) -> tuple[layouts.Source, list[str]]:
     """cub_mini's photographs at their original size, or drawn ones where they are absent; and the names of the files."""
     try:
-        source = data.find("cub_mini", None)
-    except data.StudyError:
+        source = catalog.find("cub_mini", None)
+    except dataset.StudyError:
         rng = np.random.default_rng(0)
         for i in range(IMAGES):
             coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
@@ -39,11 +39,11 @@ def measure() -> pd.DataFrame:
         def one_at_a_time():
             with open(folder / "one", "wb") as file:
                 for f in files:
-                    file.write(data.decode(source, f, SIZE))
+                    file.write(image_cache.decode(source, f, SIZE))
                 file.flush()
                 os.fsync(file.fileno())
 
-        seconds = timing.alternately({"store": lambda: data.decode_to(folder / "store.npy", shape, source, files, SIZE),
+        seconds = timing.alternately({"store": lambda: image_cache.decode_to(folder / "store.npy", shape, source, files, SIZE),
                                       "one": one_at_a_time}, rounds=7)
     cores = len(os.sched_getaffinity(0))
     factor = seconds["one"] / seconds["store"]

@@ -17,9 +17,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks import store, timing
-from mdr_core import augmentation, data, layouts, losses, training
+from mdr_core import losses, training
 from mdr_core.config import Config
-from mdr_core.sampling import BalancedBatches
+from mdr_core.data import augmentation, image_cache, layouts
+from mdr_core.data.batches import BalancedBatches
 
 CASES = {  # backbone, crop, image size, batch, steps
     "cpu": (("resnet18", 224, 256, 128, 1), ("efficientnet_lite0", 96, 128, 80, 4)),
@@ -59,7 +60,7 @@ def ways(backbone: str, crop: int, image_size: int, batch: int, steps: int, devi
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
     source, files = store.photographs(folder)
-    pixels = np.stack([data.decode(source, f, image_size) for f in files])
+    pixels = np.stack([image_cache.decode(source, f, image_size) for f in files])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(steps, torch.Generator().manual_seed(0))

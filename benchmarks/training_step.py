@@ -12,8 +12,12 @@ import pandas as pd
 import torch
 
 from benchmarks import timing
-from mdr_core import augmentation, losses, models, profiles, training
-from mdr_core.sampling import BalancedBatches
+from mdr_core import losses, training
+from mdr_core.data import augmentation
+from mdr_core.data.batches import BalancedBatches
+from mdr_core.networks import backbones
+from mdr_core.networks.embedding import EmbeddingNet
+from mdr_core.study import profiles
 
 STEPS, ROUNDS = 3, 4
 
@@ -23,7 +27,7 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
     config = profiles.config("photos", "cub50", "Triplet + MDR")
     trainer = training.start(config)
     if not folded:
-        trainer.model = models.EmbeddingNet(models.backbone(config.backbone), config.dim, freeze_batch_norm=False)
+        trainer.model = EmbeddingNet(backbones.backbone(config.backbone), config.dim, freeze_batch_norm=False)
         trainer.model.freeze_batch_norm = True  # frozen, but not folded
         trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), lr=config.lr, fused=True)
     layout = torch.channels_last if channels_last else torch.contiguous_format

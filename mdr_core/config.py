@@ -19,7 +19,7 @@ class Config:
     """
 
     # The data
-    dataset: str = "cub200"  # a name that mdr_core.data.load knows
+    dataset: str = "cub200"  # a name that mdr_core.data.dataset.load_dataset knows
     image_size: int = 256  # images are held at this many pixels square; drawn characters are always 32
     crop: int = 224  # pixels of the crops that the network sees
     resize: int = 256  # a test image is resized to this, then its centre is cropped

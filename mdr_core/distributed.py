@@ -1,6 +1,6 @@
 """One run on several processes, a GPU each: the batch is the one that a single process would have.
 
-    torchrun --nproc-per-node=4 -m mdr_core.experiments --profile paper
+    torchrun --nproc-per-node=4 -m mdr_core train --profile paper
 
 Every process embeds its rows of the global batch. The embeddings are gathered, with gradients, so that triplets, the
 mean distance, and MDR's statistics and pairs are those of the whole batch. Each process computes the B/N x B pairs of

@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+
 
 def write(path: Path, content: bytes | str) -> None:
     """Write a file and move it into place, so that no reader ever sees half of it.

@@ -17,11 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
-from mdr_core import augmentation, evaluation, models, runs
 from mdr_core.config import Config, from_dict
-from mdr_core.data import Split, pixels
+from mdr_core.data import augmentation
+from mdr_core.data.dataset import Split
+from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
+from mdr_core.evaluation import epoch
 from mdr_core.files import write
+from mdr_core.networks import backbones
+from mdr_core.networks.embedding import EmbeddingNet
+from mdr_core.runs import store
 
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
@@ -37,7 +42,7 @@ class ImageSearch:
         names: the class of each image in the index; paths: where each came from.
     """
 
-    model: models.EmbeddingNet
+    model: EmbeddingNet
     config: Config
     index: faiss.Index
     names: list[str]
@@ -47,10 +52,10 @@ class ImageSearch:
     def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
         """From a stored run, with a split's images as the gallery."""
         config = from_dict(record["config"])
-        weights = {k: v for k, v in runs.load_weights(record, root).items() if not k.startswith("mdr.")}
+        weights = {k: v for k, v in store.load_weights(record, root).items() if not k.startswith("mdr.")}
         model = network(config, weights)
         index = faiss.IndexFlatL2(config.dim)
-        index.add(evaluation.embed_split(config, model, gallery).numpy())
+        index.add(epoch.embed_split(config, model, gallery).numpy())
         return cls(model, config, index, [gallery.class_names[c] for c in gallery.labels.tolist()], list(gallery.paths))
 
     def save(self, folder: str | Path) -> Path:
@@ -83,7 +88,7 @@ class ImageSearch:
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
-        return evaluation.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
+        return epoch.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:
         """The k images nearest to a new one: ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index."""
@@ -115,9 +120,9 @@ def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
     return index
 
 
-def network(config: Config, weights: dict[str, torch.Tensor]) -> models.EmbeddingNet:
+def network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
     """The trained network of a configuration, in eval mode."""
-    backbone = models.backbone(config.backbone, "random")
-    model = models.EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
+    backbone = backbones.backbone(config.backbone, "random")
+    model = EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()

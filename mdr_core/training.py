@@ -16,21 +16,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core import augmentation, losses, models
+from mdr_core import losses
 from mdr_core.config import Config
-from mdr_core.data import RetrievalDataset
+from mdr_core.data import augmentation
+from mdr_core.data.batches import BalancedBatches
+from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
-from mdr_core.evaluation import crops, home, judge, spread, without_by_class
+from mdr_core.evaluation.epoch import crops, home, judge, spread, without_by_class
+from mdr_core.networks import backbones
+from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
-from mdr_core.sampling import BalancedBatches
 
 
 @dataclass
 class Trainer:
     """Everything that a run changes while it trains, and so everything that a resumed run needs."""
 
-    model: models.EmbeddingNet
+    model: EmbeddingNet
     mdr: MDR
     optimizer: torch.optim.Optimizer
     host: torch.Generator  # draws the batches
@@ -69,10 +72,10 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
         raise StudyError(f"there are {torch.cuda.device_count()} GPUs here, fewer than processes: start one process for each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = models.backbone(config.backbone, "random" if backbone_state is not None else config.weights)
+        backbone = backbones.backbone(config.backbone, "random" if backbone_state is not None else config.weights)
         if backbone_state is not None:
             backbone.load_state_dict(backbone_state)
-        model = models.EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
+        model = EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device, memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics, check_finite=False).to(device)
     groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]

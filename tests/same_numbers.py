@@ -1,6 +1,6 @@
 """Short trainings with recorded numbers: they tell whether edited code still computes what the stored runs were made with.
 
-    make same CHANGE="what changed"                          # train, compare, and add a line to mdr_core/code_versions.csv
+    make same CHANGE="what changed"                          # train, compare, and add a line to mdr_core/runs/code_versions.csv
     python -m tests.same_numbers "what changed" --new        # where the numbers are meant to change: record them anew
 """
 
@@ -17,9 +17,12 @@ from pathlib import Path
 
 import torch
 
-from mdr_core import data, identity, profiles, training
+from mdr_core import training
 from mdr_core.config import Config
+from mdr_core.data.dataset import load_dataset
 from mdr_core.files import write
+from mdr_core.runs import identity
+from mdr_core.study import profiles
 
 RECORDED = Path(__file__).parent / "recorded" / "numbers.json"  # kind of CPU -> case -> a row per epoch
 SHORT = profiles.QUICK.replace(weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100)
@@ -52,7 +55,7 @@ def numbers(name: str) -> list[dict[str, float]]:
     """The history of a case on a fifth of the drawn classes: all that is a smooth function of the weights, and Recall@1."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how many there are changes the order of sums
-    images = data.load("drawn")
+    images = load_dataset("drawn")
     images = replace(images, train=images.train.of_classes(range(20)), test=images.test.of_classes(range(10)))
     history = training.train(CASES[name], images, training.start(CASES[name])).history
     torch.set_num_threads(threads)
@@ -81,7 +84,7 @@ def checked() -> str:
     """What a line of code_versions.csv says it was compared on; the CUDA path only where there is a GPU to train on."""
     cuda = "not the CUDA path: there was no GPU"
     if torch.cuda.is_available():
-        losses = [training.train(c, data.load("drawn"), training.start(c)).history[-1]["loss"] for c in on_both()]
+        losses = [training.train(c, load_dataset("drawn"), training.start(c)).history[-1]["loss"] for c in on_both()]
         assert abs(losses[1] - losses[0]) <= 0.02 * abs(losses[0]), f"CUDA ends at loss {losses[1]}, the CPU at {losses[0]}"
         cuda = f"the CUDA path on {torch.cuda.get_device_name()}, its loss within 2 % of the CPU's"
     return f"{len(CASES)} short trainings on {kind_of_cpu()}, one thread; {cuda}"

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mdr_core import grids, profiles, runs
 from mdr_core.config import Config
+from mdr_core.runs import grids, store
+from mdr_core.study import profiles
 from tests.processes import started
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
@@ -31,7 +32,7 @@ def results(root: Path) -> dict:
     """Run -> its history without the clock, and the checksums of its weights and embeddings."""
     found = {}
     for path in sorted(root.glob("*/run.json")):
-        record = runs.stored(path.parent)
+        record = store.stored(path.parent)
         history = [{k: v for k, v in row.items() if k not in CLOCK} for row in record["history"]]
         found[path.parent.name] = (json.dumps(history), record["files"])
     return found
@@ -70,7 +71,7 @@ def soak(kills: int, seed: int = 0, grid: list[Config] = GRID) -> str:
 
 def finished(root: Path, expected: dict) -> int:
     assert results(root) == expected, "a result differs from the uninterrupted grid's"
-    allowed = {"run.json", *runs.FILES}
+    allowed = {"run.json", *store.FILES}
     stays = [p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.name not in allowed]
     assert not stays, f"left behind: {stays}"
     shutil.rmtree(root)

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from mdr_core import archive, config, evaluation, experiments, identity, profiles, runs
+from mdr_core import config
+from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
+from mdr_core.evaluation import epoch
+from mdr_core.runs import identity, store
+from mdr_core.study import archive, experiments, profiles
 
 TINY = profiles.QUICK.replace(weights="random", epochs=2, iterations=3, mdr_weight=0.2, train_images=100)
 
@@ -12,7 +16,7 @@ TINY = profiles.QUICK.replace(weights="random", epochs=2, iterations=3, mdr_weig
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    return root, [runs.run(c, root) for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))]
+    return root, [store.run(c, root) for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))]
 
 
 def test_the_table_gives_back_the_records(stored, tmp_path):
@@ -22,7 +26,7 @@ def test_the_table_gives_back_the_records(stored, tmp_path):
     table.to_csv(tmp_path / "runs.csv", index=False)
     found = archive.from_table(archive.pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False))
     for one, two in zip(records, found, strict=True):
-        assert two.pop("findings") == one["files"][runs.FINDINGS]
+        assert two.pop("findings") == one["files"][store.FINDINGS]
         assert {k: one[k] for k in two} == two
 
 
@@ -33,10 +37,10 @@ def test_a_restored_run_is_read_back_and_gets_its_files_when_asked(stored, tmp_p
     assert archive.main(["export", "--file", str(path), "--output-root", str(root)]) == 0
     for _ in range(2):
         assert archive.restore(path, tmp_path / "new") == f"1 runs restored to {tmp_path / 'new'}, all found by this installation"
-    record = runs.run(TINY, tmp_path / "new")
+    record = store.run(TINY, tmp_path / "new")
     assert record["files"] == {} and record["history"] == records[0]["history"]
-    whole = runs.run(TINY, tmp_path / "new", files=True)
-    assert whole["files"] and runs.load_embeddings(whole, tmp_path / "new")["test"].shape == (1500, 64)
+    whole = store.run(TINY, tmp_path / "new", files=True)
+    assert whole["files"] and store.load_embeddings(whole, tmp_path / "new")["test"].shape == (1500, 64)
 
 
 def test_a_changed_figure_is_refused(stored, tmp_path):
@@ -64,8 +68,8 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "table1", lambda *asked, **changes: [{"config": TINY}])
     archive.export("quick", tmp_path / "runs.csv", root)
     archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = runs.run(TINY, tmp_path / "new")
-    found, own = runs.load_findings(record, tmp_path / "new"), runs.load_findings(records[0], root)
+    record = store.run(TINY, tmp_path / "new")
+    found, own = store.load_findings(record, tmp_path / "new"), store.load_findings(records[0], root)
     assert found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
     assert all(torch.equal(found[name], own[name]) for name in own)
     [path] = (tmp_path / "findings").glob("*.safetensors")
@@ -79,16 +83,16 @@ def test_what_this_installation_does_not_find_is_counted_by_its_reason(stored, t
     monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
     archive.export("quick", tmp_path / "runs.csv", root)
     for change, reason in (
-        ((identity, "DRAWING", 2), "1 for other data (drawn has other images"),
+        ((fingerprint, "DRAWING", 2), "1 for other data (drawn has other images"),
         ((identity, "numbers", lambda: None), "1 for other code ("),
         ((config, "PRETRAINING", None), "all found"),  # it does not start from it
-        ((runs, "dataset", absent), "1 for the data (dataset drawn is not here)"),
+        ((store, "dataset", absent), "1 for the data (dataset drawn is not here)"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(*change)
-            runs.dataset.cache_clear() if hasattr(runs.dataset, "cache_clear") else None
+            store.dataset.cache_clear() if hasattr(store.dataset, "cache_clear") else None
             assert reason in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    runs.dataset.cache_clear()
+    store.dataset.cache_clear()
 
 
 def absent(name, data_root, image_size):
@@ -98,10 +102,10 @@ def absent(name, data_root, image_size):
 def test_older_records_lack_what_was_not_recorded_then(stored, tmp_path):
     """As the runs of commit a320032 do: no findings, no numbers by class."""
     _, records = stored
-    old = [record | {"files": {}, "history": [evaluation.without_by_class(row) for row in record["history"]]} for record in records]
-    old = [record | {"content": runs.content_of(record["config"], record["history"])} for record in old]
+    old = [record | {"files": {}, "history": [epoch.without_by_class(row) for row in record["history"]]} for record in records]
+    old = [record | {"content": store.content_of(record["config"], record["history"])} for record in old]
     archive.to_table(old).to_csv(tmp_path / "runs.csv", index=False)
     assert "all found" in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = runs.run(TINY, tmp_path / "new")
-    assert runs.load_findings(record, tmp_path / "new") is None and "test_class_right" not in record["history"][-1]
+    record = store.run(TINY, tmp_path / "new")
+    assert store.load_findings(record, tmp_path / "new") is None and "test_class_right" not in record["history"][-1]
     assert "test_class_right" in records[0]["history"][-1]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mdr_core.bn_inception import BNInception, from_released
+from mdr_core.networks.bn_inception import BNInception, from_released
 
 PREFIX = "base.model."
 RECORDED = Path(__file__).parent / "recorded" / "bn_inception_small.npz"

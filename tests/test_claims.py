@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from mdr_core import claims, experiments, plots, stats, tables
-from mdr_core.claims import FAILS, HOLDS, OPEN, Claim
-from mdr_core.tables import NOT_RUN
+from mdr_core.report import plots, tables
+from mdr_core.study import claims, experiments, statistics
+from mdr_core.study.claims import FAILS, HOLDS, OPEN, Claim
+from mdr_core.study.statistics import NOT_RUN
 
-
-NONE = stats.interval([])
+NONE = statistics.interval([])
 
 
 def cell(mean, half=1.0, n=3):
@@ -60,14 +60,14 @@ def frame():
 
 def test_cells_are_paired_by_seed():
     found = claims.by_cell(frame(), "cell", "with", "without")
-    assert found["a"] == pytest.approx(stats.interval([2, 1.9, 1.8]) | {"excludes_zero": True})
+    assert found["a"] == pytest.approx(statistics.interval([2, 1.9, 1.8]) | {"excludes_zero": True})
     assert claims.by_cell(frame(), "cell", "with", "without", sign=-1)["a"]["mean"] == pytest.approx(-1.9)
 
 
 def test_gains_and_differences_to_a_standard():
     table = tables.gains(frame(), "cell", "with", "without")
     assert table.verdict.tolist() == ["larger", tables.UNDECIDED] and table["difference"][0] == "+1.9 ± 0.2"
-    assert table["with"][0] == tables.said(stats.interval([60, 61, 62]))
+    assert table["with"][0] == tables.said(statistics.interval([60, 61, 62]))
     against = tables.against(frame()[lambda f: f.method == "with"], "cell", "a")
     assert against.verdict.tolist() == ["the standard", tables.UNDECIDED] or against.verdict[1] == "smaller"
     assert against["mean"][1] == pytest.approx(-12)
@@ -88,9 +88,9 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
             for m, norm in (("Triplet", "raw"), ("Triplet + L2", "l2"), ("Triplet + MDR", "raw")) for s in (0, 1, 2) for e in (0, 1, 2)]
     whole = pd.DataFrame(rows, columns=["method", "seed", "epoch", "key", "normalization", "test_recall@1"]).assign(dataset="d", other=1.0)
     part = lacking(whole, (whole.method == "Triplet + L2") | ((whole.method == "Triplet") & (whole.seed == 0))).assign(other=float("nan"))
-    for one_a_run in (tables.final(part), tables.best(part, tables.RECALL)):
+    for one_a_run in (statistics.final(part), statistics.best(part, statistics.RECALL)):
         assert len(one_a_run) == 9 and one_a_run["test_recall@1"].notna().sum() == 5
-    last = tables.final(part)
+    last = statistics.final(part)
     means, texts = tables.recall(last, ["test_recall@1", "other", "nowhere"])
     assert texts.values.tolist() == [["61.5 ± 6.4", "", ""], [NOT_RUN] * 3, ["66.0 ± 2.5", "", ""]]
     assert tables.best_of_dataset(means)["test_recall@1"].tolist() == [False, False, True]
@@ -99,9 +99,9 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
     assert tables.told(told) == "d: MDR less Triplet +5.0 ± 0.0, MDR less L2 not run"
     assert tables.means(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
     assert tables.seeds(whole) == "3" and tables.seeds(part) == "2 to 3"
-    assert tables.first_seed(whole).seed.unique() == [0] and tables.first_seed(part).seed.unique() == [1]
+    assert statistics.first_seed(whole).seed.unique() == [0] and statistics.first_seed(part).seed.unique() == [1]
     assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
-    untrained = tables.with_untrained(part)[lambda f: f.method == "Untrained"]
+    untrained = statistics.with_untrained(part)[lambda f: f.method == "Untrained"]
     assert untrained.seed.tolist() == [1, 2, 0] and untrained["test_recall@1"].tolist() == [41, 42, 45]
     assert tables.choices(part, part.iloc[:0])[1].columns.tolist() == ["final epoch", "best on test classes"]
     assert tables.choices(part, part[~part.stored])[1].columns.tolist() == ["final epoch", "best on test classes"]
@@ -138,15 +138,15 @@ def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():
 def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
     rows = [(m, e, 10 * e + len(n), n, f"{m}") for m, n in (("Triplet + L2", "l2"), ("Triplet", "mean_distance")) for e in (0, 1)]
     history = pd.DataFrame(rows, columns=["method", "epoch", "test_recall@1", "normalization", "key"])
-    untrained = lambda f: tables.with_untrained(f).set_index("method").loc["Untrained", "test_recall@1"]  # noqa: E731
+    untrained = lambda f: statistics.with_untrained(f).set_index("method").loc["Untrained", "test_recall@1"]  # noqa: E731
     assert untrained(history) == 13 and untrained(history[history.normalization == "l2"]) == 2
 
 
 def test_final_and_best_are_taken_run_by_run():
     rows = [(m, s, e, 10 * e if s == 0 else 10 * (2 - e), f"{m}{s}") for m in "xy" for s in (0, 1) for e in (0, 1, 2)]
     history = pd.DataFrame(rows, columns=["method", "seed", "epoch", "test_recall@1", "key"]).assign(loss=0.5)
-    assert tables.final(history).epoch.tolist() == [2] * 4
-    assert tables.best(history, tables.RECALL).epoch.tolist() == [2, 1, 2, 1]
+    assert statistics.final(history).epoch.tolist() == [2] * 4
+    assert statistics.best(history, statistics.RECALL).epoch.tolist() == [2, 1, 2, 1]
 
 
 def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():

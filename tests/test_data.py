@@ -16,14 +16,16 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from mdr_core import data, identity, layouts
+from mdr_core.data import catalog, fingerprint, image_cache, layouts
+from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
+from mdr_core.files import REPOSITORY
 from tests.processes import started
 
 BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross", "004.Groove-billed_Ani",
          "005.Rusty_Blackbird", "006.Yellow_headed_Blackbird")
 CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012", "Audi S4 Sedan 2012")
-SHARED = data.REPOSITORY.parent / "shared" / "data"
+SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,7 @@ def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
     if place == "zip":
         zipped(tree, root / "cub50.zip")
     with pytest.warns(UserWarning, match="cub50 has 6 classes and 18 images here, officially 50 and 2889"):
-        birds = data.load("cub50", root, image_size=8)
+        birds = load_dataset("cub50", root, image_size=8)
     assert birds.train.class_names == ("Black footed Albatross", "Laysan Albatross", "Sooty Albatross")
     assert birds.test.class_names == ("Groove-billed Ani", "Rusty Blackbird", "Yellow headed Blackbird")
     assert birds.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and birds.test.labels.dtype == torch.int64
@@ -117,12 +119,12 @@ def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
 
 def test_a_zip_goes_before_a_named_folder_and_that_before_the_bare_one(tmp_path):
     cub_tree(tmp_path, BIRDS[:4])
-    assert len(data.load("cub50", tmp_path, 8).train.class_names) == 2
+    assert len(load_dataset("cub50", tmp_path, 8).train.class_names) == 2
     cub_tree(tmp_path / "cub50", BIRDS[:5])
-    assert len(data.load("cub50", tmp_path, 8).test.class_names) == 3
+    assert len(load_dataset("cub50", tmp_path, 8).test.class_names) == 3
     zipped(cub_tree(tmp_path / "other"), tmp_path / "cub50.zip")
-    assert len(data.load("cub50", tmp_path, 8).train.class_names) == 3
-    assert len(data.load("cub200", tmp_path, 8).train.class_names) == 2  # the bare folder, not another dataset's zip
+    assert len(load_dataset("cub50", tmp_path, 8).train.class_names) == 3
+    assert len(load_dataset("cub200", tmp_path, 8).train.class_names) == 2  # the bare folder, not another dataset's zip
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -131,7 +133,7 @@ def test_cars_in_both_official_layouts(tmp_path, variant, archive):
     tree = cars_tree(tmp_path, variant)
     if archive:
         zipped(tree, tmp_path / "stanford_cars.zip")
-    cars = data.load("cars196", tmp_path, 8)
+    cars = load_dataset("cars196", tmp_path, 8)
     assert cars.train.class_names == CARS[:2] and cars.test.class_names == CARS[2:]
     for split in (cars.train, cars.test):
         assert torch.bincount(split.labels).tolist() == [4, 4]
@@ -156,7 +158,7 @@ def test_products_in_the_official_split(tmp_path, archive):
     tree = products_tree(tmp_path)
     if archive:
         zipped(tree, tmp_path / "sop.zip")
-    products = data.load("sop", tmp_path, 8)
+    products = load_dataset("sop", tmp_path, 8)
     assert products.train.class_names == ("bicycle 1", "chair 2", "bicycle 3") and products.gallery is None
     assert products.test.class_names == ("chair 4", "bicycle 5") and products.test.labels.tolist() == [0, 0, 1, 1]
     assert products.test.paths[0].endswith("chair_final/4_0.JPG")
@@ -182,24 +184,25 @@ CLOTHES = [("id_3", "query"), ("id_1", "train"), ("id_1", "train"), ("id_2", "tr
 
 def test_clothes_have_a_gallery_of_their_own(tmp_path):
     top = clothes_tree(tmp_path, CLOTHES)
-    clothes = data.load("inshop", tmp_path, 8)
+    clothes = load_dataset("inshop", tmp_path, 8)
     assert clothes.train.class_names == ("id_1", "id_2")
     assert clothes.test.class_names == clothes.gallery.class_names == ("id_3", "id_4")
     assert clothes.test.labels.tolist() == [0, 1, 1] and clothes.gallery.labels.tolist() == [0, 1, 1]
     assert clothes.gallery.paths[0].endswith("05_front.jpg")
     first = clothes.fingerprint
     picture(top / clothes.gallery.paths[0], 99)
-    assert data.load("inshop", tmp_path, 8).fingerprint != first  # the gallery's images are the data's, too
+    assert load_dataset("inshop", tmp_path, 8).fingerprint != first  # the gallery's images are the data's, too
 
 
 def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
-    from mdr_core import profiles, runs
+    from mdr_core.runs import store
+    from mdr_core.study import profiles
 
     clothes_tree(tmp_path, CLOTHES)
     config = profiles.QUICK.replace(dataset="inshop", weights="random", epochs=1, iterations=1, batch_size=4, images_per_class=2, ks=(1, 3))
-    record = runs.run(config, tmp_path / "runs", str(tmp_path))
+    record = store.run(config, tmp_path / "runs", str(tmp_path))
     assert record["history"][-1]["test_recall@3"] == 100.0  # the gallery holds three images, one of each query's class at least
-    embeddings = runs.load_embeddings(record, tmp_path / "runs")
+    embeddings = store.load_embeddings(record, tmp_path / "runs")
     assert embeddings["test"].shape == (3, 64) and embeddings["gallery"].shape == (3, 64)
     assert embeddings["gallery_labels"].tolist() == [0, 1, 1]
 
@@ -212,7 +215,7 @@ def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
 def test_clothes_of_a_wrong_list(tmp_path, rows, line):
     clothes_tree(tmp_path, rows)
     with pytest.raises(StudyError, match=line):
-        data.load("inshop", tmp_path, 8)
+        load_dataset("inshop", tmp_path, 8)
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -224,7 +227,7 @@ def test_any_folder_of_class_folders(tmp_path, archive):
     path = tmp_path / "things"
     if archive:
         path = zipped(path, tmp_path / "things.zip")
-    things = data.load(f"folder:{path}", image_size=8)
+    things = load_dataset(f"folder:{path}", image_size=8)
     assert things.train.class_names == ("a", "b c") and things.test.class_names == ("d'e", "f&g")
     assert things.train.families is None and things.train.of_classes([1]).families is None
 
@@ -233,7 +236,7 @@ def test_grey_palette_and_cmyk_images_become_rgb_resized_by_lanczos(tmp_path):
     for kind in "abcd":
         for i, (mode, ending) in enumerate([("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png")]):
             picture(tmp_path / "in" / kind / f"{i}.{ending}", i, mode)
-    train = data.load(f"folder:{tmp_path / 'in'}", image_size=8).train
+    train = load_dataset(f"folder:{tmp_path / 'in'}", image_size=8).train
     grey = train.images[0]
     assert torch.equal(grey[0], grey[1]) and not torch.equal(train.images[1][0], train.images[1][1])
     with Image.open(tmp_path / "in" / "a" / "0.png") as image:
@@ -249,13 +252,13 @@ def test_a_reader_s_photographs_are_turned_as_their_exif_says(tmp_path):
     exif[0x0112] = 6  # a quarter turn
     image.save(tmp_path / "in" / "a" / "0.png", exif=exif)
     turned = torch.from_numpy(np.asarray(image).copy()).rot90(-1)
-    assert torch.equal(data.load(f"folder:{tmp_path / 'in'}", image_size=4).train.images[0].permute(1, 2, 0), turned)
-    assert np.array_equal(data.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image))  # an official dataset's is not
+    assert torch.equal(load_dataset(f"folder:{tmp_path / 'in'}", image_size=4).train.images[0].permute(1, 2, 0), turned)
+    assert np.array_equal(image_cache.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image))  # an official dataset's is not
 
 
 def test_of_classes_relabels_in_the_order_given(tmp_path):
     cub_tree(tmp_path)
-    train = data.load("cub50", tmp_path, 8).train
+    train = load_dataset("cub50", tmp_path, 8).train
     part = train.of_classes([2, 0])
     assert part.class_names == ("Sooty Albatross", "Black footed Albatross")
     assert part.labels.tolist() == [1, 1, 1, 0, 0, 0] and torch.equal(part.images[3:], train.images[6:])
@@ -264,7 +267,7 @@ def test_of_classes_relabels_in_the_order_given(tmp_path):
 
 def test_hold_out_takes_the_last_training_classes(tmp_path):
     cub_tree(tmp_path, tuple(f"{i:03d}.Bird_{i}" for i in range(1, 13)))
-    whole = data.load("cub50", tmp_path, 8)
+    whole = load_dataset("cub50", tmp_path, 8)
     held = whole.hold_out(2)
     assert held.train.class_names == whole.train.class_names[:4] and held.test.class_names == whole.train.class_names[4:]
     assert held.test.labels.tolist() == [0, 0, 0, 1, 1, 1] and held.fingerprint == whole.fingerprint
@@ -275,7 +278,7 @@ def test_hold_out_takes_the_last_training_classes(tmp_path):
 
 def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_they_lie(tmp_path, monkeypatch):
     tree = cub_tree(tmp_path / "one")
-    of = lambda root, size=8: data.load("cub50", tmp_path / root, size).fingerprint  # noqa: E731
+    of = lambda root, size=8: load_dataset("cub50", tmp_path / root, size).fingerprint  # noqa: E731
     first = of("one")
     assert of("one") == first  # kept beside the cache
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -297,65 +300,65 @@ def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_t
         return found
 
     names, labels, image = tree / "classes.txt", tree / "image_class_labels.txt", tree / "images" / BIRDS[0] / "Black_footed_Albatross_0000.jpg"
-    pixels = data.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8)
+    pixels = image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8)
     different = [
         changed(names, names.read_bytes().replace(b"Sooty", b"Snowy")),  # the same images under another class name
         changed(labels, labels.read_bytes().replace(b"3 1\n", b"3 2\n", 1)),  # another label
         changed(image, image.read_bytes() + b"\0"),  # another byte, and the same pixels
     ]
-    assert np.array_equal(data.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8), pixels)
-    monkeypatch.setattr(identity, "DECODING", identity.DECODING + 1)
+    assert np.array_equal(image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8), pixels)
+    monkeypatch.setattr(fingerprint, "DECODING", fingerprint.DECODING + 1)
     assert len({first, *different, of("one")}) == 5
 
 
 def test_the_fingerprint_depends_on_the_split_and_on_exif():
-    listed = identity.Listed("train", ["a", "b"], [0, 1], ("x", "y"))
-    one = identity.data_fingerprint([listed], 8, False)
-    assert identity.data_fingerprint([listed], 8, False) == one
-    assert one not in (identity.data_fingerprint([listed._replace(part="test")], 8, False), identity.data_fingerprint([listed], 8, True),
-                       identity.data_fingerprint([listed, listed._replace(part="test")], 8, False))
+    listed = fingerprint.Listed("train", ["a", "b"], [0, 1], ("x", "y"))
+    one = fingerprint.data_fingerprint([listed], 8, False)
+    assert fingerprint.data_fingerprint([listed], 8, False) == one
+    assert one not in (fingerprint.data_fingerprint([listed._replace(part="test")], 8, False), fingerprint.data_fingerprint([listed], 8, True),
+                       fingerprint.data_fingerprint([listed, listed._replace(part="test")], 8, False))
 
 
 def test_other_versions_of_the_decoder_have_other_files(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
-    data.load("cub50", tmp_path, 8)
+    load_dataset("cub50", tmp_path, 8)
     [first] = cache.glob("*.npy")
-    monkeypatch.setattr(identity, "DECODING", identity.DECODING + 1)
-    data.load("cub50", tmp_path, 8)
+    monkeypatch.setattr(fingerprint, "DECODING", fingerprint.DECODING + 1)
+    load_dataset("cub50", tmp_path, 8)
     assert len(list(cache.glob("*.npy"))) == 2 and first.exists()
 
 
 def test_the_pixels_do_not_enter_the_fingerprint(tmp_path, cache, monkeypatch):
     """Two installations share a run whose pixels differ in the last place."""
     cub_tree(tmp_path)
-    one, decode = data.load("cub50", tmp_path, 8), data.decode
+    one, decode = load_dataset("cub50", tmp_path, 8), image_cache.decode
     shutil.rmtree(cache)
-    monkeypatch.setattr(data, "decode", lambda *a: decode(*a) ^ 1)
-    other = data.load("cub50", tmp_path, 8)
+    monkeypatch.setattr(image_cache, "decode", lambda *a: decode(*a) ^ 1)
+    other = load_dataset("cub50", tmp_path, 8)
     assert not torch.equal(one.train.images, other.train.images) and one.fingerprint == other.fingerprint
 
 
 def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
-    first = data.load("cub50", tmp_path, 8)
+    first = load_dataset("cub50", tmp_path, 8)
     train, test = first.train.images.clone(), first.test.images.clone()  # the file below them is about to be torn
     (stored,) = cache.glob("*.npy")
     (note,) = cache.glob("*.json")
     assert not list(cache.glob("*.tmp"))
     calls = []
-    original = data.decode
-    monkeypatch.setattr(data, "decode", lambda *a: calls.append(a) or original(*a))
-    again = data.load("cub50", tmp_path, 8)
+    original = image_cache.decode
+    monkeypatch.setattr(image_cache, "decode", lambda *a: calls.append(a) or original(*a))
+    again = load_dataset("cub50", tmp_path, 8)
     assert not calls and torch.equal(again.train.images, train)
     for torn in (stored.read_bytes()[:-100], b"", b"not an array"):
         calls.clear()
         stored.write_bytes(torn)
-        again = data.load("cub50", tmp_path, 8)
+        again = load_dataset("cub50", tmp_path, 8)
         assert len(calls) == 18 and torch.equal(again.test.images, test)
         assert again.fingerprint == first.fingerprint
     again.train.images[0] = 0  # a reader's own affair: the file stays as it is
     note.write_text('{"about"')
-    assert data.load("cub50", tmp_path, 8).fingerprint == first.fingerprint
+    assert load_dataset("cub50", tmp_path, 8).fingerprint == first.fingerprint
 
 
 @pytest.mark.parametrize("fault", ["no room", "half written"])
@@ -369,23 +372,23 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch, fa
 
     monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(StudyError, match="cannot be made.*[Nn]o space left.*MDR_CACHE"):
-        data.load("cub50", tmp_path, 8)
+        load_dataset("cub50", tmp_path, 8)
     assert not list(cache.iterdir())
 
 
 def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
-    calls, original = [], data.decode
-    monkeypatch.setattr(data, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1])
+    calls, original = [], image_cache.decode
+    monkeypatch.setattr(image_cache, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1])
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda _: data.load("cub50", tmp_path, 8), range(2))
+        one, two = pool.map(lambda _: load_dataset("cub50", tmp_path, 8), range(2))
     assert len(calls) == 18 and one.fingerprint == two.fingerprint and not list(cache.glob("*.lock"))
 
 
 def killed_decoding(root: Path) -> None:
-    original, calls = data.decode, []
-    data.decode = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if len(calls) > 4 else (calls.append(a), original(*a))[1]
-    data.load("cub50", root, 8, root / "cache")
+    original, calls = image_cache.decode, []
+    image_cache.decode = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if len(calls) > 4 else (calls.append(a), original(*a))[1]
+    load_dataset("cub50", root, 8, root / "cache")
 
 
 def test_a_killed_decoding_leaves_nothing_that_is_trusted(tmp_path, cache):
@@ -394,7 +397,7 @@ def test_a_killed_decoding_leaves_nothing_that_is_trusted(tmp_path, cache):
         process.join()
     assert process.exitcode == -signal.SIGKILL
     assert [p.suffix for p in cache.iterdir()].count(".tmp") == 1 and not list(cache.glob("*.npy"))
-    data.load("cub50", tmp_path, 8)
+    load_dataset("cub50", tmp_path, 8)
     assert sorted(p.suffix for p in cache.iterdir()) == [".json", ".npy"]
 
 
@@ -403,40 +406,40 @@ def test_what_unpacks_to_far_more_than_an_image_is_refused(tmp_path, monkeypatch
         file.writestr("a/1.jpg", b"0" * 5000)
     monkeypatch.setattr(layouts, "MOST", 4000)
     with pytest.raises(StudyError, match="would unpack to more than"):
-        data.load(f"folder:{tmp_path / 'bomb.zip'}", image_size=8)
+        load_dataset(f"folder:{tmp_path / 'bomb.zip'}", image_size=8)
 
 
 def test_the_whole_of_cub_gives_cub50_its_first_fifty_classes(tmp_path):
     cub_tree(tmp_path, birds=[f"{i:03d}.Bird_{i}" for i in range(1, 61)], each=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = data.load("cub50", tmp_path, 8)
+        found = load_dataset("cub50", tmp_path, 8)
     assert len(found.train.class_names) == len(found.test.class_names) == 25 and found.test.class_names[-1] == "Bird 50"
 
 
 def test_the_cache_s_place(tmp_path, cache):
     cub_tree(tmp_path)
-    data.load("cub50", tmp_path, 8, cache_root=tmp_path / "elsewhere")
+    load_dataset("cub50", tmp_path, 8, cache_root=tmp_path / "elsewhere")
     assert list((tmp_path / "elsewhere").rglob("*.npy")) and not cache.exists()
 
 
 def test_the_data_root_comes_from_the_environment(tmp_path, monkeypatch):
     cub_tree(tmp_path)
     monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
-    assert len(data.load("cub50", image_size=8).train.class_names) == 3
+    assert len(load_dataset("cub50", image_size=8).train.class_names) == 3
 
 
 def test_errors_are_one_line_that_says_what_to_do(tmp_path):
     def line(name, size=8):
         with pytest.raises(StudyError) as caught:
-            data.load(name, tmp_path, size)
+            load_dataset(name, tmp_path, size)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     missing = line("cub50")
     assert "cub50.zip or cub50/ or CUB_200_2011/" in missing and str(tmp_path) in missing  # what, where ...
     assert "CUB-200-2011" in missing and "MDR_DATA_ROOT" in missing and "data_root" in missing  # ... and how
-    assert all(name in line("birds") for name in data.NAMES)
+    assert all(name in line("birds") for name in catalog.NAMES)
     assert "no folder or zip" in line(f"folder:{tmp_path / 'absent'}")
 
     tree = cub_tree(tmp_path)
@@ -470,17 +473,17 @@ def test_a_damaged_zip_is_said(tmp_path):
     content[info.header_offset + 60] ^= 0xFF
     path.write_bytes(bytes(content))
     with pytest.raises(StudyError, match="images.txt cannot be read"):
-        data.load("cub50", tmp_path, 8)
+        load_dataset("cub50", tmp_path, 8)
     path.write_bytes(b"no zip")
     with pytest.raises(StudyError, match="neither a folder nor a zip"):
-        data.load("cub50", tmp_path, 8)
+        load_dataset("cub50", tmp_path, 8)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     cub_tree(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # the pictures have 126
     with pytest.raises(StudyError, match="jpg cannot be decoded .DecompressionBombWarning"):
-        data.load("cub50", tmp_path, 8)
+        load_dataset("cub50", tmp_path, 8)
 
 
 def test_malformed_matlab_files_are_said(tmp_path):
@@ -488,16 +491,16 @@ def test_malformed_matlab_files_are_said(tmp_path):
     train = tree / "devkit" / "cars_train_annos.mat"
     annotations(train, "fname", ["00001.jpg", "00002.jpg"], [1, 5])
     with pytest.raises(StudyError, match="cars_train_annos.mat, annotation 2: class 5 is not one of 1 to 4"):
-        data.load("cars196", tmp_path, 8)
+        load_dataset("cars196", tmp_path, 8)
     savemat(train, {"other": 1})
     with pytest.raises(StudyError, match="cars_train_annos.mat has no annotations"):
-        data.load("cars196", tmp_path, 8)
+        load_dataset("cars196", tmp_path, 8)
     train.write_bytes(b"no matlab file at all, but long enough to hold a header" * 10)
     with pytest.raises(StudyError, match="cars_train_annos.mat is not a MATLAB file"):
-        data.load("cars196", tmp_path, 8)
+        load_dataset("cars196", tmp_path, 8)
     savemat(tree / "devkit" / "cars_meta.mat", {"other": 1})
     with pytest.raises(StudyError, match="cars_meta.mat has no class_names"):
-        data.load("cars196", tmp_path, 8)
+        load_dataset("cars196", tmp_path, 8)
 
 
 def test_a_listed_path_cannot_leave_the_source(tmp_path):
@@ -507,7 +510,7 @@ def test_a_listed_path_cannot_leave_the_source(tmp_path):
     listed[0] = "1 ../../../outside.jpg"
     (tree / "images.txt").write_text("\n".join(listed))
     with pytest.raises(StudyError, match="lacks"):
-        data.load("cub50", tmp_path / "root", 8)
+        load_dataset("cub50", tmp_path / "root", 8)
 
 
 def shared(name: str) -> Path:
@@ -521,7 +524,7 @@ def test_the_real_cub_mini():
     shared("cub_mini.zip")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the official counts
-        birds = data.load("cub_mini", SHARED, 32)
+        birds = load_dataset("cub_mini", SHARED, 32)
     for split in (birds.train, birds.test):
         assert torch.bincount(split.labels).tolist() == [8] * 5
     assert birds.train.class_names[0] == "Black footed Albatross"
@@ -534,8 +537,8 @@ def test_the_real_lists_have_the_official_counts(name, reader, half):
     """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
     source = layouts.open_source(shared(f"{name}.zip"))
     files, labels, names, *_ = reader(source)
-    classes, images = data.KNOWN[name][3:5]
+    classes, images = catalog.KNOWN[name][3:5]
     assert (len(names), len(files), len(set(files))) == (classes, images, images)
     assert set(files) <= source.known and set(labels.tolist()) == set(range(classes))
     assert (classes // 2, int((labels < classes // 2).sum())) == half
-    data.decode(source, files[-1], 32)
+    image_cache.decode(source, files[-1], 32)

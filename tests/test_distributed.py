@@ -16,11 +16,14 @@ from safetensors.torch import save_file
 from torch import distributed as dist
 from torch import multiprocessing
 
-from mdr_core import data, losses, profiles, runs, training
+from mdr_core import losses, training
 from mdr_core.config import PRETRAINING
+from mdr_core.data.batches import BalancedBatches
+from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
-from mdr_core.sampling import BalancedBatches
+from mdr_core.runs import store
+from mdr_core.study import profiles
 from tests import processes  # noqa: F401 - the server that processes are forked from
 
 SMALL = profiles.QUICK.replace(
@@ -36,8 +39,8 @@ RUN = SMALL.replace(mdr_weight=0.2, epochs=2, iterations=20, batch_size=32, lr=3
 
 
 @functools.cache
-def images() -> data.RetrievalDataset:
-    whole = data.load("drawn")
+def images() -> RetrievalDataset:
+    whole = load_dataset("drawn")
     return replace(whole, train=whole.train.of_classes(range(20)), test=whole.test.of_classes(range(10)))
 
 
@@ -79,9 +82,9 @@ def interrupted_once(config, root: Path) -> dict:
 
     training.train = stopping
     with pytest.raises((InterruptedError, StudyError)):
-        runs.run(config, root)
+        store.run(config, root)
     training.train = noting
-    record = runs.run(config, root)
+    record = store.run(config, root)
     training.train = whole_training
     assert begun_at == [2]  # with the checkpoint's two rows, epochs 0 and 1
     return record
@@ -97,8 +100,8 @@ def work(rank: int, world: int, folder: Path, weights: Path, count: int) -> None
     with pytest.raises(StudyError, match="freeze_batch_norm"):
         training.train(SMALL.replace(freeze_batch_norm=False), images(), training.start(SMALL), share=share)
     config = RUN.replace(weights=str(weights))
-    record = runs.run(config, folder / "runs")
-    again = runs.run(config, folder / "runs")
+    record = store.run(config, folder / "runs")
+    again = store.run(config, folder / "runs")
     assert again["history"] == record["history"] and record["provenance"]["processes"] == world
     resumed = interrupted_once(config, folder / "resumed")
     for row, own in zip(resumed["history"], record["history"], strict=True):
@@ -112,7 +115,7 @@ def work(rank: int, world: int, folder: Path, weights: Path, count: int) -> None
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Where to start from."""
-    pretrained = training.train(SHORT, data.load("drawn_pretraining"), training.start(SHORT)).model
+    pretrained = training.train(SHORT, load_dataset("drawn_pretraining"), training.start(SHORT)).model
     path = tmp_path_factory.mktemp("distributed") / "weights.safetensors"
     save_file({k: v.contiguous() for k, v in pretrained.backbone.state_dict().items()}, path)
     return path
@@ -121,7 +124,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recall_alone(weights):
     """Recall@1 by epoch, of the run trained by one process."""
-    return recall(runs.run(RUN.replace(weights=str(weights)), weights.parent / "runs"))
+    return recall(store.run(RUN.replace(weights=str(weights)), weights.parent / "runs"))
 
 
 def recall(record: dict) -> list[float]:

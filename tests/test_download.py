@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mdr_core import data, download
+from mdr_core.data import catalog, download
+from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from tests.test_data import cars_tree, cub_tree, small_is_expected  # noqa: F401 - the last is a fixture
 
@@ -85,12 +86,12 @@ def test_cub_is_fetched_unpacked_and_loaded(server, tmp_path, monkeypatch):
     root = tmp_path / "data"
     assert download.dataset("cub200", root) == root / "cub200"
     assert sorted(p.name for p in root.iterdir()) == ["cub200"]
-    assert len(data.load("cub200", root, 8).test.labels) == 9
+    assert len(load_dataset("cub200", root, 8).test.labels) == 9
     download.dataset("cub200", root)
     assert len(Handler.asked) == 1  # what is there is not fetched again
     (tmp_path / "other" / "cub200").mkdir(parents=True)  # an empty folder is not a dataset
     monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path / "other"))  # where it would be looked for
-    assert len(data.load("cub200", download.dataset("cub200").parent, 8).test.labels) == 9
+    assert len(load_dataset("cub200", download.dataset("cub200").parent, 8).test.labels) == 9
 
 
 def test_cars_is_two_files(server, tmp_path, monkeypatch):
@@ -98,7 +99,7 @@ def test_cars_is_two_files(server, tmp_path, monkeypatch):
     annotated = remote(server, "cars_annos.mat", (top / "cars_annos.mat").read_bytes())
     monkeypatch.setitem(download.REMOTE, "cars196", (annotated, remote(server, "car_ims.tgz", tree_tgz(top / "car_ims", "car_ims"))))
     download.dataset("cars196", tmp_path / "data")
-    assert len(data.load("cars196", tmp_path / "data", 8).train.labels) == 8
+    assert len(load_dataset("cars196", tmp_path / "data", 8).train.labels) == 8
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
@@ -179,6 +180,6 @@ def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path, monkeypatch, capsy
 
 
 def test_an_absent_dataset_names_the_command_that_fetches_it(tmp_path):
-    assert set(data.DOWNLOADS) == set(download.REMOTE)
+    assert set(catalog.DOWNLOADS) == set(download.REMOTE)
     with pytest.raises(StudyError, match="make download DATASET=cub200 fetches it"):
-        data.load("cub200", tmp_path)
+        load_dataset("cub200", tmp_path)

@@ -5,13 +5,14 @@ import time
 import numpy as np
 import torch
 
-from mdr_core import data, drawn
+from mdr_core.data import drawn_characters
+from mdr_core.data.dataset import from_arrays, load_dataset
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
     began = time.process_time()
-    one = drawn.draw()
-    two, other = {name: drawn.draw([name])[name] for name in one}, drawn.draw(seed=1)
+    one = drawn_characters.draw()
+    two, other = {name: drawn_characters.draw([name])[name] for name in one}, drawn_characters.draw(seed=1)
     assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
     for part, (images, labels, names, families) in one.items():
         assert images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3) and len(names) == len(families)
@@ -19,8 +20,8 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
 
 
 def test_the_dataset_has_three_disjoint_parts():
-    dataset = data.load("drawn")
-    pretrain = data.from_arrays(*drawn.draw(["pretrain"])["pretrain"])
+    dataset = load_dataset("drawn")
+    pretrain = from_arrays(*drawn_characters.draw(["pretrain"])["pretrain"])
     parts = {"pretrain": (pretrain, 150, 20), "train": (dataset.train, 75, 10), "test": (dataset.test, 75, 20)}
     names = set()
     for split, classes, each in parts.values():
@@ -34,11 +35,11 @@ def test_the_dataset_has_three_disjoint_parts():
 
 
 def test_the_fingerprint_is_stable_and_ignores_the_image_size():
-    assert data.load("drawn").fingerprint == data.load("drawn", image_size=128).fingerprint
+    assert load_dataset("drawn").fingerprint == load_dataset("drawn", image_size=128).fingerprint
 
 
 def test_classes_of_a_family_look_more_alike_than_others():
-    images, labels, _, families = drawn.draw(["pretrain"])["pretrain"]
+    images, labels, _, families = drawn_characters.draw(["pretrain"])["pretrain"]
     grey = images.astype(float).mean(axis=3)
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / grey.std(axis=(1, 2), keepdims=True)
     means = np.stack([grey[labels == c].mean(axis=0).ravel() for c in range(len(families))])
@@ -49,7 +50,7 @@ def test_classes_of_a_family_look_more_alike_than_others():
 
 
 def test_the_pretraining_dataset_splits_images_not_classes():
-    dataset = data.load("drawn_pretraining")
+    dataset = load_dataset("drawn_pretraining")
     assert dataset.train.class_names == dataset.test.class_names
     assert torch.bincount(dataset.train.labels).tolist() == [16] * 150
     assert torch.bincount(dataset.test.labels).tolist() == [4] * 150

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mdr_core import evaluation, geometry, mechanism, retrieval, training
+from mdr_core import training
+from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
 from mdr_core.regularizer import MDR
 
 
@@ -42,9 +43,9 @@ def test_the_rank_of_the_first_right_image_is_the_loop_s():
 
 def test_findings_are_what_a_loop_finds():
     x, labels = embedded()
-    found = evaluation.findings(x, labels)
+    found = epoch.findings(x, labels)
     for i in range(len(x)):
-        order = ranked(x, labels, i)[1][: evaluation.NEIGHBOURS]
+        order = ranked(x, labels, i)[1][: epoch.NEIGHBOURS]
         assert found["nearest"][i].tolist() == [j for _, j in order]
         assert found["distances"][i].tolist() == pytest.approx([d for d, _ in order], rel=2e-3, abs=1e-3)
     assert found["centers"][2].tolist() == pytest.approx(x[labels == 2].mean(dim=0).tolist(), rel=1e-2, abs=1e-3)
@@ -52,14 +53,14 @@ def test_findings_are_what_a_loop_finds():
     kinds = {name: tensor.dtype for name, tensor in found.items()}
     assert kinds == {"centers": torch.float16, "distances": torch.float16, "nearest": torch.int32, "first_right": torch.int32,
                      "labels": torch.int32}
-    few = evaluation.findings(x[:4], torch.tensor([0, 0, 1, 1]), *embedded(1))
-    assert few["nearest"].shape == (4, evaluation.NEIGHBOURS) and few["centers"].shape == (2, 4)
+    few = epoch.findings(x[:4], torch.tensor([0, 0, 1, 1]), *embedded(1))
+    assert few["nearest"].shape == (4, epoch.NEIGHBOURS) and few["centers"].shape == (2, 4)
 
 
 def test_the_numbers_by_class_add_up_to_those_of_all_queries():
     x, labels = embedded()
     found = retrieval.judge(x.numpy(), labels.numpy(), [1])
-    row = evaluation.by_class(labels, found, "_l2")
+    row = epoch.by_class(labels, found, "_l2")
     queries = np.array(row["test_class_queries"])
     assert queries.tolist() == labels.bincount().tolist()
     assert 100 * sum(row["test_class_right_l2"]) / queries.sum() == pytest.approx(found["recall"][1])
@@ -70,45 +71,45 @@ def test_the_numbers_by_class_add_up_to_those_of_all_queries():
 
 def test_a_class_gives_as_many_images_as_asked_spread_evenly():
     labels = torch.tensor([0] * 9 + [1] * 2 + [2] * 4)[torch.randperm(15, generator=torch.Generator().manual_seed(0))]
-    kept = evaluation.evenly(labels, 3)
+    kept = epoch.evenly(labels, 3)
     assert labels[kept].bincount().tolist() == [3, 2, 3] and kept.tolist() == sorted(kept.tolist())
     own = (labels == 0).nonzero().flatten().tolist()
     assert [own.index(i) for i in kept.tolist() if labels[i] == 0] == [2, 5, 8]
-    assert evaluation.evenly(labels, 99).tolist() == list(range(15))
+    assert epoch.evenly(labels, 99).tolist() == list(range(15))
 
 
 def test_a_matched_gallery_has_as_many_images_of_a_class_as_the_training_gallery():
     x, labels = embedded(each=(8, 12))
-    some = evaluation.evenly(labels, 4)
+    some = epoch.evenly(labels, 4)
     expected = retrieval.recall_at_k(x[some].numpy(), labels[some].numpy(), [1])[1]
-    assert evaluation.matched([x], labels, None, 4, None) == expected
+    assert epoch.matched([x], labels, None, 4, None) == expected
     assert expected != retrieval.recall_at_k(x.numpy(), labels.numpy(), [1])[1]
     gallery, of_gallery = embedded(1, each=(8, 12))
-    some = evaluation.evenly(of_gallery, 3)  # the fourth is the query itself
+    some = epoch.evenly(of_gallery, 3)  # the fourth is the query itself
     expected = retrieval.recall_at_k(x.numpy(), labels.numpy(), [1], gallery[some].numpy(), of_gallery[some].numpy())[1]
-    assert evaluation.matched([x, gallery], labels, of_gallery, 4, None) == expected
+    assert epoch.matched([x, gallery], labels, of_gallery, 4, None) == expected
 
 
 def test_histograms_of_positive_and_negative_pairs_are_apart():
     x, labels = embedded()
-    row = mechanism.figures(x, labels, MDR(), "none", None)
+    row = pair_statistics.figures(x, labels, MDR(), "none", None)
     d = torch.pdist(x)
     same = torch.stack([labels[i] == labels[j] for i in range(len(x)) for j in range(i + 1, len(x))])
-    edges = np.linspace(0, mechanism.FARTHEST, mechanism.DISTANCE_BINS + 1)
+    edges = np.linspace(0, pair_statistics.FARTHEST, pair_statistics.DISTANCE_BINS + 1)
     for name, chosen in (("positive", same), ("negative", ~same)):
-        expected = np.histogram((d[chosen] / d.mean()).clamp(max=mechanism.FARTHEST).numpy(), edges)[0]
+        expected = np.histogram((d[chosen] / d.mean()).clamp(max=pair_statistics.FARTHEST).numpy(), edges)[0]
         assert np.abs(np.cumsum(row[f"{name}_histogram"]) - np.cumsum(expected)).max() <= 1  # at an edge, by rounding
         assert sum(row[f"{name}_histogram"]) == int(chosen.sum())
 
 
 def test_distances_within_a_class_are_those_of_its_pairs(monkeypatch):
     x, labels = embedded()
-    found = geometry.within_classes(x.numpy(), labels.numpy())
+    found = class_centers.within_classes(x.numpy(), labels.numpy())
     d = torch.pdist(x[labels == 4])
     assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4) and found["square"][4] == pytest.approx(d.square().mean().item(), rel=1e-4)
-    assert geometry.within_classes(x.numpy()[:1], np.array([0])) == {"distance": [None], "square": [None]}
-    monkeypatch.setattr(geometry, "MOST_CLASSES", 3)
-    assert geometry.within_classes(x.numpy(), labels.numpy())["distance"] == found["distance"][::2]
+    assert class_centers.within_classes(x.numpy()[:1], np.array([0])) == {"distance": [None], "square": [None]}
+    monkeypatch.setattr(class_centers, "MOST_CLASSES", 3)
+    assert class_centers.within_classes(x.numpy(), labels.numpy())["distance"] == found["distance"][::2]
 
 
 def test_the_numbers_by_class_stay_in_the_last_and_the_best_epoch():

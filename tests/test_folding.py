@@ -8,16 +8,17 @@ import torch
 import torchvision
 from torch import nn
 
-from mdr_core import models
-from mdr_core.bn_inception import BNInception
-from mdr_core.folding import FoldedConv, fold
+from mdr_core.networks import backbones
+from mdr_core.networks.bn_inception import BNInception
+from mdr_core.networks.embedding import EmbeddingNet
+from mdr_core.networks.fold_batch_norm import FoldedConv, fold
 
 
 def net_of(name: str) -> nn.Module:
     """A network in eval mode whose batch norms differ from the identity."""
     torch.manual_seed(0)
     if name == "small":
-        net = models.SmallResNet()
+        net = backbones.SmallResNet()
     elif name == "lite":
         net = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     elif name == "bn_inception":
@@ -61,8 +62,8 @@ def test_a_copy_follows_its_own_batch_norm():
 
 
 def test_a_batch_norm_that_learns_statistics_is_not_folded():
-    frozen = models.EmbeddingNet(models.backbone("small_resnet", "random"), 8)
-    learning = models.EmbeddingNet(models.backbone("small_resnet", "random"), 8, freeze_batch_norm=False)
+    frozen = EmbeddingNet(backbones.backbone("small_resnet", "random"), 8)
+    learning = EmbeddingNet(backbones.backbone("small_resnet", "random"), 8, freeze_batch_norm=False)
     count = lambda net: sum(isinstance(m, FoldedConv) for m in net.modules())  # noqa: E731
     assert count(frozen) == 10 and count(learning) == 0
 

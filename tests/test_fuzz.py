@@ -22,9 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdr_core import archive, data, download, models, notebook, profiles, runs, search, training
+from mdr_core import search, training
 from mdr_core.config import Config, from_dict
+from mdr_core.data import download
+from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
+from mdr_core.networks import backbones
+from mdr_core.report import notebook
+from mdr_core.runs import store
+from mdr_core.study import archive, profiles
 from tests.test_data import cub_tree
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=0, train_images=60)
@@ -37,9 +43,9 @@ NAMES = st.sampled_from([*Config().to_dict(), "sedes"])
 def material() -> dict:
     """Good ones to spoil: a stored run, a saved index, a table of runs, a class folder, an archive."""
     folder = Path(tempfile.mkdtemp())
-    record = runs.run(TINY, folder / "runs")
+    record = store.run(TINY, folder / "runs")
     stored = folder / "runs" / record["key"]
-    index = search.ImageSearch.of_run(record, folder / "runs", runs.dataset("drawn", None, 32).test.of_classes(range(4))).save(folder / "index")
+    index = search.ImageSearch.of_run(record, folder / "runs", store.dataset("drawn", None, 32).test.of_classes(range(4))).save(folder / "index")
     trained = io.BytesIO()
     torch.save({"model": {"a": torch.zeros(3)}, "history": [{"epoch": 0}]}, trained)
     packed = io.BytesIO()
@@ -52,7 +58,7 @@ def material() -> dict:
         picture[kind] = buffer.getvalue()
     cub = cub_tree(folder / "cub", each=2)
     found = {"index": {p.name: p.read_bytes() for p in index.iterdir()}, "run": {p.name: p.read_bytes() for p in stored.iterdir()},
-             "key": record["key"], "table": archive.to_table([runs.stored(stored)]).to_csv(index=False).encode(),
+             "key": record["key"], "table": archive.to_table([store.stored(stored)]).to_csv(index=False).encode(),
              "checkpoint": trained.getvalue(), "tgz": packed.getvalue(), "pictures": picture,
              "cub": {str(p.relative_to(cub.parent)): p.read_bytes() for p in cub.rglob("*") if p.is_file()}}
     shutil.rmtree(folder)
@@ -104,19 +110,19 @@ def stored_run(draw, folder):
         files = good | {"run.json": json.dumps(record).encode()}
     else:
         files = one_spoilt(draw, good)
-    runs.stored(written(folder / material()["key"], files), TINY)
+    store.stored(written(folder / material()["key"], files), TINY)
 
 
 def checkpoint(draw, folder):
     written(folder, {"run/checkpoint.pt": draw(spoilt(material()["checkpoint"]))})
-    runs.saved(folder / "run")
+    store.saved(folder / "run")
 
 
 def weights(draw, folder):
     name = draw(st.sampled_from(["w.pth", "w.safetensors"]))
     good = material()["checkpoint"] if name == "w.pth" else material()["run"]["weights.safetensors"]
     path = written(folder, {name: draw(spoilt(good))}) / name
-    models.backbone("small_resnet_narrow", str(path))
+    backbones.backbone("small_resnet_narrow", str(path))
 
 
 def saved_index(draw, folder):
@@ -141,7 +147,7 @@ def class_folder(draw, folder):
                 written(folder / "images", {f"{parent}/{number}{i}{draw(words)}.{draw(st.sampled_from(['jpg', 'png', 'txt']))}": content})
             except OSError:  # the file system does not take the name
                 pass
-    data.load(f"folder:{folder / 'images'}", image_size=16, cache_root=folder / "cache")
+    load_dataset(f"folder:{folder / 'images'}", image_size=16, cache_root=folder / "cache")
 
 
 def lists(draw, folder):
@@ -151,7 +157,7 @@ def lists(draw, folder):
         packed = Path(shutil.make_archive(str(folder / "cub_mini"), "zip", folder / "data"))
         shutil.rmtree(folder / "data")
         written(folder / "data", {"cub_mini.zip": draw(spoilt(packed.read_bytes())) if draw(st.booleans()) else packed.read_bytes()})
-    data.load("cub_mini", folder / "data", 16, folder / "cache")
+    load_dataset("cub_mini", folder / "data", 16, folder / "cache")
 
 
 def downloaded(draw, folder):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mdr_core import gallery
+from mdr_core.report import gallery
 
 LINE = np.array([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]], dtype=np.float32)
 LABELS = np.array([0, 1, 0, 1, 1, 0])

@@ -13,9 +13,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mdr_core import identity
 from mdr_core.config import Config, from_dict
-from mdr_core.identity import Listed
+from mdr_core.data import fingerprint
+from mdr_core.data.fingerprint import Listed, sha256
+from mdr_core.runs import identity
 
 ROOT = Path(__file__).resolve().parents[1]
 MDR = {"dataset": "drawn", "mdr_weight": 0.2, "weights": "classes", "backbone": "small_resnet", "levels": [-1, 0, 1], "lr": 1e-3}
@@ -25,11 +26,9 @@ def edited(change, script: str, **environment: str) -> str:
     """What ``script`` prints in a copy of the package's texts that ``change`` has edited."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "mdr_core"
-        copy.mkdir()
-        for path in [*(ROOT / "mdr_core").glob("*.py"), identity.VERSIONS]:
-            shutil.copy(path, copy)
+        shutil.copytree(ROOT / "mdr_core", copy, ignore=shutil.ignore_patterns("__pycache__", "templates"))
         change(copy)
-        done = subprocess.run([sys.executable, "-c", f"from mdr_core import identity; {script}"], cwd=name, capture_output=True, text=True,
+        done = subprocess.run([sys.executable, "-c", f"from mdr_core.runs import identity; {script}"], cwd=name, capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", **environment})
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -64,7 +63,7 @@ class Code(unittest.TestCase):
 
     def test_line_endings_and_locale_do_not_matter(self):
         def windows(copy: Path) -> None:
-            for path in copy.glob("*.py"):
+            for path in copy.rglob("*.py"):
                 path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
         script = "print(identity.code_version(), identity.numbers())"
@@ -93,8 +92,8 @@ class Keys(unittest.TestCase):
     def test_they_are_the_same_under_every_python(self):
         self.assertEqual(identity.key_of(Config(), "data"), "e9918bcfa70c4dd4")
         self.assertEqual(identity.key_of(from_dict(MDR), "data"), "8afc3d72b0ba7652")
-        self.assertEqual(identity.data_fingerprint([birds()], 32, False)[:16], "638cfcc537cb2f97")
-        self.assertEqual(identity.drawn_fingerprint("drawn")[:16], "ed685ba64dc923b7")
+        self.assertEqual(fingerprint.data_fingerprint([birds()], 32, False)[:16], "638cfcc537cb2f97")
+        self.assertEqual(fingerprint.drawn_fingerprint("drawn")[:16], "ed685ba64dc923b7")
 
     def test_they_hold_configuration_data_and_the_pretraining(self):
         key = identity.key_of(from_dict(MDR), "data")
@@ -114,22 +113,22 @@ class Keys(unittest.TestCase):
 
 
 def birds(part="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> Listed:
-    return Listed(part, [identity.sha256(image.encode()) for image in images], list(labels), tuple(names))
+    return Listed(part, [sha256(image.encode()) for image in images], list(labels), tuple(names))
 
 
 class Data(unittest.TestCase):
     def test_all_that_a_number_depends_on_enters(self):
-        found = [identity.data_fingerprint([listed], size, upright) for listed, size, upright in (
+        found = [fingerprint.data_fingerprint([listed], size, upright) for listed, size, upright in (
             (birds(), 32, False), (birds(part="test"), 32, False), (birds(images=("a", "c")), 32, False), (birds(images=("b", "a")), 32, False),
             (birds(labels=(1, 0)), 32, False), (birds(names=("crow", "tit")), 32, False), (birds(), 33, False), (birds(), 32, True))]
-        with mock.patch.object(identity, "DECODING", identity.DECODING + 1):
-            found.append(identity.data_fingerprint([birds()], 32, False))
+        with mock.patch.object(fingerprint, "DECODING", fingerprint.DECODING + 1):
+            found.append(fingerprint.data_fingerprint([birds()], 32, False))
         self.assertEqual(len(set(found)), len(found))
 
     def test_the_drawing_s_version_and_seed_enter(self):
-        found = [identity.drawn_fingerprint("drawn"), identity.drawn_fingerprint("drawn_pretraining"), identity.drawn_fingerprint("drawn", 1)]
-        with mock.patch.object(identity, "DRAWING", identity.DRAWING + 1):
-            found.append(identity.drawn_fingerprint("drawn"))
+        found = [fingerprint.drawn_fingerprint("drawn"), fingerprint.drawn_fingerprint("drawn_pretraining"), fingerprint.drawn_fingerprint("drawn", 1)]
+        with mock.patch.object(fingerprint, "DRAWING", fingerprint.DRAWING + 1):
+            found.append(fingerprint.drawn_fingerprint("drawn"))
         self.assertEqual(len(set(found)), 4)
 
 

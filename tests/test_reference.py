@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mdr_core.losses import triplet_loss
+from mdr_core.evaluation.retrieval import recall_at_k
+from mdr_core.losses import negative_probabilities, triplet_loss, triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
-from mdr_core.retrieval import recall_at_k
-from mdr_core.sampling import negative_probabilities, triplets
 
 SHARED = Path(os.environ.get("MDR_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "reference"
 

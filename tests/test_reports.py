@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mdr_core import reports
 from mdr_core.errors import StudyError
+from mdr_core.report import render
 
 FORMULA = r"$\mathcal{L} = \frac{1}{N} \sum_{i \neq j} \lvert d_{ij} - s \rvert$"
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return reports.main(["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments])
+    return render.main(["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
     executed = (folder / "reports" / "quick" / "tiny.ipynb").read_text(encoding="utf-8")
     for text in (page, executed):
         assert str(folder) not in text
-        assert str(reports.REPOSITORY) not in text
+        assert str(render.REPOSITORY) not in text
         assert "stderr!\n" not in text and "UserWarning" not in text
     assert json.loads(executed)["metadata"]["papermill"]["parameters"] == {"profile": "quick", "seeds": [3, 4, 5]}
     assert not list(folder.rglob("*.tmp"))
@@ -128,4 +128,4 @@ def test_a_failure_is_told_and_the_others_still_run(tmp_path, capfd):
 @pytest.mark.parametrize("latex", [r"\nosuchcommand{x}", r"\left( x"])
 def test_a_formula_that_cannot_be_shown_is_an_error(latex):
     with pytest.raises(StudyError, match="formula"):
-        reports.to_mathml(latex)
+        render.to_mathml(latex)

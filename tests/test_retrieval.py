@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mdr_core import augmentation, config, profiles, retrieval, stats
+from mdr_core import config
+from mdr_core.data import augmentation
 from mdr_core.errors import StudyError
+from mdr_core.evaluation import retrieval
+from mdr_core.study import profiles, statistics
 
 
 def loop(query, labels, gallery=None, gallery_labels=None):
@@ -85,9 +88,9 @@ def test_boxes_are_distributed_as_torchvisions():
 
 
 def test_interval_is_students_t_and_one_seed_has_none():
-    found = stats.interval([1.0, 2.0, 3.0])
+    found = statistics.interval([1.0, 2.0, 3.0])
     assert found["mean"] == 2 and found["half"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
-    assert np.isnan(stats.interval([1.0])["half"])
+    assert np.isnan(statistics.interval([1.0])["half"])
 
 
 @pytest.mark.parametrize("values, line", [
@@ -125,7 +128,7 @@ def test_profiles_name_what_exists():
 
 @pytest.mark.parametrize("profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)])
 def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
-    from mdr_core.data import KNOWN
+    from mdr_core.data.catalog import KNOWN
 
     settings = profiles.config(profile, name, "Triplet", held_out=True)
     classes = KNOWN[name][3] // 2 - settings.hold_out

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import config, grids, identity, profiles, runs, tables
+from mdr_core import config
 from mdr_core.errors import StudyError
+from mdr_core.runs import grids, identity, store
+from mdr_core.study import profiles, statistics
 from tests.processes import started
 from tests.soak import GRID, soak
 
@@ -21,7 +23,7 @@ TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", 
 def trained_in(root: Path, kill_after: int | None = None) -> int:
     """Train TINY in a process of its own; kill it once so many epochs (epoch 0 included) are saved. Its exit code."""
     saved, last = 0, 0
-    with started(runs.run, TINY, root) as process:
+    with started(store.run, TINY, root) as process:
         while kill_after is not None and process.is_alive():
             for checkpoint in root.glob("*/checkpoint.pt"):
                 if checkpoint.stat().st_mtime_ns != last:
@@ -41,9 +43,9 @@ def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, mome
     for moment in moments:
         assert trained_in(broken, kill_after=moment) == -signal.SIGKILL
     assert trained_in(broken) == 0
-    one, two = runs.run(TINY, whole), runs.run(TINY, broken)
+    one, two = store.run(TINY, whole), store.run(TINY, broken)
     assert one["key"] == two["key"]
-    a, b = runs.load_weights(one, whole), runs.load_weights(two, broken)
+    a, b = store.load_weights(one, whole), store.load_weights(two, broken)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     clock = {"seconds", "train_seconds"}
     strip = lambda history: [{k: v for k, v in row.items() if k not in clock} for row in history]  # noqa: E731
@@ -53,24 +55,24 @@ def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, mome
 
 def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_deleted(tmp_path, monkeypatch):
     short = TINY.replace(epochs=3, iterations=1)
-    one = runs.run(short, tmp_path)
+    one = store.run(short, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "trained", None)  # it is read
-        assert runs.run(short, tmp_path)["history"] == one["history"]
+        patch.setattr(store, "trained", None)  # it is read
+        assert store.run(short, tmp_path)["history"] == one["history"]
     record = tmp_path / one["key"] / "run.json"
     record.write_text(record.read_text().replace('"epoch": 3', '"epoch": 7'))
     with pytest.warns(UserWarning, match="set aside"):
-        assert runs.stored(record.parent) is None
+        assert store.stored(record.parent) is None
     assert (tmp_path / f"{one['key']}.corrupt-1" / "run.json").exists()
 
 
-@pytest.mark.parametrize("name", runs.FILES)
+@pytest.mark.parametrize("name", store.FILES)
 def test_a_run_whose_file_changed_is_set_aside(tmp_path, name):
-    record = runs.run(TINY.replace(epochs=0), tmp_path)
+    record = store.run(TINY.replace(epochs=0), tmp_path)
     path = tmp_path / record["key"] / name
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.warns(UserWarning, match=f"{name} has changed.*set aside"):
-        assert runs.stored(path.parent) is None
+        assert store.stored(path.parent) is None
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"])
@@ -78,12 +80,12 @@ def test_a_record_of_somebody_else_s_making_is_set_aside(tmp_path, content):
     (tmp_path / "0123456789abcdef").mkdir()
     (tmp_path / "0123456789abcdef" / "run.json").write_text(content)
     with pytest.warns(UserWarning, match="set aside"):
-        assert runs.stored(tmp_path / "0123456789abcdef") is None
+        assert store.stored(tmp_path / "0123456789abcdef") is None
 
 
 def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
     with pytest.raises(StudyError, match=r"epoch 1, step \d+, with lr 1e\+30"):
-        runs.run(TINY.replace(lr=1e30), tmp_path)
+        store.run(TINY.replace(lr=1e30), tmp_path)
 
 
 def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
@@ -101,7 +103,7 @@ def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
 ])
 def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
     with pytest.raises(StudyError, match=line) as caught:
-        runs.run(TINY.replace(**change), tmp_path)
+        store.run(TINY.replace(**change), tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -115,14 +117,14 @@ def test_the_key_holds_the_pretraining_that_a_run_starts_from(monkeypatch):
 def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
     rows = [{"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v} for e, v in enumerate((10.0, 60.0, 50.0))]
     frame = pd.DataFrame(rows)
-    assert tables.final(frame)["test_recall@1"].tolist() == [50.0]
-    assert tables.best(frame, "test_recall@1")["test_recall@1"].tolist() == [60.0]
+    assert statistics.final(frame)["test_recall@1"].tolist() == [50.0]
+    assert statistics.best(frame, "test_recall@1")["test_recall@1"].tolist() == [60.0]
 
 
 def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
     """The released default is random and is not recorded; here it is 0, stored, and the same seed gives the same run."""
     short = TINY.replace(epochs=1, iterations=2)
-    one, two, other = runs.run(short, tmp_path / "a"), runs.run(short, tmp_path / "b"), runs.run(short.replace(seed=1), tmp_path / "b")
+    one, two, other = store.run(short, tmp_path / "a"), store.run(short, tmp_path / "b"), store.run(short.replace(seed=1), tmp_path / "b")
     assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
     losses = [record["history"][-1]["loss"] for record in (one, two, other)]
     assert losses[0] == losses[1] != losses[2]
@@ -137,35 +139,35 @@ def test_killed_again_and_again_a_grid_ends_as_if_it_never_was(kills, grid):
 def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written.*output_root"):
-        runs.run(TINY, tmp_path / "file" / "runs")
+        store.run(TINY, tmp_path / "file" / "runs")
     short = TINY.replace(epochs=1, iterations=2)
     no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, no_limit[1]))  # as a full disk: no file may grow beyond this
     try:
         with pytest.raises(StudyError, match="cannot be written to.*: File too large; make room, or set output_root"):
-            runs.run(short, tmp_path)
+            store.run(short, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
     assert not list(tmp_path.rglob(".*")) and not list(tmp_path.glob("*.lock"))
-    assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
+    assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100])
 def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
     short = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / identity.key_of(short, runs.dataset("drawn", None, 32).fingerprint)
+    folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(content)
     with pytest.warns(UserWarning, match="its checkpoint cannot be read"):
-        assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1
+        assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1
     assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
 
 
 def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
     short = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / identity.key_of(short, runs.dataset("drawn", None, 32).fingerprint)
+    folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
     folder.with_suffix(".lock").write_text("of a process that is no more")
     times = iter(range(10**9, 0, -10**6))
-    monkeypatch.setattr(runs.time, "time", lambda: float(next(times)))  # backwards
-    assert runs.run(short, tmp_path)["history"][-1]["epoch"] == 1
+    monkeypatch.setattr(store.time, "time", lambda: float(next(times)))  # backwards
+    assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1
     assert not list(tmp_path.glob("*.lock"))

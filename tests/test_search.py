@@ -3,36 +3,40 @@
 import numpy as np
 import pytest
 
-from mdr_core import data, example, experiments, runs
+from mdr_core.data import image_cache
+from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
+from mdr_core.report import toy_examples
+from mdr_core.runs import store
 from mdr_core.search import ImageSearch
+from mdr_core.study import experiments
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return example.drawn_folder(tmp_path_factory.mktemp("drawn") / "folder")
+    return toy_examples.drawn_folder(tmp_path_factory.mktemp("drawn") / "folder")
 
 
 def test_the_drawn_folder_is_written_once(folder):
-    images = data.load(f"folder:{folder}", image_size=32)
-    assert len(images.train.class_names) == len(images.test.class_names) == example.CLASSES // 2
+    images = load_dataset(f"folder:{folder}", image_size=32)
+    assert len(images.train.class_names) == len(images.test.class_names) == toy_examples.CLASSES // 2
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    assert example.drawn_folder(folder.parent) == folder
+    assert toy_examples.drawn_folder(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    new = example.new_image(folder, images, drawn=True)
+    new = toy_examples.new_image(folder, images, drawn=True)
     assert new.parent.name == images.test.class_names[-1]
-    copy = example.new_image(folder, images, drawn=False)
-    assert np.array_equal(data.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy())
+    copy = toy_examples.new_image(folder, images, drawn=False)
+    assert np.array_equal(image_cache.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy())
 
 
 def test_saved_loaded_and_searched(folder, tmp_path):
     row = experiments.your_images("quick", folder, "Triplet + MDR", [0], drawn=True, weights="random", epochs=1, iterations=2)[0]
     assert row["config"].mdr_weight == 0.2 and row["config"].batch_size == 60
-    record = runs.run(row["config"], tmp_path / "runs", files=True)
-    images = data.load(row["config"].dataset, image_size=32)
+    record = store.run(row["config"], tmp_path / "runs", files=True)
+    images = load_dataset(row["config"].dataset, image_size=32)
     kept = ImageSearch.of_run(record, tmp_path / "runs", images.test).save(tmp_path / "index")
     search = ImageSearch.load(kept)
-    embeddings = runs.load_embeddings(record, tmp_path / "runs")["test"].numpy()
+    embeddings = store.load_embeddings(record, tmp_path / "runs")["test"].numpy()
     assert np.allclose(search.embed(images.test.images), embeddings, rtol=1e-4, atol=1e-5)
     answer = search.nearest(folder / images.test.paths[5], k=3)
     assert answer.place[0] == 5 and answer.distance[0] < 1e-2 and answer["class"][0] == images.test.class_names[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdr_core import data, drawn, identity
+from mdr_core.data import drawn_characters, fingerprint, image_cache
 
 DRAWN = {1: [
     165.9, 197.98, 190.53, 152.83, 196.3, 166.29, 186.12, 183.09, 165.82, 144.01, 168.37, 193.66, 201.25, 137.32,
@@ -26,7 +26,7 @@ DECODED = {1: [
 
 def drawn_sums() -> list[float]:
     """The mean grey of every 150th test image, and of its upper left quarter."""
-    images = drawn.draw(["test"])["test"][0][::150].astype(float)
+    images = drawn_characters.draw(["test"])["test"][0][::150].astype(float)
     return [*images.mean(axis=(1, 2, 3)), *images[:, :16, :16].mean(axis=(1, 2, 3))]
 
 
@@ -42,14 +42,14 @@ def picture(kind: str, mode: str) -> io.BytesIO:
 
 def decoded() -> list[list[int]]:
     """Five pixels of each picture, decoded to 8 x 8."""
-    return [data.pixels(picture(kind, mode), 8, kind)[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
+    return [image_cache.pixels(picture(kind, mode), 8, kind)[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
             for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"))]
 
 
 def test_the_drawing_is_that_of_its_version():
-    assert drawn_sums() == pytest.approx(DRAWN[identity.DRAWING], abs=0.05), "raise identity.DRAWING and record its numbers here"
+    assert drawn_sums() == pytest.approx(DRAWN[fingerprint.DRAWING], abs=0.05), "raise identity.DRAWING and record its numbers here"
 
 
 def test_the_decoding_is_that_of_its_version():
-    found, recorded = decoded(), DECODED[identity.DECODING]
+    found, recorded = decoded(), DECODED[fingerprint.DECODING]
     assert np.abs(np.array(found) - np.array(recorded)).max() <= 2, "raise identity.DECODING and record its numbers here"

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import dask.distributed
 import pytest
 
-from mdr_core import grids, profiles, runs, workers
 from mdr_core.errors import StudyError
+from mdr_core.runs import executors, grids, store
+from mdr_core.study import profiles
 from tests.processes import INTERRUPTED, die, started
 
 TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100)
@@ -22,11 +23,11 @@ GRID = [TINY.replace(seed=s) for s in range(8)]
 
 
 def test_a_process_that_dies_takes_only_its_own_run_with_it():
-    with workers.local(2, 1) as executor:
+    with executors.local(2, 1) as executor:
         futures = {name: executor.submit(die, name) for name in ("a", "dies", "b", "c", "d")}
         assert all(f.result().startswith(name) for name, f in futures.items() if name != "dies")
         with pytest.raises(StudyError, match="the process that trained drawn, loss triplet.*died.*ask again"):
-            workers.outcome(futures["dies"], TINY, 5)
+            executors.outcome(futures["dies"], TINY, 5)
 
 
 def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path):
@@ -53,7 +54,7 @@ def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
         time.sleep(0.05)
     assert len(children) >= 2 and not any(alive(p) for p in children)
     done = len(list(tmp_path.glob("*/run.json")))
-    assert 1 <= done < len(GRID) and all(runs.stored(p.parent) for p in tmp_path.glob("*/run.json"))
+    assert 1 <= done < len(GRID) and all(store.stored(p.parent) for p in tmp_path.glob("*/run.json"))
 
 
 def alive(pid: int) -> bool:
@@ -103,7 +104,7 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    found = grids.records(grid, tmp_path, progress=False, executor=workers.cluster(address))
+    found = grids.records(grid, tmp_path, progress=False, executor=executors.cluster(address))
     watcher.join(timeout=5)
     assert [r["config"]["seed"] for r in found] == list(range(len(grid))) and not alive(pids[0])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == len(grid)
@@ -112,14 +113,14 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
 
 def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
     with pytest.raises(StudyError, match="give a scheduler or processes, not both"):
-        grids.records([TINY], tmp_path, executor=workers.Here(), processes=2)
+        grids.records([TINY], tmp_path, executor=executors.Here(), processes=2)
 
 
 def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
     client = dask.distributed.Client
     monkeypatch.setattr(dask.distributed, "Client", lambda address, timeout: client(address, timeout="1s"))  # it would try for 10 s
     with pytest.raises(StudyError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
-        workers.cluster("tcp://127.0.0.1:1")
+        executors.cluster("tcp://127.0.0.1:1")
 
 
 def test_two_processes_train_a_run_together(tmp_path, monkeypatch):
@@ -136,7 +137,7 @@ def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_traine
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
         grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
     [stored] = tmp_path.glob("*/run.json")
-    assert runs.stored(stored.parent)["config"]["lr"] == config.lr
+    assert store.stored(stored.parent)["config"]["lr"] == config.lr
 
 
 def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monkeypatch):
@@ -146,14 +147,14 @@ def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monk
             self.task = command[-1]
 
         def wait(self):
-            return workers.main(self.task)
+            return executors.main(self.task)
 
-    monkeypatch.setattr(workers, "subprocess", SimpleNamespace(Popen=Torchrun))
+    monkeypatch.setattr(executors, "subprocess", SimpleNamespace(Popen=Torchrun))
     config = TINY.replace(epochs=1, batch_size=16)
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
         grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
     [stored] = tmp_path.glob("*/run.json")
-    assert runs.stored(stored.parent)["config"]["lr"] == config.lr
+    assert store.stored(stored.parent)["config"]["lr"] == config.lr
 
 
 @pytest.mark.long  # in the short suite tests/test_distributed.py meets the message
@@ -169,7 +170,7 @@ def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkey
             grids.quiet_run(config, root, data_root)
         raise StudyError("died")
 
-    monkeypatch.setattr(workers, "together", at_its_end)
+    monkeypatch.setattr(executors, "together", at_its_end)
     config = TINY.replace(epochs=1)
     assert grids.records([config], tmp_path, progress=False, processes=2)[0]["config"]["seed"] == 0
     with pytest.raises(StudyError, match="died"):
@@ -184,7 +185,7 @@ def train_together(folder: Path) -> None:
 def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
     def at_work() -> list[int]:
         return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if alive(int(p.parent.name))
-                and str(tmp_path).encode() in read(p) and b"mdr_core.workers" in read(p)]
+                and str(tmp_path).encode() in read(p) and b"mdr_core.runs.executors" in read(p)]
 
     with started(train_together, tmp_path) as process:
         while not list(tmp_path.glob("runs/*/checkpoint.pt")) and process.is_alive():

@@ -1,0 +1,25 @@
+"""The study's one command line: ``python -m mdr_core reports|train|download|archive|released|readme``."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "reports": ("report.render", "run the notebooks and render them as reports"),
+    "train": ("study.experiments", "train the runs of a profile"),
+    "download": ("data.download", "fetch a dataset's official files"),
+    "archive": ("study.archive", "write a profile's runs to runs.csv, or restore them from it"),
+    "released": ("study.released", "evaluate the authors' released checkpoints"),
+    "readme": ("report.readme", "write the README's results anew from the committed runs"),
+}
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] not in COMMANDS:
+        lines = [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
+        print("usage: python -m mdr_core COMMAND [--help]", *lines, sep="\n")
+        return 0 if argv[:1] in (["--help"], ["-h"]) else 2
+    return importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

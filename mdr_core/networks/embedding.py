@@ -1,0 +1,68 @@
+"""The embedding network: a backbone, global average pooling, one linear layer, and a normalization.
+
+    images (N, 3, H, W), RGB, 0..255  ->  backbone  ->  features (N, F)  ->  linear  ->  embeddings (N, D)
+
+A backbone is any module with ``features`` (F) and ``pixels`` (how it wants its input); it returns pooled features.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdr_core.distributed import ALONE, Share
+from mdr_core.errors import unknown
+from mdr_core.networks.fold_batch_norm import fold
+from mdr_core.regularizer import full, normalize_by_mean_distance
+
+NORMALIZATIONS = ("mean_distance", "l2", "none")
+
+
+class EmbeddingNet(nn.Module):
+    """Backbone, linear layer and normalization, as the paper trains and tests it.
+
+    Args:
+        backbone: as :func:`backbone` makes it.
+        dim: D, the embedding's dimension.
+        normalization: ``"mean_distance"`` divides a batch by its mean distance in training and leaves the embedding
+            raw in testing (the paper's); ``"l2"`` puts it on the unit sphere in both; ``"none"`` does neither.
+        freeze_batch_norm: keep batch-norm layers in eval mode, in training too: their statistics stay those of
+            ImageNet, while their scale and shift are learnt. They are folded into the convolutions (mdr_core.folding),
+            which changes no function, only the time it takes.
+    """
+
+    def __init__(self, backbone: nn.Module, dim: int, normalization: str = "mean_distance", freeze_batch_norm=True):
+        super().__init__()
+        if normalization not in NORMALIZATIONS:
+            raise unknown("normalization", normalization, NORMALIZATIONS)
+        self.backbone, self.normalization, self.freeze_batch_norm = backbone, normalization, freeze_batch_norm
+        if freeze_batch_norm:
+            fold(backbone)
+        self.linear = nn.Linear(backbone.features, dim)
+        mean, std, self.order = backbone.pixels
+        self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor, share: Share = ALONE) -> Tensor:
+        """Embeddings (N, D).
+
+        Args:
+            images: (N, 3, H, W), RGB, 0..255, any dtype.
+            share: in training on several processes, whose images' embeddings are returned all, (N * world, D).
+        """
+        if self.order == "bgr":
+            images = images.flip(1)
+        images = images.to(self.pixel_mean.dtype)
+        embeddings = share.gather(full(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std))))
+        if self.normalization == "l2":
+            return F.normalize(embeddings, dim=1)
+        if self.normalization == "mean_distance" and self.training:
+            return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
+        return embeddings
+
+    def train(self, mode: bool = True) -> "EmbeddingNet":
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
