@@ -9,7 +9,14 @@ import torch
 
 from benchmarks import distances, ranks, recall, store, throughput, timing, training_step
 
-PARTS = {"throughput": throughput, "training_step": training_step, "distances": distances, "ranks": ranks, "recall": recall, "store": store}
+PARTS = {
+    "throughput": throughput,
+    "training_step": training_step,
+    "distances": distances,
+    "ranks": ranks,
+    "recall": recall,
+    "store": store,
+}
 ON_GPU = ("throughput", "distances")  # besides on the CPU, where there is a GPU
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,7 +35,9 @@ def main() -> None:
             table = PARTS[name].measure(**where)
             heading = PARTS[name].__doc__.splitlines()[0]
             print(f"\n{heading}\n{table.to_string(index=False, float_format='{:.2f}'.format)}")
-            table.assign(**about).to_csv(RESULTS / f"{name}-{'gpu' if where else 'cpu'}.csv", index=False)
+            table.assign(**about).to_csv(
+                RESULTS / f"{name}-{'gpu' if where else 'cpu'}.csv", index=False
+            )
     print("\n" + pd.Series(about).to_string())
 
 

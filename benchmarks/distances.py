@@ -30,8 +30,14 @@ def literal_triplet(x, labels, generator):
     """One negative for every ordered positive pair, drawn anchor by anchor; then the mean of max(0, d_ap - d_an + margin)."""
     probability, terms = negative_probabilities(x.detach(), labels), []
     for a in range(len(x)):
-        positives = ((labels == labels[a]) & (torch.arange(len(x), device=x.device) != a)).nonzero().flatten()
-        negatives = torch.multinomial(probability[a], len(positives), replacement=True, generator=generator)
+        positives = (
+            ((labels == labels[a]) & (torch.arange(len(x), device=x.device) != a))
+            .nonzero()
+            .flatten()
+        )
+        negatives = torch.multinomial(
+            probability[a], len(positives), replacement=True, generator=generator
+        )
         terms.append((x[a] - x[positives]).norm(dim=1) - (x[a] - x[negatives]).norm(dim=1) + 0.2)
     return torch.cat(terms).clamp(min=0).mean()
 
@@ -42,7 +48,10 @@ def way(name: str, batch: int, device: str = "cpu"):
     x = torch.randn(batch, DIMENSIONS, generator=generator, device=device).requires_grad_()
     labels = torch.arange(batch, device=device) // PER_CLASS
     levels = torch.tensor([-3.0, 0.0, 3.0], device=device, requires_grad=True)
-    triplet, mdr = losses.TripletLoss(images_per_class=PER_CLASS).to(device), MDR(check_finite=False).to(device)
+    triplet, mdr = (
+        losses.TripletLoss(images_per_class=PER_CLASS).to(device),
+        MDR(check_finite=False).to(device),
+    )
     forward = {
         "bare distances": lambda: pairwise_distances(x).sum(),
         "MDR": lambda: mdr(x),
@@ -61,10 +70,26 @@ def way(name: str, batch: int, device: str = "cpu"):
 def measure(batches=BATCHES, device: str = "cpu") -> pd.DataFrame:
     rows = []
     for batch in batches:
-        names = ["bare distances", "MDR", "MDR, literal", "triplet", *(["triplet, literal"] if batch <= 1024 else [])]
-        seconds = timing.alternately({name: way(name, batch, device) for name in names}, rounds=7 if batch <= 2048 else 3)
+        names = [
+            "bare distances",
+            "MDR",
+            "MDR, literal",
+            "triplet",
+            *(["triplet, literal"] if batch <= 1024 else []),
+        ]
+        seconds = timing.alternately(
+            {name: way(name, batch, device) for name in names}, rounds=7 if batch <= 2048 else 3
+        )
         for name in names:
-            rows.append({"batch": batch, "way": name, "milliseconds": 1000 * seconds[name],
-                         "times bare": seconds[name] / seconds["bare distances"],
-                         "peak MiB": timing.peak_memory(way, name, batch) if device == "cpu" else timing.peak_gpu_memory(way(name, batch, device))})
+            rows.append(
+                {
+                    "batch": batch,
+                    "way": name,
+                    "milliseconds": 1000 * seconds[name],
+                    "times bare": seconds[name] / seconds["bare distances"],
+                    "peak MiB": timing.peak_memory(way, name, batch)
+                    if device == "cpu"
+                    else timing.peak_gpu_memory(way(name, batch, device)),
+                }
+            )
     return pd.DataFrame(rows)

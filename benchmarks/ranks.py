@@ -41,6 +41,12 @@ def measure(batches=BATCHES, worlds=WORLDS) -> pd.DataFrame:
     for batch in batches:
         seconds = timing.alternately({w: way(w, batch) for w in worlds}, rounds=3)
         for world in worlds:
-            rows.append({"batch": batch, "processes": world, "milliseconds": 1000 * seconds[world],
-                         "peak MiB of each": timing.peak_memory(way, world, batch)})
+            rows.append(
+                {
+                    "batch": batch,
+                    "processes": world,
+                    "milliseconds": 1000 * seconds[world],
+                    "peak MiB of each": timing.peak_memory(way, world, batch),
+                }
+            )
     return pd.DataFrame(rows)

@@ -56,8 +56,18 @@ def measure(sizes=SIZES) -> pd.DataFrame:
         ways = {"ours": partial(retrieval.recall_at_k, x, labels, (1, 2, 4, 8))}
         if size <= LIBRARY_UP_TO:
             ways["library"] = partial(library, x, labels)
-        seconds = {"library": float("nan")} | timing.alternately(ways, rounds=3 if size <= 20_000 else 1)
-        rows.append({"embeddings": size, "seconds": seconds["ours"], "library's calculator, times": seconds["library"] / seconds["ours"],
-                     f"one query at a time (of {SAMPLE}, extrapolated), times": one_at_a_time / seconds["ours"],
-                     "queries equal to it, %": 100 * equal, "peak MiB": timing.peak_memory(ours, size)})
+        seconds = {"library": float("nan")} | timing.alternately(
+            ways, rounds=3 if size <= 20_000 else 1
+        )
+        rows.append(
+            {
+                "embeddings": size,
+                "seconds": seconds["ours"],
+                "library's calculator, times": seconds["library"] / seconds["ours"],
+                f"one query at a time (of {SAMPLE}, extrapolated), times": one_at_a_time
+                / seconds["ours"],
+                "queries equal to it, %": 100 * equal,
+                "peak MiB": timing.peak_memory(ours, size),
+            }
+        )
     return pd.DataFrame(rows)

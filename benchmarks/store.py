@@ -12,7 +12,11 @@ from PIL import Image
 from benchmarks import timing
 from mdr_core.data import catalog, dataset, image_cache, layouts
 
-IMAGES, SIDE, SIZE = 400, 500, 256  # of the photographs that are drawn where the real ones are absent, and of the store
+IMAGES, SIDE, SIZE = (
+    400,
+    500,
+    256,
+)  # of the photographs that are drawn where the real ones are absent, and of the store
 
 
 def photographs(folder: Path) -> tuple[layouts.Source, list[str]]:
@@ -43,9 +47,26 @@ def measure() -> pd.DataFrame:
                 file.flush()
                 os.fsync(file.fileno())
 
-        seconds = timing.alternately({"store": lambda: image_cache.decode_to(folder / "store.npy", shape, source, files, SIZE),
-                                      "one": one_at_a_time}, rounds=7)
+        seconds = timing.alternately(
+            {
+                "store": lambda: image_cache.decode_to(
+                    folder / "store.npy", shape, source, files, SIZE
+                ),
+                "one": one_at_a_time,
+            },
+            rounds=7,
+        )
     cores = len(os.sched_getaffinity(0))
     factor = seconds["one"] / seconds["store"]
-    return pd.DataFrame([{"images": len(files), "cores": cores, "seconds": seconds["store"], "images a second": len(files) / seconds["store"],
-                          "one at a time, times": factor, "times per core": factor / cores}])
+    return pd.DataFrame(
+        [
+            {
+                "images": len(files),
+                "cores": cores,
+                "seconds": seconds["store"],
+                "images a second": len(files) / seconds["store"],
+                "one at a time, times": factor,
+                "times per core": factor / cores,
+            }
+        ]
+    )

@@ -33,11 +33,15 @@ class Files(torch.utils.data.Dataset):
 
     def __init__(self, source, files: list[str], image_size: int, crop: int):
         self.source, self.files = source, files
-        self.transform = v2.Compose([
-            v2.Resize((image_size, image_size), v2.InterpolationMode.LANCZOS),
-            v2.RandomResizedCrop(crop, augmentation.SCALE, augmentation.RATIO, v2.InterpolationMode.LANCZOS),
-            v2.RandomHorizontalFlip(),
-        ])
+        self.transform = v2.Compose(
+            [
+                v2.Resize((image_size, image_size), v2.InterpolationMode.LANCZOS),
+                v2.RandomResizedCrop(
+                    crop, augmentation.SCALE, augmentation.RATIO, v2.InterpolationMode.LANCZOS
+                ),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,17 +57,29 @@ class Files(torch.utils.data.Dataset):
         self.__dict__ = state | {"source": layouts.open_source(state["source"])}
 
 
-def ways(backbone: str, crop: int, image_size: int, batch: int, steps: int, device: str, folder: Path) -> dict:
+def ways(
+    backbone: str, crop: int, image_size: int, batch: int, steps: int, device: str, folder: Path
+) -> dict:
     """name -> a function that trains ``steps`` steps on ``batch`` images each."""
-    config = Config(backbone=backbone, weights="random", crop=crop, image_size=image_size, resize=image_size, batch_size=batch,
-                    mdr_weight=0.6, device=device)
+    config = Config(
+        backbone=backbone,
+        weights="random",
+        crop=crop,
+        image_size=image_size,
+        resize=image_size,
+        batch_size=batch,
+        mdr_weight=0.6,
+        device=device,
+    )
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
     source, files = store.photographs(folder)
     pixels = np.stack([image_cache.decode(source, f, image_size) for f in files])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
-    picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(steps, torch.Generator().manual_seed(0))
+    picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(
+        steps, torch.Generator().manual_seed(0)
+    )
     fixed = augmentation.random_resized_crop(images[picks[0]], crop, trainer.device)
 
     def step(x, target, with_mdr=True):
@@ -86,11 +102,19 @@ def ways(backbone: str, crop: int, image_size: int, batch: int, steps: int, devi
         for x, pick in zip(loader, picks, strict=True):
             step(x.to(place), labels[pick])
 
-    loader = torch.utils.data.DataLoader(Files(source, files, image_size, crop), batch_sampler=picks.tolist(), pin_memory=place.type == "cuda",
-                                         num_workers=len(os.sched_getaffinity(0)), multiprocessing_context="spawn", persistent_workers=True)
+    loader = torch.utils.data.DataLoader(
+        Files(source, files, image_size, crop),
+        batch_sampler=picks.tolist(),
+        pin_memory=place.type == "cuda",
+        num_workers=len(os.sched_getaffinity(0)),
+        multiprocessing_context="spawn",
+        persistent_workers=True,
+    )
     return {
         "fixed tensor": from_fixed,
-        "store": functools.partial(training.run_epoch, config, trainer, loss, images, labels, picks),
+        "store": functools.partial(
+            training.run_epoch, config, trainer, loss, images, labels, picks
+        ),
         "files": from_files,
         "fixed tensor, no MDR": functools.partial(from_fixed, with_mdr=False),
     }
@@ -103,6 +127,16 @@ def measure(cases=None, rounds: int = 3, device: str = "cpu") -> pd.DataFrame:
             seconds = timing.alternately(ways(*case, device, Path(folder)), rounds)
         backbone, crop, _, batch, steps = case
         limit = seconds["fixed tensor"]
-        rows += [{"network": f"{backbone} at {crop}", "fed from": name, "images a second": batch * steps / s, "of the limit": limit / s,
-                  "step with MDR over without": limit / s if name == "fixed tensor, no MDR" else float("nan")} for name, s in seconds.items()]
+        rows += [
+            {
+                "network": f"{backbone} at {crop}",
+                "fed from": name,
+                "images a second": batch * steps / s,
+                "of the limit": limit / s,
+                "step with MDR over without": limit / s
+                if name == "fixed tensor, no MDR"
+                else float("nan"),
+            }
+            for name, s in seconds.items()
+        ]
     return pd.DataFrame(rows)

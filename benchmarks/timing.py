@@ -28,7 +28,11 @@ def alternately(ways: dict[str, Callable], rounds: int = 7) -> dict[str, float]:
 
 def _status(name: str) -> float:
     """A figure of /proc/self/status in MiB: VmRSS, the resident memory now; VmHWM, the most there was."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(f"{name}:")
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -60,5 +64,9 @@ def machine() -> dict[str, str]:
     """What the figures depend on."""
     packages = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none at hand"
-    return {"processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", "threads": str(torch.get_num_threads()),
-            "GPU": device, "python": platform.python_version()} | {p: version(p) for p in packages}
+    return {
+        "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "GPU": device,
+        "python": platform.python_version(),
+    } | {p: version(p) for p in packages}

@@ -27,7 +27,9 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
     config = profiles.config("photos", "cub50", "Triplet + MDR")
     trainer = training.start(config)
     if not folded:
-        trainer.model = EmbeddingNet(backbones.backbone(config.backbone), config.dim, freeze_batch_norm=False)
+        trainer.model = EmbeddingNet(
+            backbones.backbone(config.backbone), config.dim, freeze_batch_norm=False
+        )
         trainer.model.freeze_batch_norm = True  # frozen, but not folded
         trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), lr=config.lr, fused=True)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -44,7 +46,9 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
         for index in batches.draw(STEPS, trainer.host):
             crops = augmentation.random_resized_crop(images[index], config.crop, trainer.device)
             embeddings = trainer.model(crops.contiguous(memory_format=layout))
-            total = loss(embeddings, labels[index], trainer.device) + config.mdr_weight * trainer.mdr(embeddings)
+            total = loss(
+                embeddings, labels[index], trainer.device
+            ) + config.mdr_weight * trainer.mdr(embeddings)
             trainer.optimizer.zero_grad()
             total.backward()
             trainer.optimizer.step()
@@ -55,10 +59,19 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
 def measure() -> pd.DataFrame:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    ways = {"plain": step_of(False, False), "channels last": step_of(True, False), "folded": step_of(True, True)}
+    ways = {
+        "plain": step_of(False, False),
+        "channels last": step_of(True, False),
+        "folded": step_of(True, True),
+    }
     if shutil.which("g++"):
         ways["folded, compiled"] = step_of(True, True, True)
     seconds = timing.alternately(ways, ROUNDS)
     torch.set_num_threads(threads)
     images = STEPS * profiles.config("photos", "cub50", "Triplet").batch_size
-    return pd.DataFrame([{"way": name, "images a second": images / s, "times plain": seconds["plain"] / s} for name, s in seconds.items()])
+    return pd.DataFrame(
+        [
+            {"way": name, "images a second": images / s, "times plain": seconds["plain"] / s}
+            for name, s in seconds.items()
+        ]
+    )

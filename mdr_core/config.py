@@ -20,7 +20,9 @@ class Config:
 
     # The data
     dataset: str = "cub200"  # a name that mdr_core.data.dataset.load_dataset knows
-    image_size: int = 256  # images are held at this many pixels square; drawn characters are always 32
+    image_size: int = (
+        256  # images are held at this many pixels square; drawn characters are always 32
+    )
     crop: int = 224  # pixels of the crops that the network sees
     resize: int = 256  # a test image is resized to this, then its centre is cropped
     flip: bool = True  # mirror training images at random
@@ -58,24 +60,48 @@ class Config:
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
-    train_images: int = 2000  # at most so many training images (an even spread) are judged; not in the paper
+    train_images: int = (
+        2000  # at most so many training images (an even spread) are judged; not in the paper
+    )
 
     # The machine
     device: str = "cpu"  # or "cuda": there in bfloat16, channels last
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, checked(field.name, hints()[field.name], getattr(self, field.name)))
-        for name in ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class"):
+            object.__setattr__(
+                self,
+                field.name,
+                checked(field.name, hints()[field.name], getattr(self, field.name)),
+            )
+        for name in (
+            "image_size",
+            "crop",
+            "resize",
+            "dim",
+            "iterations",
+            "batch_size",
+            "images_per_class",
+        ):
             if getattr(self, name) < 1:
                 raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed"):
+        for name in (
+            "epochs",
+            "hold_out",
+            "mdr_weight",
+            "level_weight",
+            "lr",
+            "weight_decay",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.seed >= 2**63:
             raise StudyError(f"seed must be less than 2**63, got {self.seed}")
         if self.train_images < 2:
-            raise StudyError(f"train_images must be at least 2, of which one is searched for the other, got {self.train_images}")
+            raise StudyError(
+                f"train_images must be at least 2, of which one is searched for the other, got {self.train_images}"
+            )
         if not 0 <= self.momentum < 1:
             raise StudyError(f"momentum must lie between 0 and 1, 1 excluded, got {self.momentum}")
         if not self.levels:
@@ -88,7 +114,9 @@ class Config:
         if not self.ks or min(self.ks) < 1:
             raise StudyError(f"ks must hold numbers of at least 1, got {self.ks}")
         if not all(0 < drop < 1 for drop in self.lr_drops):
-            raise StudyError(f"lr_drops are shares of the epochs, between 0 and 1, got {self.lr_drops}")
+            raise StudyError(
+                f"lr_drops are shares of the epochs, between 0 and 1, got {self.lr_drops}"
+            )
 
     def replace(self, **changes) -> Config:
         """A copy with some fields changed; an unknown name is refused."""
@@ -129,9 +157,25 @@ def checked(name: str, kind: type, value):
 
 
 PRETRAINING = Config(  # on drawn characters of classes of their own: where the small network starts from, with weights="classes"
-    dataset="drawn_pretraining", image_size=32, crop=32, resize=32, augment=False, flip=False, backbone="small_resnet",
-    weights="random", dim=150, normalization="none", freeze_batch_norm=False, loss="classification", batch_size=120,
-    images_per_class=4, epochs=12, iterations=60, lr=3e-3, lr_drops=(0.6, 0.8), train_images=600,
+    dataset="drawn_pretraining",
+    image_size=32,
+    crop=32,
+    resize=32,
+    augment=False,
+    flip=False,
+    backbone="small_resnet",
+    weights="random",
+    dim=150,
+    normalization="none",
+    freeze_batch_norm=False,
+    loss="classification",
+    batch_size=120,
+    images_per_class=4,
+    epochs=12,
+    iterations=60,
+    lr=3e-3,
+    lr_drops=(0.6, 0.8),
+    train_images=600,
 )
 
 

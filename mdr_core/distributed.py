@@ -28,7 +28,10 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        parts = [
+            torch.empty_like(rows, memory_format=torch.contiguous_format)
+            for _ in range(dist.get_world_size())
+        ]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
@@ -83,7 +86,9 @@ class Share:
             StudyError: the processes cannot share it evenly.
         """
         if batch % self.world:
-            raise StudyError(f"a batch of {batch} cannot be shared evenly by {self.world} processes: change batch_size")
+            raise StudyError(
+                f"a batch of {batch} cannot be shared evenly by {self.world} processes: change batch_size"
+            )
         each = batch // self.world
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -92,7 +97,9 @@ class Share:
         if self.world == 1:
             return items
         each = -(-len(items) // self.world)
-        return items[torch.arange(self.rank * each, (self.rank + 1) * each).clamp(max=len(items) - 1)]
+        return items[
+            torch.arange(self.rank * each, (self.rank + 1) * each).clamp(max=len(items) - 1)
+        ]
 
     def gather(self, rows: Tensor) -> Tensor:
         """(R, D) of every process, below each other: (R * world, D). A gradient flows back to where a row came from."""
@@ -109,7 +116,9 @@ class Share:
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, summed in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(summed.view_as(gradient))
 
     def from_first(self, value: Any = None) -> Any:
@@ -146,6 +155,10 @@ def join() -> Share:
         own = int(os.environ["LOCAL_RANK"])
         if own < torch.cuda.device_count():
             torch.cuda.set_device(own)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
-        atexit.register(dist.destroy_process_group)  # left to the end of Python, gloo's threads now and then abort the process
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7)
+        )
+        atexit.register(
+            dist.destroy_process_group
+        )  # left to the end of Python, gloo's threads now and then abort the process
     return current()

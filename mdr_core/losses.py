@@ -30,7 +30,11 @@ def euclidean() -> distances.LpDistance:
 
 
 def negative_probabilities(
-    embeddings: Tensor, labels: Tensor, nearest: float = 0.5, farthest: float = 1.4, rows: slice = ALL
+    embeddings: Tensor,
+    labels: Tensor,
+    nearest: float = 0.5,
+    farthest: float = 1.4,
+    rows: slice = ALL,
 ) -> Tensor:
     """Distance-weighted sampling (Wu et al. 2017): the probability that anchor i draws j as its negative.
 
@@ -66,7 +70,11 @@ def negative_probabilities(
 
 
 def triplets(
-    embeddings: Tensor, labels: Tensor, generator: torch.Generator, most_positives: int | None = None, rows: slice = ALL
+    embeddings: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    most_positives: int | None = None,
+    rows: slice = ALL,
 ) -> tuple[Tensor, Tensor]:
     """One triplet for every ordered positive pair, its negative drawn by :func:`negative_probabilities`.
 
@@ -91,15 +99,24 @@ def triplets(
     probability = negative_probabilities(embeddings, labels, rows=rows)
     # Inverse of the cumulative distribution; torch.multinomial would check its argument by waiting for the device.
     cumulative = probability.double().cumsum(dim=1)
-    draw = torch.rand(batch, positive.shape[1], generator=generator, device=embeddings.device, dtype=torch.float64)[rows]
-    negative = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True).clamp(max=batch - 1)
+    draw = torch.rand(
+        batch, positive.shape[1], generator=generator, device=embeddings.device, dtype=torch.float64
+    )[rows]
+    negative = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True).clamp(
+        max=batch - 1
+    )
     anchor = number[rows, None].expand_as(positive)
     exists = found.bool() & (labels[negative] != labels[rows, None])
     return torch.stack([anchor, positive, negative]).flatten(1), exists.flatten()
 
 
-def triplet_loss(embeddings: Tensor, indices: Tensor, exists: Tensor | None = None, margin: float = 0.2,
-                 share: Share = ALONE) -> Tensor:
+def triplet_loss(
+    embeddings: Tensor,
+    indices: Tensor,
+    exists: Tensor | None = None,
+    margin: float = 0.2,
+    share: Share = ALONE,
+) -> Tensor:
     """Mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
     Args:
@@ -129,15 +146,21 @@ class TripletLoss(nn.Module):
         self.margin = margin
         self.most_positives = None if images_per_class is None else images_per_class - 1
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
-        indices, exists = triplets(embeddings, labels, generator, self.most_positives, share.rows(len(labels)))
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE
+    ) -> Tensor:
+        indices, exists = triplets(
+            embeddings, labels, generator, self.most_positives, share.rows(len(labels))
+        )
         return triplet_loss(full(embeddings), indices, exists, self.margin, share)
 
 
 class ClassificationLoss(nn.Module):
     """Cross entropy, the embeddings (B, C) taken as the logits of C classes."""
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE
+    ) -> Tensor:
         return F.cross_entropy(full(embeddings), labels) / share.world
 
 
@@ -158,16 +181,22 @@ class LibraryLoss(nn.Module):
         super().__init__()
         cls = getattr(pml, name, None)
         if not (inspect.isclass(cls) and issubclass(cls, pml.BaseMetricLossFunction)):
-            raise StudyError(f"unknown loss {name!r}: choose one of {', '.join(NAMES)}, {', '.join(library_losses())}")
+            raise StudyError(
+                f"unknown loss {name!r}: choose one of {', '.join(NAMES)}, {', '.join(library_losses())}"
+            )
         if name not in library_losses():
-            raise StudyError(f"loss {name!r} is not a function of pairwise distances alone: choose one of "
-                             f"{', '.join(NAMES)}, {', '.join(library_losses())}")
+            raise StudyError(
+                f"loss {name!r} is not a function of pairwise distances alone: choose one of "
+                f"{', '.join(NAMES)}, {', '.join(library_losses())}"
+            )
         try:
             self.loss = cls(distance=euclidean(), **arguments)
         except TypeError as problem:
             raise StudyError(f"loss {name!r} does not take these arguments: {problem}") from None
 
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, generator: torch.Generator, share: Share = ALONE
+    ) -> Tensor:
         return self.loss(full(embeddings), labels) / share.world
 
 
@@ -175,7 +204,11 @@ def library_losses() -> list[str]:
     """The distance-based losses of pytorch-metric-learning: those that can be built on :func:`euclidean` alone."""
     found = []
     for name, cls in inspect.getmembers(pml, inspect.isclass):
-        if name in BOUNDED or name.startswith("Base") or not issubclass(cls, pml.BaseMetricLossFunction):
+        if (
+            name in BOUNDED
+            or name.startswith("Base")
+            or not issubclass(cls, pml.BaseMetricLossFunction)
+        ):
             continue
         try:
             cls(distance=euclidean())

@@ -59,7 +59,11 @@ def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = 
     with torch.autocast(embeddings.device.type, enabled=False):
         x = full(embeddings)
         norms = x.square().sum(dim=1)
-        d = (norms[rows, None] + norms[None, :]).sub_(x[rows] @ x.T, alpha=2).clamp(min=SMALLEST_SQUARED_DISTANCE)
+        d = (
+            (norms[rows, None] + norms[None, :])
+            .sub_(x[rows] @ x.T, alpha=2)
+            .clamp(min=SMALLEST_SQUARED_DISTANCE)
+        )
         number = torch.arange(len(x), device=x.device)
         return (d if squared else d.sqrt()).masked_fill(number[rows, None] == number, 0.0)
 
@@ -142,8 +146,10 @@ class MDR(nn.Module):
         """
         batch, least = len(embeddings), 3 if self.statistics == "pairs" else 2
         if embeddings.dim() != 2 or batch < least:
-            raise ValueError(f"MDR with statistics {self.statistics!r} needs a (B, D) batch of at least {least} embeddings, "
-                             f"got {tuple(embeddings.shape)}")
+            raise ValueError(
+                f"MDR with statistics {self.statistics!r} needs a (B, D) batch of at least {least} embeddings, "
+                f"got {tuple(embeddings.shape)}"
+            )
         if self.check_finite and not torch.isfinite(embeddings).all():
             raise ValueError("MDR was given embeddings with NaN or Inf")
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -172,10 +178,20 @@ class MDR(nn.Module):
         deviations = d - mean
         if self.statistics == "pairs":
             own_pairs(deviations, rows).zero_()
-        std = (total(deviations.square_().sum()) / max(count - 1, 1)).sqrt().clamp(min=SMALLEST_DEVIATION)
+        std = (
+            (total(deviations.square_().sum()) / max(count - 1, 1))
+            .sqrt()
+            .clamp(min=SMALLEST_DEVIATION)
+        )
         for running, value in ((self.running_mean, mean), (self.running_std, std)):
-            running.copy_(torch.where(self.started, self.momentum * running + (1 - self.momentum) * value, value))
+            running.copy_(
+                torch.where(
+                    self.started, self.momentum * running + (1 - self.momentum) * value, value
+                )
+            )
         self.started.fill_(True)
 
     def extra_repr(self) -> str:
-        return f"levels={len(self.levels)}, momentum={self.momentum}, statistics={self.statistics!r}"
+        return (
+            f"levels={len(self.levels)}, momentum={self.momentum}, statistics={self.statistics!r}"
+        )

@@ -1,8 +1,8 @@
 """A trained model with its index, to keep and to search: ``weights.safetensors``, ``config.json``, ``gallery.faiss``.
 
-    from mdr_core.search import ImageSearch
-    search = ImageSearch.load("my_index")
-    print(search.nearest("photo.jpg", k=5))
+from mdr_core.search import ImageSearch
+search = ImageSearch.load("my_index")
+print(search.nearest("photo.jpg", k=5))
 """
 
 import json
@@ -52,11 +52,19 @@ class ImageSearch:
     def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
         """From a stored run, with a split's images as the gallery."""
         config = from_dict(record["config"])
-        weights = {k: v for k, v in store.load_weights(record, root).items() if not k.startswith("mdr.")}
+        weights = {
+            k: v for k, v in store.load_weights(record, root).items() if not k.startswith("mdr.")
+        }
         model = network(config, weights)
         index = faiss.IndexFlatL2(config.dim)
         index.add(epoch.embed_split(config, model, gallery).numpy())
-        return cls(model, config, index, [gallery.class_names[c] for c in gallery.labels.tolist()], list(gallery.paths))
+        return cls(
+            model,
+            config,
+            index,
+            [gallery.class_names[c] for c in gallery.labels.tolist()],
+            list(gallery.paths),
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write the three files, each whole or not at all."""
@@ -79,28 +87,48 @@ class ImageSearch:
         try:
             about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
             config = from_dict(about["config"])
-            index = flat_index(np.fromfile(folder / FILES[2], dtype=np.uint8), len(about["names"]), config.dim)
+            index = flat_index(
+                np.fromfile(folder / FILES[2], dtype=np.uint8), len(about["names"]), config.dim
+            )
             if len(about["paths"]) != index.ntotal:
                 raise ValueError("its files are not of one another")
-            return cls(network(config, load_file(folder / FILES[0])), config, index, about["names"], about["paths"])
+            return cls(
+                network(config, load_file(folder / FILES[0])),
+                config,
+                index,
+                about["names"],
+                about["paths"],
+            )
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
-            raise StudyError(f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]) from None
+            raise StudyError(
+                f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]
+            ) from None
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
-        return epoch.embed(self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)).numpy()
+        return epoch.embed(
+            self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)
+        ).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:
         """The k images nearest to a new one: ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index."""
         path = Path(image)
         if not path.is_file():
             raise StudyError(f"there is no image {path}")
-        image = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy()).permute(2, 0, 1)
+        image = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy()).permute(
+            2, 0, 1
+        )
         query = self.embed(image[None])
         squared, found = self.index.search(query, min(k, self.index.ntotal))
         places = found[0].tolist()
-        return pd.DataFrame({"class": [self.names[i] for i in places], "path": [self.paths[i] for i in places],
-                             "distance": np.sqrt(squared[0].clip(min=0)), "place": places})
+        return pd.DataFrame(
+            {
+                "class": [self.names[i] for i in places],
+                "path": [self.paths[i] for i in places],
+                "distance": np.sqrt(squared[0].clip(min=0)),
+                "place": places,
+            }
+        )
 
 
 def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:

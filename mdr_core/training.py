@@ -69,15 +69,21 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
     if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
-        raise StudyError(f"there are {torch.cuda.device_count()} GPUs here, fewer than processes: start one process for each")
+        raise StudyError(
+            f"there are {torch.cuda.device_count()} GPUs here, fewer than processes: start one process for each"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = backbones.backbone(config.backbone, "random" if backbone_state is not None else config.weights)
+        backbone = backbones.backbone(
+            config.backbone, "random" if backbone_state is not None else config.weights
+        )
         if backbone_state is not None:
             backbone.load_state_dict(backbone_state)
         model = EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device, memory_format=torch.channels_last)
-    mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics, check_finite=False).to(device)
+    mdr = MDR(
+        config.levels, config.momentum, config.learn_levels, config.statistics, check_finite=False
+    ).to(device)
     groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]
     if config.learn_levels:
         decay = config.weight_decay if config.decay_levels else 0.0
@@ -115,11 +121,16 @@ def train(
     """
     device = torch.device(config.device)
     if share.world > 1 and not config.freeze_batch_norm:
-        raise StudyError("freeze_batch_norm must be True on several processes: each would see its own statistics")
+        raise StudyError(
+            "freeze_batch_norm must be True on several processes: each would see its own statistics"
+        )
     share.rows(config.batch_size)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     # Images lie on the device as bytes, and are cropped there. Crops to judge never change: they are made once.
-    images, labels = data.train.images.to(home(data.train.images.nbytes, device)), data.train.labels.to(device)
+    images, labels = (
+        data.train.images.to(home(data.train.images.nbytes, device)),
+        data.train.labels.to(device),
+    )
     judged = {"test": crops(config, whole.test, device, share)}
     if whole.gallery is not None:
         judged["test"] += crops(config, whole.gallery, device, share)
@@ -129,29 +140,61 @@ def train(
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
     if list(loss.parameters()):
-        raise StudyError(f"loss {config.loss!r} has parameters of its own, which this loop does not train")
-    probe = crops(config, data.train.of_images(batches.draw(1, torch.Generator().manual_seed(0))[0]), device, share)
+        raise StudyError(
+            f"loss {config.loss!r} has parameters of its own, which this loop does not train"
+        )
+    probe = crops(
+        config,
+        data.train.of_images(batches.draw(1, torch.Generator().manual_seed(0))[0]),
+        device,
+        share,
+    )
 
     if not trainer.history:
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | judge(config, trainer.model, trainer.mdr, judged, probe, share))
+        trainer.history.append(
+            {"epoch": 0, "seconds": 0.0}
+            | judge(config, trainer.model, trainer.mdr, judged, probe, share)
+        )
         after_epoch(trainer)
-    bar = tqdm(total=config.epochs, initial=trainer.history[-1]["epoch"], disable=not (progress and share.first), unit="epoch")
+    bar = tqdm(
+        total=config.epochs,
+        initial=trainer.history[-1]["epoch"],
+        disable=not (progress and share.first),
+        unit="epoch",
+    )
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
         began = time.perf_counter()
         rate = learning_rate(config, epoch)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate
-        terms = run_epoch(config, trainer, loss, images, labels, batches.draw(config.iterations, trainer.host), share)
+        terms = run_epoch(
+            config,
+            trainer,
+            loss,
+            images,
+            labels,
+            batches.draw(config.iterations, trainer.host),
+            share,
+        )
         bad = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten()
         if len(bad):
             raise StudyError(
                 f"the loss became NaN or Inf in epoch {epoch}, step {int(bad[0]) + 1}, with lr {rate:g}, loss "
                 f"{config.loss}, mdr_weight {config.mdr_weight:g}, seed {config.seed}: lower lr or mdr_weight"
             )
-        means = dict(zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True))
-        row = {"epoch": epoch, "lr": rate} | means | mdr_figures(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
+        means = dict(
+            zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True)
+        )
+        row = (
+            {"epoch": epoch, "lr": rate}
+            | means
+            | mdr_figures(trainer.mdr)
+            | {"train_seconds": time.perf_counter() - began}
+        )
         row |= judge(config, trainer.model, trainer.mdr, judged, probe, share)
-        trainer.history = with_by_class([*trainer.history, row | {"seconds": time.perf_counter() - began}])
+        trainer.history = with_by_class(
+            [*trainer.history, row | {"seconds": time.perf_counter() - began}]
+        )
         after_epoch(trainer)
         bar.update()
     bar.close()
@@ -175,9 +218,13 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     trainer.model.train()
     trainer.mdr.train()
-    for step, (index, own) in enumerate(zip(indices.to(device), fetched(images, indices[:, rows], device), strict=True)):
+    for step, (index, own) in enumerate(
+        zip(indices.to(device), fetched(images, indices[:, rows], device), strict=True)
+    ):
         if config.augment:
-            x = augmentation.random_resized_crop(own, config.crop, trainer.device, config.flip, rows, indices.shape[1])
+            x = augmentation.random_resized_crop(
+                own, config.crop, trainer.device, config.flip, rows, indices.shape[1]
+            )
         else:
             x = augmentation.centre_crop(own, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

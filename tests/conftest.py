@@ -11,12 +11,25 @@ from pathlib import Path
 import pytest
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # before torch and numpy are imported; every process that a test starts inherits it
+os.environ.update(
+    dict.fromkeys(THREADS, "1")
+)  # before torch and numpy are imported; every process that a test starts inherits it
 
-LONG_FIRST = ("test_notebooks", "test_distributed", "test_workers", "test_runs", "test_same_numbers", "test_benchmarks")
+LONG_FIRST = (
+    "test_notebooks",
+    "test_distributed",
+    "test_workers",
+    "test_runs",
+    "test_same_numbers",
+    "test_benchmarks",
+)
 APART = (  # tests that share no fixture of their file, so that any process may take any of them
-    "tests/test_notebooks.py::test_runs_from", "tests/test_notebooks.py::test_two_at", "tests/test_notebooks.py::test_another",
-    "tests/test_workers.py", "tests/test_runs.py", "tests/test_same_numbers.py",
+    "tests/test_notebooks.py::test_runs_from",
+    "tests/test_notebooks.py::test_two_at",
+    "tests/test_notebooks.py::test_another",
+    "tests/test_workers.py",
+    "tests/test_runs.py",
+    "tests/test_same_numbers.py",
 )
 
 

@@ -11,7 +11,14 @@ from multiprocessing.process import BaseProcess
 
 INTERRUPTED = 77  # exit code
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["mdr_core.runs.grids", "mdr_core.training", "mdr_core.evaluation.epoch", "mdr_core.data.dataset"])
+FORKED.set_forkserver_preload(
+    [
+        "mdr_core.runs.grids",
+        "mdr_core.training",
+        "mdr_core.evaluation.epoch",
+        "mdr_core.data.dataset",
+    ]
+)
 
 
 def die(name: str) -> str:

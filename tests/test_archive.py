@@ -10,13 +10,18 @@ from mdr_core.evaluation import epoch
 from mdr_core.runs import identity, store
 from mdr_core.study import archive, experiments, profiles
 
-TINY = profiles.QUICK.replace(weights="random", epochs=2, iterations=3, mdr_weight=0.2, train_images=100)
+TINY = profiles.QUICK.replace(
+    weights="random", epochs=2, iterations=3, mdr_weight=0.2, train_images=100
+)
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    return root, [store.run(c, root) for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))]
+    return root, [
+        store.run(c, root)
+        for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))
+    ]
 
 
 def test_the_table_gives_back_the_records(stored, tmp_path):
@@ -24,7 +29,9 @@ def test_the_table_gives_back_the_records(stored, tmp_path):
     table = archive.to_table(records)
     assert len(table) == 6
     table.to_csv(tmp_path / "runs.csv", index=False)
-    found = archive.from_table(archive.pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False))
+    found = archive.from_table(
+        archive.pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False)
+    )
     for one, two in zip(records, found, strict=True):
         assert two.pop("findings") == one["files"][store.FINDINGS]
         assert {k: one[k] for k in two} == two
@@ -36,11 +43,17 @@ def test_a_restored_run_is_read_back_and_gets_its_files_when_asked(stored, tmp_p
     path = tmp_path / "runs.csv"
     assert archive.main(["export", "--file", str(path), "--output-root", str(root)]) == 0
     for _ in range(2):
-        assert archive.restore(path, tmp_path / "new") == f"1 runs restored to {tmp_path / 'new'}, all found by this installation"
+        assert (
+            archive.restore(path, tmp_path / "new")
+            == f"1 runs restored to {tmp_path / 'new'}, all found by this installation"
+        )
     record = store.run(TINY, tmp_path / "new")
     assert record["files"] == {} and record["history"] == records[0]["history"]
     whole = store.run(TINY, tmp_path / "new", files=True)
-    assert whole["files"] and store.load_embeddings(whole, tmp_path / "new")["test"].shape == (1500, 64)
+    assert whole["files"] and store.load_embeddings(whole, tmp_path / "new")["test"].shape == (
+        1500,
+        64,
+    )
 
 
 def test_a_changed_figure_is_refused(stored, tmp_path):
@@ -58,7 +71,20 @@ def test_a_changed_figure_is_refused(stored, tmp_path):
 
 
 def test_an_empty_store_exports_nothing(tmp_path, capsys):
-    assert archive.main(["export", "--profile", "quick", "--file", str(tmp_path / "r.csv"), "--output-root", str(tmp_path)]) == 2
+    assert (
+        archive.main(
+            [
+                "export",
+                "--profile",
+                "quick",
+                "--file",
+                str(tmp_path / "r.csv"),
+                "--output-root",
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "make reports PROFILE=quick" in capsys.readouterr().err
 
 
@@ -69,8 +95,13 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     archive.export("quick", tmp_path / "runs.csv", root)
     archive.restore(tmp_path / "runs.csv", tmp_path / "new")
     record = store.run(TINY, tmp_path / "new")
-    found, own = store.load_findings(record, tmp_path / "new"), store.load_findings(records[0], root)
-    assert found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
+    found, own = (
+        store.load_findings(record, tmp_path / "new"),
+        store.load_findings(records[0], root),
+    )
+    assert (
+        found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
+    )
     assert all(torch.equal(found[name], own[name]) for name in own)
     [path] = (tmp_path / "findings").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -78,7 +109,9 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
         archive.restore(tmp_path / "runs.csv", tmp_path / "newer")
 
 
-def test_what_this_installation_does_not_find_is_counted_by_its_reason(stored, tmp_path, monkeypatch):
+def test_what_this_installation_does_not_find_is_counted_by_its_reason(
+    stored, tmp_path, monkeypatch
+):
     root, _ = stored
     monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
     archive.export("quick", tmp_path / "runs.csv", root)
@@ -102,10 +135,20 @@ def absent(name, data_root, image_size):
 def test_older_records_lack_what_was_not_recorded_then(stored, tmp_path):
     """As the runs of commit a320032 do: no findings, no numbers by class."""
     _, records = stored
-    old = [record | {"files": {}, "history": [epoch.without_by_class(row) for row in record["history"]]} for record in records]
-    old = [record | {"content": store.content_of(record["config"], record["history"])} for record in old]
+    old = [
+        record
+        | {"files": {}, "history": [epoch.without_by_class(row) for row in record["history"]]}
+        for record in records
+    ]
+    old = [
+        record | {"content": store.content_of(record["config"], record["history"])}
+        for record in old
+    ]
     archive.to_table(old).to_csv(tmp_path / "runs.csv", index=False)
     assert "all found" in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
     record = store.run(TINY, tmp_path / "new")
-    assert store.load_findings(record, tmp_path / "new") is None and "test_class_right" not in record["history"][-1]
+    assert (
+        store.load_findings(record, tmp_path / "new") is None
+        and "test_class_right" not in record["history"][-1]
+    )
     assert "test_class_right" in records[0]["history"][-1]

@@ -11,13 +11,18 @@ from tests.processes import FORKED
 @pytest.fixture
 def forked(monkeypatch):
     """Fresh processes are forked from the tests' server, where the benchmarks start each from nothing."""
-    for module in (timing.multiprocessing, torch.multiprocessing):  # the latter's is that of torch's DataLoader
+    for module in (
+        timing.multiprocessing,
+        torch.multiprocessing,
+    ):  # the latter's is that of torch's DataLoader
         monkeypatch.setattr(module, "get_context", lambda method: FORKED)
 
 
 def test_the_literal_mdr_is_mdr():
     x = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
-    assert distances.literal_mdr(x, torch.tensor([-3.0, 0.0, 3.0])).item() == pytest.approx(MDR()(x).item(), rel=1e-5)
+    assert distances.literal_mdr(x, torch.tensor([-3.0, 0.0, 3.0])).item() == pytest.approx(
+        MDR()(x).item(), rel=1e-5
+    )
 
 
 def test_every_way_is_measured(forked):

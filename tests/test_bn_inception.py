@@ -45,7 +45,10 @@ def fill(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 def filled_state(head: int = 64) -> dict[str, torch.Tensor]:
     """A state dict as the MDR checkpoints have it, filled by the rule."""
     with torch.device("meta"):
-        shapes = {PREFIX + name: tuple(tensor.shape) for name, tensor in BNInception().state_dict().items()}
+        shapes = {
+            PREFIX + name: tuple(tensor.shape)
+            for name, tensor in BNInception().state_dict().items()
+        }
     shapes |= {"linear.weight": (head, 1024), "linear.bias": (head,)}
     return {name: fill(name, shape) for name, shape in shapes.items()}
 
@@ -56,7 +59,9 @@ def listing_hash(state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def run(state: dict[str, torch.Tensor], shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+def run(
+    state: dict[str, torch.Tensor], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Features (N, 1024) and embedding (N, D) of the rule's input of that shape, in eval mode."""
     images = torch.from_numpy((np.random.default_rng(7).normal(size=shape) * 50).astype(np.float32))
     backbone, head = from_released(state)
@@ -74,7 +79,9 @@ def small_case(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 def assert_close(actual: torch.Tensor, recorded: np.ndarray) -> None:
     np.testing.assert_allclose(actual, recorded, rtol=0, atol=RELATIVE * np.abs(recorded).max())
-    np.testing.assert_allclose(actual, recorded, rtol=RELATIVE, atol=RELATIVE * np.abs(recorded).mean())
+    np.testing.assert_allclose(
+        actual, recorded, rtol=RELATIVE, atol=RELATIVE * np.abs(recorded).mean()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +92,18 @@ def state() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def reference() -> dict[str, np.ndarray]:
     if not REFERENCE.is_file():
-        pytest.skip("shared/reference/bn_inception_reference.npz is absent: set MDR_SHARED to the shared directory")
+        pytest.skip(
+            "shared/reference/bn_inception_reference.npz is absent: set MDR_SHARED to the shared directory"
+        )
     with np.load(REFERENCE) as arrays:
         return dict(arrays)
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoints(state, reference):
     own = [(name, str(tuple(tensor.shape))) for name, tensor in state.items()]
-    assert own == list(zip(reference["state_dict_keys"], reference["state_dict_shapes"], strict=True))
+    assert own == list(
+        zip(reference["state_dict_keys"], reference["state_dict_shapes"], strict=True)
+    )
 
 
 def test_outputs_are_those_of_the_released_network(state, reference):
@@ -111,13 +122,21 @@ def test_small_recorded_case(state):
 
 @pytest.mark.parametrize("prefix", [PREFIX, "module." + PREFIX, "", "module."])
 def test_from_released_strips_every_known_prefix(state, prefix):
-    given = {prefix + name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)}
+    given = {
+        prefix + name.removeprefix(PREFIX): t
+        for name, t in state.items()
+        if name.startswith(PREFIX)
+    }
     backbone, head = from_released(given)
     assert head == {}
     with torch.device("meta"):
         net = BNInception()
     net.load_state_dict(backbone, strict=True, assign=True)
-    assert all(backbone[name.removeprefix(PREFIX)] is state[name] for name in state if name.startswith(PREFIX))
+    assert all(
+        backbone[name.removeprefix(PREFIX)] is state[name]
+        for name in state
+        if name.startswith(PREFIX)
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -129,25 +148,41 @@ def test_from_released_returns_the_head(state, prefix):
 
 
 def test_from_released_takes_files_older_than_pytorch_0_4(state):
-    old = {name: tensor[None] if "_bn." in name else tensor for name, tensor in state.items()
-           if not name.endswith("num_batches_tracked")}
+    old = {
+        name: tensor[None] if "_bn." in name else tensor
+        for name, tensor in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     backbone, _ = from_released(old)
     for name, tensor in backbone.items():
         assert torch.equal(tensor, state[PREFIX + name]), name
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda s: s.pop(PREFIX + "inception_4e_3x3.weight"), r"1 missing \(inception_4e_3x3\.weight\)"),
-    (lambda s: s.pop("linear.bias"), r"1 missing \(linear\.bias\)"),
-    (lambda s: s.update({"extra.weight": torch.zeros(1)}), r"1 unexpected \(extra\.weight\)"),
-    (lambda s: s.update({"linear.scale": torch.zeros(1)}), r"1 unexpected \(linear\.scale\)"),
-    (lambda s: s.update({"conv2_3x3.bias": torch.zeros(192)}), r"1 unexpected \(conv2_3x3\.bias\)"),
-    (lambda s: s.update({PREFIX + "last_linear.bias": torch.zeros(5)}),
-     r"1 of another shape \(last_linear\.bias \(5,\) instead of \(1000,\)\)"),
-    (lambda s: s.update({"linear.weight": torch.zeros(64, 3)}),
-     r"linear\.weight \(64, 3\) instead of \(64, 1024\)"),
-    (lambda s: s.clear(), r"missing \(conv1_7x7_s2\.weight, .*, \.\.\.\)"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda s: s.pop(PREFIX + "inception_4e_3x3.weight"),
+            r"1 missing \(inception_4e_3x3\.weight\)",
+        ),
+        (lambda s: s.pop("linear.bias"), r"1 missing \(linear\.bias\)"),
+        (lambda s: s.update({"extra.weight": torch.zeros(1)}), r"1 unexpected \(extra\.weight\)"),
+        (lambda s: s.update({"linear.scale": torch.zeros(1)}), r"1 unexpected \(linear\.scale\)"),
+        (
+            lambda s: s.update({"conv2_3x3.bias": torch.zeros(192)}),
+            r"1 unexpected \(conv2_3x3\.bias\)",
+        ),
+        (
+            lambda s: s.update({PREFIX + "last_linear.bias": torch.zeros(5)}),
+            r"1 of another shape \(last_linear\.bias \(5,\) instead of \(1000,\)\)",
+        ),
+        (
+            lambda s: s.update({"linear.weight": torch.zeros(64, 3)}),
+            r"linear\.weight \(64, 3\) instead of \(64, 1024\)",
+        ),
+        (lambda s: s.clear(), r"missing \(conv1_7x7_s2\.weight, .*, \.\.\.\)"),
+    ],
+)
 def test_from_released_names_what_is_wrong(state, change, words):
     broken = dict(state)
     change(broken)

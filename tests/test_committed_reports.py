@@ -30,14 +30,22 @@ def test_a_page_loads_nothing_and_is_small(path):
 def test_a_report_is_the_notebook_as_it_stands(path):
     executed = nbformat.read(path, 4)
     notebook = nbformat.read(ROOT / "notebooks" / path.name, 4)
-    code = [c for c in executed.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    code = [
+        c
+        for c in executed.cells
+        if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
+    ]
     anew = f"make reports PROFILE={path.parent.name} NOTEBOOK={path.stem}"
-    assert [c.source for c in code] == [c.source for c in notebook.cells if c.cell_type == "code"], anew
+    assert [c.source for c in code] == [
+        c.source for c in notebook.cells if c.cell_type == "code"
+    ], anew
     assert executed.metadata.papermill.parameters.profile == path.parent.name
     assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/", nbformat.writes(executed))
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -45,12 +53,26 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def test_a_browser_asks_for_nothing_else(name, tmp_path):
     """Opened in headless Chromium, a page has its own address fetched and no other one."""
     page, log = REPORTS / f"{name}.html", tmp_path / "net.json"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--dump-dom"]
-    found = subprocess.run([CHROMIUM, *flags, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--log-net-log={log}",
+        "--dump-dom",
+    ]
+    found = subprocess.run(
+        [CHROMIUM, *flags, page.as_uri()], capture_output=True, text=True, timeout=120
+    ).stdout
     assert "</html>" in found and "<h1" in found
     asked = set(re.findall(r'"(https?://[^"]+)"', log.read_text(errors="replace")))
-    own = re.compile(r"https?://([\w-]+\.)?(google\.com|gvt1\.com|update\.googleapis\.com)")  # the browser's
+    own = re.compile(
+        r"https?://([\w-]+\.)?(google\.com|gvt1\.com|update\.googleapis\.com)"
+    )  # the browser's
     assert not [url for url in asked if not own.match(url)]
 
 

@@ -22,9 +22,20 @@ from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY
 from tests.processes import started
 
-BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross", "004.Groove-billed_Ani",
-         "005.Rusty_Blackbird", "006.Yellow_headed_Blackbird")
-CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012", "Audi S4 Sedan 2012")
+BIRDS = (
+    "001.Black_footed_Albatross",
+    "002.Laysan_Albatross",
+    "003.Sooty_Albatross",
+    "004.Groove-billed_Ani",
+    "005.Rusty_Blackbird",
+    "006.Yellow_headed_Blackbird",
+)
+CARS = (
+    "AM General Hummer SUV 2000",
+    "Acura RL Sedan 2012",
+    "Acura TL Sedan 2012",
+    "Audi S4 Sedan 2012",
+)
 SHARED = REPOSITORY.parent / "shared" / "data"
 
 
@@ -56,14 +67,18 @@ def cub_tree(root: Path, birds=BIRDS, each=3) -> Path:
         picture(top / "images" / name, number)
     lines = lambda values: "".join(f"{i} {v}\n" for i, v in enumerate(values, start=1))  # noqa: E731
     (top / "images.txt").write_text(lines(listed))
-    (top / "image_class_labels.txt").write_text(lines(1 + birds.index(name.split("/")[0]) for name in listed))
+    (top / "image_class_labels.txt").write_text(
+        lines(1 + birds.index(name.split("/")[0]) for name in listed)
+    )
     (top / "classes.txt").write_text(lines(birds))
     return top
 
 
 def annotations(path: Path, field: str, names: list[str], classes: list[int], **more) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = np.zeros((1, len(names)), dtype=[("bbox_x1", object), ("class", object), (field, object)])
+    rows = np.zeros(
+        (1, len(names)), dtype=[("bbox_x1", object), ("class", object), (field, object)]
+    )
     for i, (name, number) in enumerate(zip(names, classes, strict=True)):
         rows[0, i] = (1, number, name)
     savemat(path, {"annotations": rows} | more)
@@ -104,16 +119,31 @@ def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
     tree = cub_tree(root / "cub50" if place == "named" else root)
     if place == "zip":
         zipped(tree, root / "cub50.zip")
-    with pytest.warns(UserWarning, match="cub50 has 6 classes and 18 images here, officially 50 and 2889"):
+    with pytest.warns(
+        UserWarning, match="cub50 has 6 classes and 18 images here, officially 50 and 2889"
+    ):
         birds = load_dataset("cub50", root, image_size=8)
-    assert birds.train.class_names == ("Black footed Albatross", "Laysan Albatross", "Sooty Albatross")
-    assert birds.test.class_names == ("Groove-billed Ani", "Rusty Blackbird", "Yellow headed Blackbird")
-    assert birds.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and birds.test.labels.dtype == torch.int64
+    assert birds.train.class_names == (
+        "Black footed Albatross",
+        "Laysan Albatross",
+        "Sooty Albatross",
+    )
+    assert birds.test.class_names == (
+        "Groove-billed Ani",
+        "Rusty Blackbird",
+        "Yellow headed Blackbird",
+    )
+    assert (
+        birds.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        and birds.test.labels.dtype == torch.int64
+    )
     assert birds.train.families.tolist() == [0, 0, 0] and birds.test.families.tolist() == [1, 2, 2]
     assert birds.train.images.shape == (9, 3, 8, 8) and birds.train.images.dtype == torch.uint8
     assert birds.train.images.is_contiguous(memory_format=torch.channels_last)
     assert birds.test.images.is_contiguous(memory_format=torch.channels_last)
-    assert birds.train.paths[0].endswith("images/001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg")
+    assert birds.train.paths[0].endswith(
+        "images/001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg"
+    )
     assert len(birds.fingerprint) == 64
 
 
@@ -124,7 +154,9 @@ def test_a_zip_goes_before_a_named_folder_and_that_before_the_bare_one(tmp_path)
     assert len(load_dataset("cub50", tmp_path, 8).test.class_names) == 3
     zipped(cub_tree(tmp_path / "other"), tmp_path / "cub50.zip")
     assert len(load_dataset("cub50", tmp_path, 8).train.class_names) == 3
-    assert len(load_dataset("cub200", tmp_path, 8).train.class_names) == 2  # the bare folder, not another dataset's zip
+    assert (
+        len(load_dataset("cub200", tmp_path, 8).train.class_names) == 2
+    )  # the bare folder, not another dataset's zip
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -159,8 +191,14 @@ def test_products_in_the_official_split(tmp_path, archive):
     if archive:
         zipped(tree, tmp_path / "sop.zip")
     products = load_dataset("sop", tmp_path, 8)
-    assert products.train.class_names == ("bicycle 1", "chair 2", "bicycle 3") and products.gallery is None
-    assert products.test.class_names == ("chair 4", "bicycle 5") and products.test.labels.tolist() == [0, 0, 1, 1]
+    assert (
+        products.train.class_names == ("bicycle 1", "chair 2", "bicycle 3")
+        and products.gallery is None
+    )
+    assert products.test.class_names == (
+        "chair 4",
+        "bicycle 5",
+    ) and products.test.labels.tolist() == [0, 0, 1, 1]
     assert products.test.paths[0].endswith("chair_final/4_0.JPG")
     assert products.train.families[0] == products.test.families[1] != products.test.families[0]
 
@@ -178,8 +216,18 @@ def clothes_tree(root: Path, rows: list[tuple[str, str]]) -> Path:
     return top
 
 
-CLOTHES = [("id_3", "query"), ("id_1", "train"), ("id_1", "train"), ("id_2", "train"), ("id_2", "train"), ("id_3", "gallery"),
-           ("id_4", "query"), ("id_4", "gallery"), ("id_4", "gallery"), ("id_4", "query")]
+CLOTHES = [
+    ("id_3", "query"),
+    ("id_1", "train"),
+    ("id_1", "train"),
+    ("id_2", "train"),
+    ("id_2", "train"),
+    ("id_3", "gallery"),
+    ("id_4", "query"),
+    ("id_4", "gallery"),
+    ("id_4", "gallery"),
+    ("id_4", "query"),
+]
 
 
 def test_clothes_have_a_gallery_of_their_own(tmp_path):
@@ -187,11 +235,17 @@ def test_clothes_have_a_gallery_of_their_own(tmp_path):
     clothes = load_dataset("inshop", tmp_path, 8)
     assert clothes.train.class_names == ("id_1", "id_2")
     assert clothes.test.class_names == clothes.gallery.class_names == ("id_3", "id_4")
-    assert clothes.test.labels.tolist() == [0, 1, 1] and clothes.gallery.labels.tolist() == [0, 1, 1]
+    assert clothes.test.labels.tolist() == [0, 1, 1] and clothes.gallery.labels.tolist() == [
+        0,
+        1,
+        1,
+    ]
     assert clothes.gallery.paths[0].endswith("05_front.jpg")
     first = clothes.fingerprint
     picture(top / clothes.gallery.paths[0], 99)
-    assert load_dataset("inshop", tmp_path, 8).fingerprint != first  # the gallery's images are the data's, too
+    assert (
+        load_dataset("inshop", tmp_path, 8).fingerprint != first
+    )  # the gallery's images are the data's, too
 
 
 def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
@@ -199,19 +253,32 @@ def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
     from mdr_core.study import profiles
 
     clothes_tree(tmp_path, CLOTHES)
-    config = profiles.QUICK.replace(dataset="inshop", weights="random", epochs=1, iterations=1, batch_size=4, images_per_class=2, ks=(1, 3))
+    config = profiles.QUICK.replace(
+        dataset="inshop",
+        weights="random",
+        epochs=1,
+        iterations=1,
+        batch_size=4,
+        images_per_class=2,
+        ks=(1, 3),
+    )
     record = store.run(config, tmp_path / "runs", str(tmp_path))
-    assert record["history"][-1]["test_recall@3"] == 100.0  # the gallery holds three images, one of each query's class at least
+    assert (
+        record["history"][-1]["test_recall@3"] == 100.0
+    )  # the gallery holds three images, one of each query's class at least
     embeddings = store.load_embeddings(record, tmp_path / "runs")
     assert embeddings["test"].shape == (3, 64) and embeddings["gallery"].shape == (3, 64)
     assert embeddings["gallery_labels"].tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize("rows, line", [
-    ([*CLOTHES, ("id_5", "query")], "not of the same classes"),
-    ([*CLOTHES, ("id_1", "query"), ("id_1", "gallery")], "classes in both training and test"),
-    ([*CLOTHES, ("id_1", "validation")], "status 'validation'"),
-])
+@pytest.mark.parametrize(
+    "rows, line",
+    [
+        ([*CLOTHES, ("id_5", "query")], "not of the same classes"),
+        ([*CLOTHES, ("id_1", "query"), ("id_1", "gallery")], "classes in both training and test"),
+        ([*CLOTHES, ("id_1", "validation")], "status 'validation'"),
+    ],
+)
 def test_clothes_of_a_wrong_list(tmp_path, rows, line):
     clothes_tree(tmp_path, rows)
     with pytest.raises(StudyError, match=line):
@@ -234,7 +301,9 @@ def test_any_folder_of_class_folders(tmp_path, archive):
 
 def test_grey_palette_and_cmyk_images_become_rgb_resized_by_lanczos(tmp_path):
     for kind in "abcd":
-        for i, (mode, ending) in enumerate([("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png")]):
+        for i, (mode, ending) in enumerate(
+            [("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png")]
+        ):
             picture(tmp_path / "in" / kind / f"{i}.{ending}", i, mode)
     train = load_dataset(f"folder:{tmp_path / 'in'}", image_size=8).train
     grey = train.images[0]
@@ -252,8 +321,13 @@ def test_a_reader_s_photographs_are_turned_as_their_exif_says(tmp_path):
     exif[0x0112] = 6  # a quarter turn
     image.save(tmp_path / "in" / "a" / "0.png", exif=exif)
     turned = torch.from_numpy(np.asarray(image).copy()).rot90(-1)
-    assert torch.equal(load_dataset(f"folder:{tmp_path / 'in'}", image_size=4).train.images[0].permute(1, 2, 0), turned)
-    assert np.array_equal(image_cache.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image))  # an official dataset's is not
+    assert torch.equal(
+        load_dataset(f"folder:{tmp_path / 'in'}", image_size=4).train.images[0].permute(1, 2, 0),
+        turned,
+    )
+    assert np.array_equal(
+        image_cache.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image)
+    )  # an official dataset's is not
 
 
 def test_of_classes_relabels_in_the_order_given(tmp_path):
@@ -261,7 +335,9 @@ def test_of_classes_relabels_in_the_order_given(tmp_path):
     train = load_dataset("cub50", tmp_path, 8).train
     part = train.of_classes([2, 0])
     assert part.class_names == ("Sooty Albatross", "Black footed Albatross")
-    assert part.labels.tolist() == [1, 1, 1, 0, 0, 0] and torch.equal(part.images[3:], train.images[6:])
+    assert part.labels.tolist() == [1, 1, 1, 0, 0, 0] and torch.equal(
+        part.images[3:], train.images[6:]
+    )
     assert part.paths == train.paths[:3] + train.paths[6:]
 
 
@@ -269,14 +345,19 @@ def test_hold_out_takes_the_last_training_classes(tmp_path):
     cub_tree(tmp_path, tuple(f"{i:03d}.Bird_{i}" for i in range(1, 13)))
     whole = load_dataset("cub50", tmp_path, 8)
     held = whole.hold_out(2)
-    assert held.train.class_names == whole.train.class_names[:4] and held.test.class_names == whole.train.class_names[4:]
+    assert (
+        held.train.class_names == whole.train.class_names[:4]
+        and held.test.class_names == whole.train.class_names[4:]
+    )
     assert held.test.labels.tolist() == [0, 0, 0, 1, 1, 1] and held.fingerprint == whole.fingerprint
     for count in (1, 5):
         with pytest.raises(StudyError, match="hold_out"):
             whole.hold_out(count)
 
 
-def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_they_lie(tmp_path, monkeypatch):
+def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_they_lie(
+    tmp_path, monkeypatch
+):
     tree = cub_tree(tmp_path / "one")
     of = lambda root, size=8: load_dataset("cub50", tmp_path / root, size).fingerprint  # noqa: E731
     first = of("one")
@@ -299,14 +380,22 @@ def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_t
         assert of("one") == first
         return found
 
-    names, labels, image = tree / "classes.txt", tree / "image_class_labels.txt", tree / "images" / BIRDS[0] / "Black_footed_Albatross_0000.jpg"
+    names, labels, image = (
+        tree / "classes.txt",
+        tree / "image_class_labels.txt",
+        tree / "images" / BIRDS[0] / "Black_footed_Albatross_0000.jpg",
+    )
     pixels = image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8)
     different = [
-        changed(names, names.read_bytes().replace(b"Sooty", b"Snowy")),  # the same images under another class name
+        changed(
+            names, names.read_bytes().replace(b"Sooty", b"Snowy")
+        ),  # the same images under another class name
         changed(labels, labels.read_bytes().replace(b"3 1\n", b"3 2\n", 1)),  # another label
         changed(image, image.read_bytes() + b"\0"),  # another byte, and the same pixels
     ]
-    assert np.array_equal(image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8), pixels)
+    assert np.array_equal(
+        image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8), pixels
+    )
     monkeypatch.setattr(fingerprint, "DECODING", fingerprint.DECODING + 1)
     assert len({first, *different, of("one")}) == 5
 
@@ -315,8 +404,11 @@ def test_the_fingerprint_depends_on_the_split_and_on_exif():
     listed = fingerprint.Listed("train", ["a", "b"], [0, 1], ("x", "y"))
     one = fingerprint.data_fingerprint([listed], 8, False)
     assert fingerprint.data_fingerprint([listed], 8, False) == one
-    assert one not in (fingerprint.data_fingerprint([listed._replace(part="test")], 8, False), fingerprint.data_fingerprint([listed], 8, True),
-                       fingerprint.data_fingerprint([listed, listed._replace(part="test")], 8, False))
+    assert one not in (
+        fingerprint.data_fingerprint([listed._replace(part="test")], 8, False),
+        fingerprint.data_fingerprint([listed], 8, True),
+        fingerprint.data_fingerprint([listed, listed._replace(part="test")], 8, False),
+    )
 
 
 def test_other_versions_of_the_decoder_have_other_files(tmp_path, cache, monkeypatch):
@@ -335,13 +427,19 @@ def test_the_pixels_do_not_enter_the_fingerprint(tmp_path, cache, monkeypatch):
     shutil.rmtree(cache)
     monkeypatch.setattr(image_cache, "decode", lambda *a: decode(*a) ^ 1)
     other = load_dataset("cub50", tmp_path, 8)
-    assert not torch.equal(one.train.images, other.train.images) and one.fingerprint == other.fingerprint
+    assert (
+        not torch.equal(one.train.images, other.train.images)
+        and one.fingerprint == other.fingerprint
+    )
 
 
 def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
     first = load_dataset("cub50", tmp_path, 8)
-    train, test = first.train.images.clone(), first.test.images.clone()  # the file below them is about to be torn
+    train, test = (
+        first.train.images.clone(),
+        first.test.images.clone(),
+    )  # the file below them is about to be torn
     (stored,) = cache.glob("*.npy")
     (note,) = cache.glob("*.json")
     assert not list(cache.glob("*.tmp"))
@@ -379,15 +477,23 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch, fa
 def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
     calls, original = [], image_cache.decode
-    monkeypatch.setattr(image_cache, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1])
+    monkeypatch.setattr(
+        image_cache, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1]
+    )
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: load_dataset("cub50", tmp_path, 8), range(2))
-    assert len(calls) == 18 and one.fingerprint == two.fingerprint and not list(cache.glob("*.lock"))
+    assert (
+        len(calls) == 18 and one.fingerprint == two.fingerprint and not list(cache.glob("*.lock"))
+    )
 
 
 def killed_decoding(root: Path) -> None:
     original, calls = image_cache.decode, []
-    image_cache.decode = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if len(calls) > 4 else (calls.append(a), original(*a))[1]
+    image_cache.decode = lambda *a: (
+        os.kill(os.getpid(), signal.SIGKILL)
+        if len(calls) > 4
+        else (calls.append(a), original(*a))[1]
+    )
     load_dataset("cub50", root, 8, root / "cache")
 
 
@@ -414,7 +520,10 @@ def test_the_whole_of_cub_gives_cub50_its_first_fifty_classes(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = load_dataset("cub50", tmp_path, 8)
-    assert len(found.train.class_names) == len(found.test.class_names) == 25 and found.test.class_names[-1] == "Bird 50"
+    assert (
+        len(found.train.class_names) == len(found.test.class_names) == 25
+        and found.test.class_names[-1] == "Bird 50"
+    )
 
 
 def test_the_cache_s_place(tmp_path, cache):
@@ -437,8 +546,12 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path):
         return str(caught.value)
 
     missing = line("cub50")
-    assert "cub50.zip or cub50/ or CUB_200_2011/" in missing and str(tmp_path) in missing  # what, where ...
-    assert "CUB-200-2011" in missing and "MDR_DATA_ROOT" in missing and "data_root" in missing  # ... and how
+    assert (
+        "cub50.zip or cub50/ or CUB_200_2011/" in missing and str(tmp_path) in missing
+    )  # what, where ...
+    assert (
+        "CUB-200-2011" in missing and "MDR_DATA_ROOT" in missing and "data_root" in missing
+    )  # ... and how
     assert all(name in line("birds") for name in catalog.NAMES)
     assert "no folder or zip" in line(f"folder:{tmp_path / 'absent'}")
 
@@ -447,7 +560,9 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path):
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     assert "005.Rusty_Blackbird/Rusty_Blackbird_0001.jpg cannot be decoded" in line("cub50")
-    assert not list((tmp_path / "cache").rglob("*.npy")) and not list((tmp_path / "cache").rglob("*.tmp"))
+    assert not list((tmp_path / "cache").rglob("*.npy")) and not list(
+        (tmp_path / "cache").rglob("*.tmp")
+    )
     broken.unlink()
     assert "lacks" in line("cub50") and "Rusty_Blackbird_0001.jpg" in line("cub50")
     broken.write_bytes(whole)
@@ -490,7 +605,9 @@ def test_malformed_matlab_files_are_said(tmp_path):
     tree = cars_tree(tmp_path, "devkit")
     train = tree / "devkit" / "cars_train_annos.mat"
     annotations(train, "fname", ["00001.jpg", "00002.jpg"], [1, 5])
-    with pytest.raises(StudyError, match="cars_train_annos.mat, annotation 2: class 5 is not one of 1 to 4"):
+    with pytest.raises(
+        StudyError, match="cars_train_annos.mat, annotation 2: class 5 is not one of 1 to 4"
+    ):
         load_dataset("cars196", tmp_path, 8)
     savemat(train, {"other": 1})
     with pytest.raises(StudyError, match="cars_train_annos.mat has no annotations"):
@@ -530,9 +647,14 @@ def test_the_real_cub_mini():
     assert birds.train.class_names[0] == "Black footed Albatross"
 
 
-@pytest.mark.parametrize("name, reader, half", [
-    ("cub50", layouts.cub, (25, 1402)), ("cub200", layouts.cub, (100, 5864)), ("cars196", layouts.cars, (98, 8054)),
-])
+@pytest.mark.parametrize(
+    "name, reader, half",
+    [
+        ("cub50", layouts.cub, (25, 1402)),
+        ("cub200", layouts.cub, (100, 5864)),
+        ("cars196", layouts.cars, (98, 8054)),
+    ],
+)
 def test_the_real_lists_have_the_official_counts(name, reader, half):
     """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
     source = layouts.open_source(shared(f"{name}.zip"))

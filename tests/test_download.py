@@ -27,7 +27,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.asked.append((self.path, wanted))
         if content is None:
             return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.ranges else 0
+        start = (
+            int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.ranges else 0
+        )
         if start and start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -97,7 +99,11 @@ def test_cub_is_fetched_unpacked_and_loaded(server, tmp_path, monkeypatch):
 def test_cars_is_two_files(server, tmp_path, monkeypatch):
     top = cars_tree(tmp_path / "made", "legacy")
     annotated = remote(server, "cars_annos.mat", (top / "cars_annos.mat").read_bytes())
-    monkeypatch.setitem(download.REMOTE, "cars196", (annotated, remote(server, "car_ims.tgz", tree_tgz(top / "car_ims", "car_ims"))))
+    monkeypatch.setitem(
+        download.REMOTE,
+        "cars196",
+        (annotated, remote(server, "car_ims.tgz", tree_tgz(top / "car_ims", "car_ims"))),
+    )
     download.dataset("cars196", tmp_path / "data")
     assert len(load_dataset("cars196", tmp_path / "data", 8).train.labels) == 8
 
@@ -115,7 +121,11 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.zip"]
 
 
-@pytest.mark.parametrize(("ranges", "begun"), [(False, 1000), (True, 4000)], ids=["a server without ranges", "all of it was there"])
+@pytest.mark.parametrize(
+    ("ranges", "begun"),
+    [(False, 1000), (True, 4000)],
+    ids=["a server without ranges", "all of it was there"],
+)
 def test_what_is_there_already_never_spoils_the_file(server, tmp_path, ranges, begun):
     content = b"abcd" * 1000
     Handler.ranges = ranges
@@ -144,15 +154,19 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     return info
 
 
-@pytest.mark.parametrize("members", [
-    {"../outside.txt": b"x"},
-    {"/outside.txt": b"x"},
-    {"a/../../outside.txt": b"x"},
-    {"link": special("link", tarfile.SYMTYPE, "/etc")},
-    {"hard": special("hard", tarfile.LNKTYPE, "a")},
-    {"pipe": special("pipe", tarfile.FIFOTYPE)},
-    {"zeros": bytes(10**7)},
-], ids=["up", "absolute", "up inside", "symbolic link", "hard link", "pipe", "bomb"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../outside.txt": b"x"},
+        {"/outside.txt": b"x"},
+        {"a/../../outside.txt": b"x"},
+        {"link": special("link", tarfile.SYMTYPE, "/etc")},
+        {"hard": special("hard", tarfile.LNKTYPE, "a")},
+        {"pipe": special("pipe", tarfile.FIFOTYPE)},
+        {"zeros": bytes(10**7)},
+    ],
+    ids=["up", "absolute", "up inside", "symbolic link", "hard link", "pipe", "bomb"],
+)
 def test_unsafe_archives_are_not_unpacked(tmp_path, members):
     root = tmp_path / "data"
     root.mkdir()
@@ -163,13 +177,21 @@ def test_unsafe_archives_are_not_unpacked(tmp_path, members):
 
 
 def test_a_damaged_archive_is_one_clear_line(tmp_path):
-    (tmp_path / "file.tgz").write_bytes(tgz(**{"good.txt": random.Random(0).randbytes(3000)})[:2000])
+    (tmp_path / "file.tgz").write_bytes(
+        tgz(**{"good.txt": random.Random(0).randbytes(3000)})[:2000]
+    )
     with pytest.raises(StudyError, match="cannot be unpacked"):
         download.unpack([tmp_path / "file.tgz"], tmp_path / "set")
 
 
-@pytest.mark.parametrize(("name", "line"), [("inshop", "under an agreement"), ("cub50", "unknown dataset to download 'cub50'"),
-                                             ("sop", "Stanford_Online_Products.zip could not be downloaded")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("inshop", "under an agreement"),
+        ("cub50", "unknown dataset to download 'cub50'"),
+        ("sop", "Stanford_Online_Products.zip could not be downloaded"),
+    ],
+)
 def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path, monkeypatch, capsys, name, line):
     nowhere = download.Remote(("http://127.0.0.1:9/x",), "0", "Stanford_Online_Products.zip")
     monkeypatch.setitem(download.REMOTE, "sop", (nowhere,))

@@ -12,22 +12,35 @@ from mdr_core.data.dataset import from_arrays, load_dataset
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
     began = time.process_time()
     one = drawn_characters.draw()
-    two, other = {name: drawn_characters.draw([name])[name] for name in one}, drawn_characters.draw(seed=1)
+    two, other = (
+        {name: drawn_characters.draw([name])[name] for name in one},
+        drawn_characters.draw(seed=1),
+    )
     assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
     for part, (images, labels, names, families) in one.items():
-        assert images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3) and len(names) == len(families)
+        assert (
+            images.dtype == np.uint8
+            and images.shape == (len(labels), 32, 32, 3)
+            and len(names) == len(families)
+        )
         assert np.array_equal(images, two[part][0]) and not np.array_equal(images, other[part][0])
 
 
 def test_the_dataset_has_three_disjoint_parts():
     dataset = load_dataset("drawn")
     pretrain = from_arrays(*drawn_characters.draw(["pretrain"])["pretrain"])
-    parts = {"pretrain": (pretrain, 150, 20), "train": (dataset.train, 75, 10), "test": (dataset.test, 75, 20)}
+    parts = {
+        "pretrain": (pretrain, 150, 20),
+        "train": (dataset.train, 75, 10),
+        "test": (dataset.test, 75, 20),
+    }
     names = set()
     for split, classes, each in parts.values():
         assert torch.bincount(split.labels).tolist() == [each] * classes
         assert split.images.shape == (classes * each, 3, 32, 32)
-        assert split.images.is_contiguous(memory_format=torch.channels_last) and split.paths == ("",) * len(split.labels)
+        assert split.images.is_contiguous(memory_format=torch.channels_last) and split.paths == (
+            "",
+        ) * len(split.labels)
         assert len(split.class_names) == classes and split.families.dtype == torch.int64
         assert not names & set(split.class_names)
         names |= set(split.class_names)

@@ -34,7 +34,10 @@ def net_of(name: str) -> nn.Module:
     return net.double().eval()  # so that only the algebra differs, and no rectifier tips over
 
 
-@pytest.mark.parametrize("name, folded", [("small", 10), ("lite", 49), ("resnet18", 20), ("densenet121", 59), ("bn_inception", 69)])
+@pytest.mark.parametrize(
+    "name, folded",
+    [("small", 10), ("lite", 49), ("resnet18", 20), ("densenet121", 59), ("bn_inception", 69)],
+)
 def test_same_outputs_gradients_and_names(name, folded):
     plain = net_of(name)
     net = copy.deepcopy(plain)
@@ -48,7 +51,9 @@ def test_same_outputs_gradients_and_names(name, folded):
     (b * torch.linspace(-1, 1, b.shape[1])).sum().backward()
     for (key, p), q in zip(plain.named_parameters(), net.parameters(), strict=True):
         if p.grad is not None:
-            assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max().item() + 1e-6), key
+            assert torch.allclose(
+                p.grad, q.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max().item() + 1e-6
+            ), key
 
 
 def test_a_copy_follows_its_own_batch_norm():
@@ -63,14 +68,23 @@ def test_a_copy_follows_its_own_batch_norm():
 
 def test_a_batch_norm_that_learns_statistics_is_not_folded():
     frozen = EmbeddingNet(backbones.backbone("small_resnet", "random"), 8)
-    learning = EmbeddingNet(backbones.backbone("small_resnet", "random"), 8, freeze_batch_norm=False)
+    learning = EmbeddingNet(
+        backbones.backbone("small_resnet", "random"), 8, freeze_batch_norm=False
+    )
     count = lambda net: sum(isinstance(m, FoldedConv) for m in net.modules())  # noqa: E731
     assert count(frozen) == 10 and count(learning) == 0
 
 
 def test_a_convolution_with_bias_and_one_without_a_norm():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 1),
+        nn.ReLU(),
+        nn.BatchNorm2d(4),
+    ).eval()
     net[1].running_mean.normal_()
     x = torch.randn(1, 3, 8, 8)
     before = net(x)

@@ -33,9 +33,16 @@ from mdr_core.runs import store
 from mdr_core.study import archive, profiles
 from tests.test_data import cub_tree
 
-TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=0, train_images=60)
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=8)
+TINY = profiles.QUICK.replace(
+    weights="random", backbone="small_resnet_narrow", epochs=0, train_images=60
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
 NAMES = st.sampled_from([*Config().to_dict(), "sedes"])
 
 
@@ -45,7 +52,9 @@ def material() -> dict:
     folder = Path(tempfile.mkdtemp())
     record = store.run(TINY, folder / "runs")
     stored = folder / "runs" / record["key"]
-    index = search.ImageSearch.of_run(record, folder / "runs", store.dataset("drawn", None, 32).test.of_classes(range(4))).save(folder / "index")
+    index = search.ImageSearch.of_run(
+        record, folder / "runs", store.dataset("drawn", None, 32).test.of_classes(range(4))
+    ).save(folder / "index")
     trained = io.BytesIO()
     torch.save({"model": {"a": torch.zeros(3)}, "history": [{"epoch": 0}]}, trained)
     packed = io.BytesIO()
@@ -57,10 +66,18 @@ def material() -> dict:
         Image.effect_noise((20, 16), 50).convert("RGB").save(buffer, kind)
         picture[kind] = buffer.getvalue()
     cub = cub_tree(folder / "cub", each=2)
-    found = {"index": {p.name: p.read_bytes() for p in index.iterdir()}, "run": {p.name: p.read_bytes() for p in stored.iterdir()},
-             "key": record["key"], "table": archive.to_table([store.stored(stored)]).to_csv(index=False).encode(),
-             "checkpoint": trained.getvalue(), "tgz": packed.getvalue(), "pictures": picture,
-             "cub": {str(p.relative_to(cub.parent)): p.read_bytes() for p in cub.rglob("*") if p.is_file()}}
+    found = {
+        "index": {p.name: p.read_bytes() for p in index.iterdir()},
+        "run": {p.name: p.read_bytes() for p in stored.iterdir()},
+        "key": record["key"],
+        "table": archive.to_table([store.stored(stored)]).to_csv(index=False).encode(),
+        "checkpoint": trained.getvalue(),
+        "tgz": packed.getvalue(),
+        "pictures": picture,
+        "cub": {
+            str(p.relative_to(cub.parent)): p.read_bytes() for p in cub.rglob("*") if p.is_file()
+        },
+    }
     shutil.rmtree(folder)
     return found
 
@@ -97,7 +114,9 @@ def one_spoilt(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 
 def configuration(draw, folder):
     config = from_dict(draw(st.dictionaries(NAMES, JSON, max_size=5)))
-    training.start(config.replace(backbone="small_resnet_narrow", weights="random", dim=8, device="cpu"))
+    training.start(
+        config.replace(backbone="small_resnet_narrow", weights="random", dim=8, device="cpu")
+    )
 
 
 def stored_run(draw, folder):
@@ -105,7 +124,17 @@ def stored_run(draw, folder):
     good = material()["run"]
     if draw(st.booleans()):
         record = copy.deepcopy(json.loads(good["run.json"]))
-        place = draw(st.sampled_from([record, record["config"], record["files"], record["history"][0], record["provenance"]]))
+        place = draw(
+            st.sampled_from(
+                [
+                    record,
+                    record["config"],
+                    record["files"],
+                    record["history"][0],
+                    record["provenance"],
+                ]
+            )
+        )
         place[draw(st.sampled_from(sorted(place)))] = draw(JSON)
         files = good | {"run.json": json.dumps(record).encode()}
     else:
@@ -126,7 +155,9 @@ def weights(draw, folder):
 
 
 def saved_index(draw, folder):
-    search.ImageSearch.load(written(folder, one_spoilt(draw, material()["index"]))).embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    search.ImageSearch.load(written(folder, one_spoilt(draw, material()["index"]))).embed(
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    )
 
 
 def table_of_runs(draw, folder):
@@ -136,7 +167,9 @@ def table_of_runs(draw, folder):
 
 def class_folder(draw, folder):
     """Any names, any bytes."""
-    words = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda w: w not in (".", ".."))
+    words = st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8
+    ).filter(lambda w: w not in (".", ".."))
     pictures = material()["pictures"]
     for number in range(draw(st.integers(0, 4))):
         parent = draw(words)
@@ -144,7 +177,12 @@ def class_folder(draw, folder):
             good = draw(st.sampled_from(sorted(pictures)))
             content = pictures[good] if draw(st.booleans()) else draw(spoilt(pictures[good]))
             try:
-                written(folder / "images", {f"{parent}/{number}{i}{draw(words)}.{draw(st.sampled_from(['jpg', 'png', 'txt']))}": content})
+                written(
+                    folder / "images",
+                    {
+                        f"{parent}/{number}{i}{draw(words)}.{draw(st.sampled_from(['jpg', 'png', 'txt']))}": content
+                    },
+                )
             except OSError:  # the file system does not take the name
                 pass
     load_dataset(f"folder:{folder / 'images'}", image_size=16, cache_root=folder / "cache")
@@ -156,7 +194,14 @@ def lists(draw, folder):
     if draw(st.booleans()):  # as a zip file, which may be spoilt itself
         packed = Path(shutil.make_archive(str(folder / "cub_mini"), "zip", folder / "data"))
         shutil.rmtree(folder / "data")
-        written(folder / "data", {"cub_mini.zip": draw(spoilt(packed.read_bytes())) if draw(st.booleans()) else packed.read_bytes()})
+        written(
+            folder / "data",
+            {
+                "cub_mini.zip": draw(spoilt(packed.read_bytes()))
+                if draw(st.booleans())
+                else packed.read_bytes()
+            },
+        )
     load_dataset("cub_mini", folder / "data", 16, folder / "cache")
 
 
@@ -166,12 +211,28 @@ def downloaded(draw, folder):
 
 
 def parameters(draw, folder):
-    cells = ["", notebook.MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c", "# Parameters\nlr = 1\n", ""]
+    cells = [
+        "",
+        notebook.MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c",
+        "# Parameters\nlr = 1\n",
+        "",
+    ]
     values = st.fixed_dictionaries({"seeds": JSON, "lr": JSON, "name": JSON})
     notebook.checked_parameters(cells, draw(values))
 
 
-TARGETS = [configuration, stored_run, checkpoint, weights, saved_index, table_of_runs, class_folder, lists, downloaded, parameters]
+TARGETS = [
+    configuration,
+    stored_run,
+    checkpoint,
+    weights,
+    saved_index,
+    table_of_runs,
+    class_folder,
+    lists,
+    downloaded,
+    parameters,
+]
 
 
 def trial(target, draw) -> None:
@@ -195,8 +256,13 @@ def test_no_traceback_from_below(target, examples):
 def fuzz(target, examples: int, fixed: bool = True) -> None:
     material()
 
-    @settings(max_examples=examples, deadline=None, database=None, derandomize=fixed,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=fixed,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.data())
     def run(drawn):
         trial(target, drawn.draw)
@@ -210,4 +276,6 @@ if __name__ == "__main__":
         for target in TARGETS:
             fuzz(target, 50, fixed=False)
             done += 50
-    print(f"{done} examples over {len(TARGETS)} targets: no traceback from below StudyError, nothing hung")
+    print(
+        f"{done} examples over {len(TARGETS)} targets: no traceback from below StudyError, nothing hung"
+    )

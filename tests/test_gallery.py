@@ -11,7 +11,14 @@ LABELS = np.array([0, 1, 0, 1, 1, 0])
 def test_first_right_counts_ranks_from_one():
     # 0: 1 (wrong), 2 (right); 1: 2, 0 (wrong), 3; 2: 1, 0; 3: 4; 4: 3; 5: 4, 3 (wrong), 2
     assert gallery.first_right(LINE, LABELS).tolist() == [2, 3, 2, 1, 1, 3]
-    assert gallery.first_right(LINE, LABELS, depth=1).tolist() == [2, 2, 2, 1, 1, 2]  # depth + 1: not found
+    assert gallery.first_right(LINE, LABELS, depth=1).tolist() == [
+        2,
+        2,
+        2,
+        1,
+        1,
+        2,
+    ]  # depth + 1: not found
 
 
 def test_confusions_count_first_places():

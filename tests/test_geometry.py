@@ -10,7 +10,9 @@ from mdr_core.report import class_center_map
 def points(seed=0, classes=5, each=6):
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
-    return (rng.normal(size=(classes, 3))[labels] * 2 + rng.normal(size=(len(labels), 3)) * 0.5).astype(np.float32), labels
+    return (
+        rng.normal(size=(classes, 3))[labels] * 2 + rng.normal(size=(len(labels), 3)) * 0.5
+    ).astype(np.float32), labels
 
 
 def test_spread_is_what_loops_give():
@@ -21,36 +23,60 @@ def test_spread_is_what_loops_give():
     scale = np.mean([norm(a - b) for i, a in enumerate(x) for b in x[:i]])
     between = np.mean([norm(a - b) for i, a in enumerate(middle) for b in middle[:i]])
     within = np.mean([norm(a - middle[c]) for a, c in zip(x, labels, strict=True)])
-    nearest = np.mean([min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)])
+    nearest = np.mean(
+        [min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)]
+    )
     found = class_centers.spread(x, labels)
-    assert found == pytest.approx({"between": between / scale, "within": within / scale, "ratio": between / within,
-                                   "evenness": nearest / between, "scale": scale}, rel=1e-5)
+    assert found == pytest.approx(
+        {
+            "between": between / scale,
+            "within": within / scale,
+            "ratio": between / within,
+            "evenness": nearest / between,
+            "scale": scale,
+        },
+        rel=1e-5,
+    )
     assert all(type(v) is float for v in found.values())  # a checkpoint is read with weights_only
 
 
 def test_the_scale_alone_grows_with_the_embedding():
     x, labels = points()
     found = class_centers.spread(x, labels)
-    assert class_centers.spread(7 * x, labels) == pytest.approx(found | {"scale": 7 * found["scale"]}, rel=1e-5)
+    assert class_centers.spread(7 * x, labels) == pytest.approx(
+        found | {"scale": 7 * found["scale"]}, rel=1e-5
+    )
 
 
 def test_many_classes_are_thinned_evenly(monkeypatch):
     x, labels = points(classes=8)
     monkeypatch.setattr(class_centers, "MOST_CLASSES", 4)
-    assert class_centers.spread(x, labels) == pytest.approx(class_centers.spread(x[labels % 2 == 0], labels[labels % 2 == 0] // 2))
+    assert class_centers.spread(x, labels) == pytest.approx(
+        class_centers.spread(x[labels % 2 == 0], labels[labels % 2 == 0] // 2)
+    )
 
 
 def test_the_picture_is_the_same_for_the_same_seed():
     middle = np.random.default_rng(0).normal(size=(12, 8))
     a, trust = class_center_map.picture(middle)
-    assert a.shape == (12, 2) and np.array_equal(a, class_center_map.picture(middle)[0]) and 0 <= trust <= 1
-    assert class_center_map.picture(middle[:3])[1] >= 0 and np.isnan(class_center_map.picture(middle[:2])[1])  # two are each other's only neighbours
+    assert (
+        a.shape == (12, 2)
+        and np.array_equal(a, class_center_map.picture(middle)[0])
+        and 0 <= trust <= 1
+    )
+    assert class_center_map.picture(middle[:3])[1] >= 0 and np.isnan(
+        class_center_map.picture(middle[:2])[1]
+    )  # two are each other's only neighbours
 
 
 def test_families_are_named_by_the_shared_word_and_the_small_ones_joined():
     names = ("Red Crow", "Fish Crow", "Pied Tern", "Elegant Tern", "Blue Jay")
     groups, titles = class_center_map.families(np.array([0, 0, 1, 1, 2]), names, most=2)
     assert titles == ["Crow", "Tern", "other"] and groups.tolist() == [0, 0, 1, 1, 2]
-    assert class_center_map.families(np.array([1, 1]), ("GMC Terrain SUV 2012", "GMC Savana Van 2012"))[1] == ["GMC"]
+    assert class_center_map.families(
+        np.array([1, 1]), ("GMC Terrain SUV 2012", "GMC Savana Van 2012")
+    )[1] == ["GMC"]
     assert class_center_map.families(None, names)[1] == ["test class"]
-    assert class_center_map.families(np.array([3, 3]), ("family 03, character 1", "family 03, character 2"))[1] == ["family 03"]
+    assert class_center_map.families(
+        np.array([3, 3]), ("family 03, character 1", "family 03, character 2")
+    )[1] == ["family 03"]

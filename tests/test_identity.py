@@ -19,23 +19,38 @@ from mdr_core.data.fingerprint import Listed, sha256
 from mdr_core.runs import identity
 
 ROOT = Path(__file__).resolve().parents[1]
-MDR = {"dataset": "drawn", "mdr_weight": 0.2, "weights": "classes", "backbone": "small_resnet", "levels": [-1, 0, 1], "lr": 1e-3}
+MDR = {
+    "dataset": "drawn",
+    "mdr_weight": 0.2,
+    "weights": "classes",
+    "backbone": "small_resnet",
+    "levels": [-1, 0, 1],
+    "lr": 1e-3,
+}
 
 
 def edited(change, script: str, **environment: str) -> str:
     """What ``script`` prints in a copy of the package's texts that ``change`` has edited."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "mdr_core"
-        shutil.copytree(ROOT / "mdr_core", copy, ignore=shutil.ignore_patterns("__pycache__", "templates"))
+        shutil.copytree(
+            ROOT / "mdr_core", copy, ignore=shutil.ignore_patterns("__pycache__", "templates")
+        )
         change(copy)
-        done = subprocess.run([sys.executable, "-c", f"from mdr_core.runs import identity; {script}"], cwd=name, capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", **environment})
+        done = subprocess.run(
+            [sys.executable, "-c", f"from mdr_core.runs import identity; {script}"],
+            cwd=name,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
 
 def replaced(file: str, old: str, new: str):
     """A change of one file's text."""
+
     def change(copy: Path) -> None:
         text = (copy / file).read_bytes()
         assert old.encode() in text, (file, old)
@@ -52,13 +67,16 @@ class Code(unittest.TestCase):
     def test_a_changed_number_is_told_by_the_file_and_finds_no_run(self):
         change = replaced("losses.py", "margin: float = 0.2", "margin: float = 0.3")
         said = edited(change, "print(identity.numbers(), identity.notice())")
-        self.assertRegex(said, r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=")
+        self.assertRegex(
+            said,
+            r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=",
+        )
         key = f"from mdr_core.config import from_dict; print(identity.key_of(from_dict({MDR}), 'data'))"
         self.assertNotEqual(edited(change, key), identity.key_of(from_dict(MDR), "data"))
         self.assertEqual(edited(lambda copy: None, key), identity.key_of(from_dict(MDR), "data"))
 
     def test_a_changed_comment_asks_for_the_command(self):
-        change = replaced("regularizer.py", '"""', '"""A word more. ', )
+        change = replaced("regularizer.py", '"""', '"""A word more. ')
         self.assertIn("make same", edited(change, "print(identity.notice())"))
 
     def test_line_endings_and_locale_do_not_matter(self):
@@ -70,7 +88,16 @@ class Code(unittest.TestCase):
         here = f"{identity.code_version()} {identity.numbers()}"
         self.assertEqual(edited(windows, script), here)
         for locale in ("en_US.ISO-8859-1", "C"):
-            self.assertEqual(edited(lambda copy: None, script, LC_ALL=locale, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"), here)
+            self.assertEqual(
+                edited(
+                    lambda copy: None,
+                    script,
+                    LC_ALL=locale,
+                    PYTHONUTF8="0",
+                    PYTHONCOERCECLOCALE="0",
+                ),
+                here,
+            )
 
     def test_texts_of_one_number_version_share_their_runs(self):
         lines = [identity.line_of("one", "here", "7", "2026-01-01")]
@@ -92,7 +119,9 @@ class Keys(unittest.TestCase):
     def test_they_are_the_same_under_every_python(self):
         self.assertEqual(identity.key_of(Config(), "data"), "e9918bcfa70c4dd4")
         self.assertEqual(identity.key_of(from_dict(MDR), "data"), "8afc3d72b0ba7652")
-        self.assertEqual(fingerprint.data_fingerprint([birds()], 32, False)[:16], "638cfcc537cb2f97")
+        self.assertEqual(
+            fingerprint.data_fingerprint([birds()], 32, False)[:16], "638cfcc537cb2f97"
+        )
         self.assertEqual(fingerprint.drawn_fingerprint("drawn")[:16], "ed685ba64dc923b7")
 
     def test_they_hold_configuration_data_and_the_pretraining(self):
@@ -118,15 +147,29 @@ def birds(part="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")
 
 class Data(unittest.TestCase):
     def test_all_that_a_number_depends_on_enters(self):
-        found = [fingerprint.data_fingerprint([listed], size, upright) for listed, size, upright in (
-            (birds(), 32, False), (birds(part="test"), 32, False), (birds(images=("a", "c")), 32, False), (birds(images=("b", "a")), 32, False),
-            (birds(labels=(1, 0)), 32, False), (birds(names=("crow", "tit")), 32, False), (birds(), 33, False), (birds(), 32, True))]
+        found = [
+            fingerprint.data_fingerprint([listed], size, upright)
+            for listed, size, upright in (
+                (birds(), 32, False),
+                (birds(part="test"), 32, False),
+                (birds(images=("a", "c")), 32, False),
+                (birds(images=("b", "a")), 32, False),
+                (birds(labels=(1, 0)), 32, False),
+                (birds(names=("crow", "tit")), 32, False),
+                (birds(), 33, False),
+                (birds(), 32, True),
+            )
+        ]
         with mock.patch.object(fingerprint, "DECODING", fingerprint.DECODING + 1):
             found.append(fingerprint.data_fingerprint([birds()], 32, False))
         self.assertEqual(len(set(found)), len(found))
 
     def test_the_drawing_s_version_and_seed_enter(self):
-        found = [fingerprint.drawn_fingerprint("drawn"), fingerprint.drawn_fingerprint("drawn_pretraining"), fingerprint.drawn_fingerprint("drawn", 1)]
+        found = [
+            fingerprint.drawn_fingerprint("drawn"),
+            fingerprint.drawn_fingerprint("drawn_pretraining"),
+            fingerprint.drawn_fingerprint("drawn", 1),
+        ]
         with mock.patch.object(fingerprint, "DRAWING", fingerprint.DRAWING + 1):
             found.append(fingerprint.drawn_fingerprint("drawn"))
         self.assertEqual(len(set(found)), 4)
@@ -136,13 +179,24 @@ class Alone(unittest.TestCase):
     def test_the_standard_library_is_all_it_imports(self):
         script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
         loaded = set(json.loads(edited(lambda copy: None, script)))
-        self.assertLessEqual(loaded - set(sys.stdlib_module_names), {"__main__", "mdr_core", "sitecustomize", "usercustomize"} | at_start())
+        self.assertLessEqual(
+            loaded - set(sys.stdlib_module_names),
+            {"__main__", "mdr_core", "sitecustomize", "usercustomize"} | at_start(),
+        )
 
 
 def at_start() -> set[str]:
     """What this interpreter loads by itself (an environment's .pth files, say)."""
-    script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    return set(json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout))
+    script = (
+        "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    return set(
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True
+            ).stdout
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ from mdr_core.networks.embedding import NORMALIZATIONS, EmbeddingNet
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
-    return 3 * torch.randn(12, 5, generator=generator), torch.arange(12) // 4, torch.Generator().manual_seed(1)
+    return (
+        3 * torch.randn(12, 5, generator=generator),
+        torch.arange(12) // 4,
+        torch.Generator().manual_seed(1),
+    )
 
 
 def test_contrastive_equals_the_formula(batch):
@@ -42,21 +46,30 @@ def test_multi_similarity_equals_the_formula(batch):
         same[i] = False
         total += torch.log1p(torch.exp(2 * (d[same] - 0.5)).sum()) / 2
         total += torch.log1p(torch.exp(50 * (0.5 - d[y != y[i]])).sum()) / 50
-    assert float(losses.make("multi_similarity")(x, y, g)) == pytest.approx(float(total / 12), rel=1e-4)
+    assert float(losses.make("multi_similarity")(x, y, g)) == pytest.approx(
+        float(total / 12), rel=1e-4
+    )
 
 
-@pytest.mark.parametrize("name", [n for n in losses.NAMES if n != "classification"] + losses.library_losses())
+@pytest.mark.parametrize(
+    "name", [n for n in losses.NAMES if n != "classification"] + losses.library_losses()
+)
 def test_no_loss_normalizes_embeddings_behind_the_readers_back(batch, name):
     x, y, _ = batch
     make = lambda scale: losses.make(name)(scale * x, y, torch.Generator().manual_seed(1))  # noqa: E731
     assert torch.isfinite(make(1.0))
-    if name not in ("HistogramLoss", "NPairsLoss"):  # bounded by construction, or not a function of scale at random
+    if name not in (
+        "HistogramLoss",
+        "NPairsLoss",
+    ):  # bounded by construction, or not a function of scale at random
         assert float(make(1.0)) != pytest.approx(float(make(0.1)), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["tripled", "ArcFaceLoss", "CircleLoss", "os"])
 def test_what_is_no_distance_based_loss_is_refused_with_the_names_that_exist(name):
-    with pytest.raises(StudyError, match="choose one of triplet, contrastive, margin, multi_similarity"):
+    with pytest.raises(
+        StudyError, match="choose one of triplet, contrastive, margin, multi_similarity"
+    ):
         losses.make(name)
 
 
@@ -110,7 +123,9 @@ def test_lite_weights_install_from_packages_and_load(size):
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, net.features)
 
 
-@pytest.mark.parametrize("name, features", [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024)])
+@pytest.mark.parametrize(
+    "name, features", [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024)]
+)
 def test_torchvision_backbones_lose_their_head(name, features):
     assert backbones.backbone(name, "random").features == features
 
@@ -119,7 +134,9 @@ def test_bn_inception_loads_from_a_path_or_the_released_address(tmp_path, monkey
     from mdr_core.networks.bn_inception import BNInception
 
     net = BNInception()
-    torch.save({f"base.model.{k}": v for k, v in net.state_dict().items()}, tmp_path / "released.pth")
+    torch.save(
+        {f"base.model.{k}": v for k, v in net.state_dict().items()}, tmp_path / "released.pth"
+    )
     assert backbones.backbone("bn_inception", str(tmp_path / "released.pth")).features == 1024
     with pytest.raises(StudyError, match="no weights at"):
         backbones.backbone("bn_inception", str(tmp_path / "no.pth"))
@@ -133,7 +150,10 @@ def test_bn_inception_loads_from_a_path_or_the_released_address(tmp_path, monkey
     assert torch.equal(loaded["conv1_7x7_s2.weight"], net.state_dict()["conv1_7x7_s2.weight"])
 
     (tmp_path / f"bn_inception-{digits}.pth").rename(tmp_path / "bn_inception-000000000.pth")
-    for name in ("bn_inception-000000000.pth", "nowhere-000000000.pth"):  # another content than the name says; absent
+    for name in (
+        "bn_inception-000000000.pth",
+        "nowhere-000000000.pth",
+    ):  # another content than the name says; absent
         monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/{name}")
         with pytest.raises(StudyError, match="give the path of that file"):
             backbones.backbone("bn_inception")

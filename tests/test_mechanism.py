@@ -32,7 +32,9 @@ def test_the_histogram_and_shares_count_every_pair_once():
     mdr = MDR()
     mdr(x)
     z = [((d[i, j] - mdr.running_mean) / mdr.running_std).item() for i, j in pairs]
-    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3) / len(z)
+    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3) / len(
+        z
+    )
     assert row["level_share"] == pytest.approx(near.tolist(), abs=1e-4)
 
 
@@ -56,7 +58,9 @@ def test_the_triplet_gradient_is_autograds(monkeypatch):
     loss.backward()
     found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
-    assert loss.item() == pytest.approx(triplet_loss(x, torch.stack([a, p, n]), exists).item(), rel=1e-4)
+    assert loss.item() == pytest.approx(
+        triplet_loss(x, torch.stack([a, p, n]), exists).item(), rel=1e-4
+    )
 
 
 def test_mdr_pulls_every_pair_alike():
@@ -77,12 +81,22 @@ def test_mdr_pulls_every_pair_alike():
 def test_deciles_are_ordered_by_distance():
     d = torch.arange(100.0).view(10, 10)
     weight = (d >= 90).float()
-    assert pair_statistics.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [0] * 9 + [10]
+    assert pair_statistics.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [
+        0
+    ] * 9 + [10]
 
 
 def test_shares_of_easy_and_hard_pairs():
-    row = pd.Series({"gradient_positive": [0.0] * 9 + [1.0], "gradient_negative": [1.0] + [0.0] * 9, "gradient_mdr": 2.0,
-                     "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4})
+    row = pd.Series(
+        {
+            "gradient_positive": [0.0] * 9 + [1.0],
+            "gradient_negative": [1.0] + [0.0] * 9,
+            "gradient_mdr": 2.0,
+            "mdr_weight": 0.0,
+            "batch_size": 24,
+            "images_per_class": 4,
+        }
+    )
     assert gradient_by_difficulty.easy_and_hard(row) == {"easy": 0.0, "hardest": 100.0}
     row["mdr_weight"] = 1.0  # as much gradient again, spread evenly over all pairs
     found = gradient_by_difficulty.easy_and_hard(row)
@@ -91,17 +105,33 @@ def test_shares_of_easy_and_hard_pairs():
 
 
 def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
-    some = {"gradient_negative": [0.1] * 10, "gradient_mdr": 2.0, "mdr_weight": 0.0, "batch_size": 24, "images_per_class": 4}
-    frame = pd.DataFrame([some | {"epoch": 1, "gradient_positive": [0.1] * 10},
-                          some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}])
+    some = {
+        "gradient_negative": [0.1] * 10,
+        "gradient_mdr": 2.0,
+        "mdr_weight": 0.0,
+        "batch_size": 24,
+        "images_per_class": 4,
+    }
+    frame = pd.DataFrame(
+        [
+            some | {"epoch": 1, "gradient_positive": [0.1] * 10},
+            some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10},
+        ]
+    )
     found = gradient_by_difficulty.shares(frame)
-    assert found.epoch.tolist() == [1, 2] and found.easy[0] == pytest.approx(50) and found[["easy", "hardest"]].loc[1].isna().all()
+    assert (
+        found.epoch.tolist() == [1, 2]
+        and found.easy[0] == pytest.approx(50)
+        and found[["easy", "hardest"]].loc[1].isna().all()
+    )
     drawn, _ = gradient_by_difficulty.panels(found.assign(method="Triplet"))
     assert all(np.isfinite(mean).all() for of in drawn.values() for mean, _ in of.values())
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])
-def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(each, wanted, classes):
+def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(
+    each, wanted, classes
+):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
     part = epoch.spread(split, Config(train_images=wanted))

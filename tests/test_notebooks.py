@@ -28,8 +28,16 @@ SMALL = {  # less of what there would be more of; the ablations' runs are all th
     "claims": {"ablation_seeds": [0]},
     "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2},
 }
-LONG_FIRST = ("ablation_losses", "ablation_levels", "embedding_dimension", "recall_at_k", "ablation_backbones")
-ORDER = sorted(NOTEBOOKS, key=lambda path: (path.stem == "claims", path.stem not in LONG_FIRST, path.stem))
+LONG_FIRST = (
+    "ablation_losses",
+    "ablation_levels",
+    "embedding_dimension",
+    "recall_at_k",
+    "ablation_backbones",
+)
+ORDER = sorted(
+    NOTEBOOKS, key=lambda path: (path.stem == "claims", path.stem not in LONG_FIRST, path.stem)
+)
 
 
 class Short(render.Kernel):
@@ -57,7 +65,13 @@ def kernel_in(folder: Path) -> Iterator[Short]:
 
 @pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
 def test_runs_from_another_directory_and_says_what_it_found(path, store, tmp_path, capsys):
-    given = {"seeds": [0], "epochs": 1, "jobs": 1, "output_root": str(store), "save_root": str(tmp_path / "saved")} | SMALL.get(path.stem, {})
+    given = {
+        "seeds": [0],
+        "epochs": 1,
+        "jobs": 1,
+        "output_root": str(store),
+        "save_root": str(tmp_path / "saved"),
+    } | SMALL.get(path.stem, {})
     if path.stem == "your_images":
         given["index_root"] = str(tmp_path / "index")
     with kernel_in(tmp_path) as kernel:
@@ -80,11 +94,39 @@ def check(executed: nbformat.NotebookNode) -> None:
 
 def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
     """papermill's command line from another directory, as a user has it, and a report; in processes of their own, both of one run."""
-    given = {"seeds": "[0]", "epochs": 2, "iterations": 6, "methods": "['Triplet']", "backbone": "small_resnet_narrow", "weights": "random", "held_out_seeds": 0,
-             "output_root": tmp_path / "runs"}
+    given = {
+        "seeds": "[0]",
+        "epochs": 2,
+        "iterations": 6,
+        "methods": "['Triplet']",
+        "backbone": "small_resnet_narrow",
+        "weights": "random",
+        "held_out_seeds": 0,
+        "output_root": tmp_path / "runs",
+    }
     source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
-    papermill = [sys.executable, "-m", "papermill", str(source), str(executed), *words(given), "-p", "save_root", str(tmp_path / "saved")]
-    report = [sys.executable, "-m", "mdr_core", "reports", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]
+    papermill = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(source),
+        str(executed),
+        *words(given),
+        "-p",
+        "save_root",
+        str(tmp_path / "saved"),
+    ]
+    report = [
+        sys.executable,
+        "-m",
+        "mdr_core",
+        "reports",
+        "--notebook",
+        "recall_at_k",
+        "--output",
+        str(tmp_path / "reports"),
+        *words(given),
+    ]
     commands = [(papermill, tmp_path), (report, ROOT)]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = [subprocess.Popen(command, cwd=folder, **quiet) for command, folder in commands]
@@ -92,7 +134,9 @@ def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
     assert [process.returncode for process in started] == [0, 0], said
     [stored] = (tmp_path / "runs").glob("*/run.json")
     assert runs.stored(stored.parent) is not None
-    assert not list((tmp_path / "runs").glob("*.lock")) and not list((tmp_path / "reports").rglob(".*"))
+    assert not list((tmp_path / "runs").glob("*.lock")) and not list(
+        (tmp_path / "reports").rglob(".*")
+    )
     assert "Recall@1" in (tmp_path / "reports" / "quick" / "recall_at_k.html").read_text()
     check(nbformat.read(executed, 4))
     assert list((tmp_path / "saved").glob("*.csv"))
@@ -106,24 +150,69 @@ def words(parameters: dict) -> list[str]:
 @pytest.mark.long
 def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
     """As a reader begins: the command line, the quick profile as it is but for its epochs, and a store that holds nothing."""
-    command = [sys.executable, "-m", "mdr_core", "reports", "--notebook", "learning_curves", "--output", str(tmp_path / "reports"),
-               *words({"seeds": "[0]", "epochs": 2, "output_root": tmp_path / "runs"})]
+    command = [
+        sys.executable,
+        "-m",
+        "mdr_core",
+        "reports",
+        "--notebook",
+        "learning_curves",
+        "--output",
+        str(tmp_path / "reports"),
+        *words({"seeds": "[0]", "epochs": 2, "output_root": tmp_path / "runs"}),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    trained = [runs.stored(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")]
-    assert sorted(config["dataset"] for config in trained) == ["drawn", "drawn", "drawn", "drawn_pretraining"]
+    trained = [
+        runs.stored(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")
+    ]
+    assert sorted(config["dataset"] for config in trained) == [
+        "drawn",
+        "drawn",
+        "drawn",
+        "drawn_pretraining",
+    ]
     assert "Recall@1" in (tmp_path / "reports" / "quick" / "learning_curves.html").read_text()
 
 
-def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(tmp_path, monkeypatch):
+def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
+    tmp_path, monkeypatch
+):
     """A torchvision network under the paper profile's settings, on the CPU, from JPEG files to the page."""
     monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
     cub_tree(tmp_path / "data", each=2)
-    given = {"dataset": "cub_mini", "backbone": "mobilenet_v3_small", "weights": "random", "device": "cpu", "epochs": 1, "iterations": 1,
-             "seeds": "[0]", "methods": "['Triplet', 'Triplet + MDR']", "jobs": 1, "data_root": tmp_path / "data", "output_root": tmp_path / "runs"}
-    assert render.main(["--profile", "paper", "--notebook", "recall_at_k", "--output", str(tmp_path / "reports"), *words(given)]) == 0
+    given = {
+        "dataset": "cub_mini",
+        "backbone": "mobilenet_v3_small",
+        "weights": "random",
+        "device": "cpu",
+        "epochs": 1,
+        "iterations": 1,
+        "seeds": "[0]",
+        "methods": "['Triplet', 'Triplet + MDR']",
+        "jobs": 1,
+        "data_root": tmp_path / "data",
+        "output_root": tmp_path / "runs",
+    }
+    assert (
+        render.main(
+            [
+                "--profile",
+                "paper",
+                "--notebook",
+                "recall_at_k",
+                "--output",
+                str(tmp_path / "reports"),
+                *words(given),
+            ]
+        )
+        == 0
+    )
     page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
-    assert "Points of Recall@1 after the last epoch (n = 1): cub_mini" in page and "256×256 images; Recall@K" in page
+    assert (
+        "Points of Recall@1 after the last epoch (n = 1): cub_mini" in page
+        and "256×256 images; Recall@K" in page
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -139,7 +228,9 @@ def test_structure(path):
     words = lambda kind: sum(len(c.source.split()) for c in cells if c.cell_type == kind)  # noqa: E731
     assert words("markdown") > 0.35 * words("code"), (words("markdown"), words("code"))
     prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    assert all(part in prose for part in ("# ", "**Question.**", "**The paper's claim", "## Provenance"))
+    assert all(
+        part in prose for part in ("# ", "**Question.**", "**The paper's claim", "## Provenance")
+    )
     for cell in code:
         source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         for node in ast.walk(ast.parse(source)):
@@ -173,13 +264,26 @@ def test_wrong_parameters_end_in_one_line(parameter, message, kernel):
 
 
 def test_papermill_s_command_line_tells_a_wrong_parameter(tmp_path):
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "recall_at_k.ipynb"), str(tmp_path / "executed.ipynb")]
-    done = subprocess.run([*command, "-p", "sedes", "[0]"], cwd=tmp_path, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(ROOT / "notebooks" / "recall_at_k.ipynb"),
+        str(tmp_path / "executed.ipynb"),
+    ]
+    done = subprocess.run(
+        [*command, "-p", "sedes", "[0]"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode != 0 and WRONG[0][1] in done.stderr
 
 
 def test_types_are_those_of_the_defaults():
-    cells = ["", notebook.MARK + "\nseeds = [0]  # runs\nlr = -1.0  # rate\nname = ''  # a word", "# Parameters\nlr = 1\n", ""]
+    cells = [
+        "",
+        notebook.MARK + "\nseeds = [0]  # runs\nlr = -1.0  # rate\nname = ''  # a word",
+        "# Parameters\nlr = 1\n",
+        "",
+    ]
     found = notebook.checked_parameters(cells, {"seeds": "[1, 2]", "lr": 1, "name": "x"})
     assert found == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
     for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):

@@ -42,7 +42,9 @@ def test_conda_users_get_the_same_pins():
     assert "==" not in read("environment.yml")
 
 
-@pytest.mark.parametrize("name", ["requirements.in", "requirements.lock", "environment.yml", "Makefile", ".ci/run"])
+@pytest.mark.parametrize(
+    "name", ["requirements.in", "requirements.lock", "environment.yml", "Makefile", ".ci/run"]
+)
 def test_no_host_and_no_machine_path(name):
     assert not re.search(r"://|--(extra-)?index-url|--find-links|/home/|/root/", read(name))
 
@@ -58,7 +60,9 @@ def test_pyproject_reads_the_one_list():
 def make(*arguments: str) -> subprocess.CompletedProcess:
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_make_alone_lists_the_targets():

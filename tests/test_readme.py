@@ -17,13 +17,20 @@ def test_results_are_those_of_the_committed_reports():
 
 
 def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (readme.REPOSITORY / "README.md").read_text(), re.DOTALL)
+    return re.findall(
+        r"```python\n(.*?)```", (readme.REPOSITORY / "README.md").read_text(), re.DOTALL
+    )
 
 
 def test_the_first_snippet_trains_a_step():
-    given = {"torch": torch, "model": torch.nn.Linear(4, 3), "images": torch.randn(6, 4), "labels": None,
-             "metric_loss": lambda embeddings, labels: embeddings.square().mean()}
-    exec(snippets()[0], given)  # noqa: S102 - the README is ours
+    given = {
+        "torch": torch,
+        "model": torch.nn.Linear(4, 3),
+        "images": torch.randn(6, 4),
+        "labels": None,
+        "metric_loss": lambda embeddings, labels: embeddings.square().mean(),
+    }
+    exec(snippets()[0], given)
     given["loss"].backward()
     assert given["mdr"].levels.grad is not None
 
@@ -35,16 +42,22 @@ def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys)
     images = load_dataset("drawn").test
     ImageSearch.of_run(record, tmp_path / "runs", images).save("outputs/your_images")
     Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")
-    exec(snippets()[1], {})  # noqa: S102 - the README is ours
+    exec(snippets()[1], {})
     assert len(snippets()) == 2 and images.class_names[0] in capsys.readouterr().out
 
 
 def test_its_commands_are_make_s_or_of_the_environment():
     text = (readme.REPOSITORY / "README.md").read_text()
     targets = re.findall(r"^([a-z]+):", (readme.REPOSITORY / "Makefile").read_text(), re.MULTILINE)
-    assert not re.search(r"(?<![/\w])(python3? -m|torchrun -|papermill notebooks|dask (scheduler|worker) )", text)
+    assert not re.search(
+        r"(?<![/\w])(python3? -m|torchrun -|papermill notebooks|dask (scheduler|worker) )", text
+    )
     for module in re.findall(r"python -m (mdr_core\.\w+|benchmarks)", text):
-        assert (readme.REPOSITORY / f"{module.replace('.', '/')}").with_suffix(".py" if "." in module else "").exists(), module
+        assert (
+            (readme.REPOSITORY / f"{module.replace('.', '/')}")
+            .with_suffix(".py" if "." in module else "")
+            .exists()
+        ), module
     for target in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE):
         assert target in targets, target
 

@@ -40,17 +40,24 @@ def test_released_statistics_count_the_zero_diagonal_and_pairs_do_not():
     for statistics, values in (("released", d.flatten()), ("pairs", off)):
         mdr = MDR(statistics=statistics)
         mdr(x)
-        assert torch.allclose(mdr.running_mean, values.mean()) and torch.allclose(mdr.running_std, values.std())
+        assert torch.allclose(mdr.running_mean, values.mean()) and torch.allclose(
+            mdr.running_std, values.std()
+        )
 
 
 def test_a_reloaded_state_goes_on_where_it_stood_and_does_not_start_the_statistics_again():
-    batches = torch.randn(4, 8, 5, generator=torch.Generator().manual_seed(3)) * torch.arange(1, 5)[:, None, None]
+    batches = (
+        torch.randn(4, 8, 5, generator=torch.Generator().manual_seed(3))
+        * torch.arange(1, 5)[:, None, None]
+    )
     mdr = MDR()
     mdr(batches[0]), mdr(batches[1])
     again = MDR((1.0, 2.0, 3.0))
     again.load_state_dict(copy.deepcopy(mdr.state_dict()))
     assert bool(again.started)
-    assert torch.equal(mdr(batches[2]), again(batches[2])) and torch.equal(mdr.running_std, again.running_std)
+    assert torch.equal(mdr(batches[2]), again(batches[2])) and torch.equal(
+        mdr.running_std, again.running_std
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 0])
@@ -68,7 +75,11 @@ def test_embeddings_that_are_no_numbers_are_refused(value):
 
 
 def test_two_images_and_coinciding_ones_give_finite_gradients():
-    for x, statistics in ((torch.randn(2, 3), "released"), (torch.randn(3, 3), "pairs"), (torch.ones(5, 3), "pairs")):
+    for x, statistics in (
+        (torch.randn(2, 3), "released"),
+        (torch.randn(3, 3), "pairs"),
+        (torch.ones(5, 3), "pairs"),
+    ):
         x = x.requires_grad_()
         mdr = MDR(statistics=statistics)
         for _ in range(3):
@@ -92,15 +103,20 @@ def test_under_autocast_distances_and_statistics_are_float32():
 
 
 def test_levels_are_constant_when_not_learnable():
-    assert not list(MDR(learnable=False).parameters()) and "levels" in MDR(learnable=False).state_dict()
+    assert (
+        not list(MDR(learnable=False).parameters())
+        and "levels" in MDR(learnable=False).state_dict()
+    )
 
 
 def test_the_file_copied_alone_works_with_torch_only(tmp_path):
     shutil.copy(regularizer.__file__, tmp_path / "regularizer.py")
-    code = ("import sys, torch, regularizer\n"
-            "x = torch.randn(8, 4, requires_grad=True)\n"
-            "regularizer.MDR()(x).backward()\n"
-            "assert x.grad is not None and not any(name.startswith('mdr_core') for name in sys.modules)")
+    code = (
+        "import sys, torch, regularizer\n"
+        "x = torch.randn(8, 4, requires_grad=True)\n"
+        "regularizer.MDR()(x).backward()\n"
+        "assert x.grad is not None and not any(name.startswith('mdr_core') for name in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 

@@ -28,15 +28,29 @@ def test_a_checkpoint_is_fetched_by_name_and_judged(hub, capsys):
     assert released.main(["cub200", "--data-root", str(hub / "data"), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "raw" in said and "sha256" in said and "mdr-cub200.pth" in said
-    table = released.evaluate("cub200", hub / "hub" / "checkpoints" / "mdr-cub200.pth", data_root=str(hub / "data"))
-    assert table.K.tolist() == [1, 2, 4, 8] and table.raw.is_monotonic_increasing and table.raw.iloc[-1] > 0
+    table = released.evaluate(
+        "cub200", hub / "hub" / "checkpoints" / "mdr-cub200.pth", data_root=str(hub / "data")
+    )
+    assert (
+        table.K.tolist() == [1, 2, 4, 8]
+        and table.raw.is_monotonic_increasing
+        and table.raw.iloc[-1] > 0
+    )
 
 
 def test_what_is_wrong_is_said_in_one_line(hub, capsys):
-    for name, line in (("birds", "unknown checkpoint 'birds'"), ("sop", "give its path as --checkpoint")):
+    for name, line in (
+        ("birds", "unknown checkpoint 'birds'"),
+        ("sop", "give its path as --checkpoint"),
+    ):
         assert released.main([name, "--device", "cpu"]) == 2
         assert line in capsys.readouterr().err
     torch.save({"linear.weight": torch.zeros(2, 2)}, hub / "other.pth")
-    for file, line in ((hub / "other.pth", "not a released MDR checkpoint"), (Path(__file__), "cannot be read safely|not a state dict")):
+    for file, line in (
+        (hub / "other.pth", "not a released MDR checkpoint"),
+        (Path(__file__), "cannot be read safely|not a state dict"),
+    ):
         with pytest.raises(StudyError, match=line):
-            released.network(file, profiles.config("paper", "cub200", "Triplet + MDR", device="cpu"))
+            released.network(
+                file, profiles.config("paper", "cub200", "Triplet + MDR", device="cpu")
+            )

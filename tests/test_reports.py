@@ -16,7 +16,10 @@ FORMULA = r"$\mathcal{L} = \frac{1}{N} \sum_{i \neq j} \lvert d_{ij} - s \rvert$
 
 def build(path, *cells):
     path.parent.mkdir(parents=True, exist_ok=True)
-    parameters = new_code_cell('profile = "quick"  # which settings\nseeds = [0, 1]  # one run each', metadata={"tags": ["parameters"]})
+    parameters = new_code_cell(
+        'profile = "quick"  # which settings\nseeds = [0, 1]  # one run each',
+        metadata={"tags": ["parameters"]},
+    )
     title = new_markdown_cell(f"# A *tiny* report\n\nThe loss is {FORMULA}.")
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=kernel), path)
@@ -28,8 +31,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     build(
         folder / "notebooks" / "tiny.ipynb",
-        new_code_cell("import sys, warnings, pandas as pd\nwarnings.warn('not for readers')\nprint('stderr!', file=sys.stderr)"),
-        new_code_cell("pd.DataFrame({'Recall@1': [0.5, 0.25]}, index=['with', 'without']).style.format('{:.2f}')"),
+        new_code_cell(
+            "import sys, warnings, pandas as pd\nwarnings.warn('not for readers')\nprint('stderr!', file=sys.stderr)"
+        ),
+        new_code_cell(
+            "pd.DataFrame({'Recall@1': [0.5, 0.25]}, index=['with', 'without']).style.format('{:.2f}')"
+        ),
         new_code_cell(
             "import matplotlib; matplotlib.use('svg'); import io, matplotlib.pyplot as plt\nfrom IPython.display import SVG\n"
             "figure, axes = plt.subplots(); axes.plot(seeds); file = io.StringIO(); figure.savefig(file, format='svg')\n"
@@ -48,7 +55,9 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return render.main(["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments])
+    return render.main(
+        ["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +78,9 @@ def test_formulas_are_mathml(page):
 
 def test_code_is_folded_and_results_are_not(page):
     outside = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
-    assert page.count("<details class=\"code\">") == 5  # parameters, injected parameters and the three shown cells
+    assert (
+        page.count('<details class="code">') == 5
+    )  # parameters, injected parameters and the three shown cells
     assert "DataFrame" in page and "DataFrame" not in outside
     assert "savefig" not in page  # tagged hide-input
     assert "0.50" in outside and "image/svg+xml" in outside
@@ -88,7 +99,10 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
         assert str(folder) not in text
         assert str(render.REPOSITORY) not in text
         assert "stderr!\n" not in text and "UserWarning" not in text
-    assert json.loads(executed)["metadata"]["papermill"]["parameters"] == {"profile": "quick", "seeds": [3, 4, 5]}
+    assert json.loads(executed)["metadata"]["papermill"]["parameters"] == {
+        "profile": "quick",
+        "seeds": [3, 4, 5],
+    }
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -116,7 +130,10 @@ def test_what_does_not_exist_is_refused(folder, capsys, arguments, line):
 
 
 def test_a_failure_is_told_and_the_others_still_run(tmp_path, capfd):
-    build(tmp_path / "notebooks" / "a.ipynb", new_code_cell("from mdr_core.errors import StudyError\nraise StudyError('no such data')"))
+    build(
+        tmp_path / "notebooks" / "a.ipynb",
+        new_code_cell("from mdr_core.errors import StudyError\nraise StudyError('no such data')"),
+    )
     build(tmp_path / "notebooks" / "b.ipynb")
     assert run(tmp_path) == 1
     errors = capfd.readouterr().err

@@ -26,7 +26,11 @@ def loop(query, labels, gallery=None, gallery_labels=None):
 def test_figures_equal_the_literal_loop_on_data_full_of_ties_and_duplicates(own, device):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 3, (150, 4)).astype(np.float32), rng.integers(0, 12, 150)
-    g, z = (None, None) if own else (rng.integers(0, 3, (90, 4)).astype(np.float32), rng.integers(0, 11, 90))
+    g, z = (
+        (None, None)
+        if own
+        else (rng.integers(0, 3, (90, 4)).astype(np.float32), rng.integers(0, 11, 90))
+    )
     found = retrieval.judge(x, y, (1, 2, 8), g, z, device=device)
     hits = list(loop(x, y, g, z))
     for k in (1, 2, 8):
@@ -64,12 +68,21 @@ def picture():
 def test_crops_equal_pil_lanczos_within_a_grey_level():
     image = picture()
     tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
-    expected = np.asarray(image.resize((110, 110), Image.Resampling.LANCZOS).crop((7, 7, 103, 103))).astype(int)
-    assert np.abs(augmentation.centre_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected).max() <= 1
+    expected = np.asarray(
+        image.resize((110, 110), Image.Resampling.LANCZOS).crop((7, 7, 103, 103))
+    ).astype(int)
+    assert (
+        np.abs(
+            augmentation.centre_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected
+        ).max()
+        <= 1
+    )
     one = lambda v: torch.tensor([float(v)])  # noqa: E731
     rows = augmentation.resample_matrix(one(20), one(67), one(20), one(87), 128, 96)
     columns = augmentation.resample_matrix(one(10), one(90), one(10), one(100), 128, 96)
-    expected = np.asarray(image.crop((10, 20, 100, 87)).resize((96, 96), Image.Resampling.LANCZOS)).astype(int)
+    expected = np.asarray(
+        image.crop((10, 20, 100, 87)).resize((96, 96), Image.Resampling.LANCZOS)
+    ).astype(int)
     out = augmentation.resample(tensor.float(), rows, columns)[0].permute(1, 2, 0).round().numpy()
     assert np.abs(out - expected).max() <= 1
 
@@ -81,7 +94,9 @@ def test_boxes_are_distributed_as_torchvisions():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image = torch.zeros(3, 128, 128)
-        theirs = torch.tensor([RandomResizedCrop.get_params(image, (0.16, 1.0), (0.75, 1.33)) for _ in range(4000)]).T
+        theirs = torch.tensor(
+            [RandomResizedCrop.get_params(image, (0.16, 1.0), (0.75, 1.33)) for _ in range(4000)]
+        ).T
     assert (ours.mean(dim=1) - theirs.float().mean(dim=1)).abs().max() < 2.5
     assert (ours.std(dim=1) - theirs.float().std(dim=1)).abs().max() < 2.0
     assert (ours[0] + ours[2] <= 128).all() and (ours[1] + ours[3] <= 128).all()
@@ -93,19 +108,22 @@ def test_interval_is_students_t_and_one_seed_has_none():
     assert np.isnan(statistics.interval([1.0])["half"])
 
 
-@pytest.mark.parametrize("values, line", [
-    ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
-    ({"epochs": 1.5}, "epochs must be of type int"),
-    ({"lr": True}, "lr must be of type float"),
-    ({"crop": 300}, "must not exceed resize"),
-    ({"levels": [0, "x"]}, "levels must be of type float"),
-    ({"levels": []}, "at least one number"),
-    ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
-    ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
-    ({"statistics": "foo"}, "unknown statistics 'foo'"),
-    ({"seed": 2**70}, "seed must be less than"),
-    ({"train_images": 1}, "train_images must be at least 2"),
-])
+@pytest.mark.parametrize(
+    "values, line",
+    [
+        ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
+        ({"epochs": 1.5}, "epochs must be of type int"),
+        ({"lr": True}, "lr must be of type float"),
+        ({"crop": 300}, "must not exceed resize"),
+        ({"levels": [0, "x"]}, "levels must be of type float"),
+        ({"levels": []}, "at least one number"),
+        ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
+        ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
+        ({"statistics": "foo"}, "unknown statistics 'foo'"),
+        ({"seed": 2**70}, "seed must be less than"),
+        ({"train_images": 1}, "train_images must be at least 2"),
+    ],
+)
 def test_a_configuration_is_strict(values, line):
     with pytest.raises(StudyError, match=line):
         config.from_dict(values)
@@ -115,18 +133,26 @@ def test_levels_share_the_weight_decay_as_released_or_are_spared_it():
     from mdr_core import training
 
     base = profiles.QUICK.replace(weights="random", weight_decay=0.5)
-    decays = [training.start(base.replace(decay_levels=d)).optimizer.param_groups[1]["weight_decay"] for d in (True, False)]
+    decays = [
+        training.start(base.replace(decay_levels=d)).optimizer.param_groups[1]["weight_decay"]
+        for d in (True, False)
+    ]
     assert decays == [0.5, 0.0]
 
 
 def test_profiles_name_what_exists():
-    for call in (lambda: profiles.datasets("fast"), lambda: profiles.config("quick", "drawn", "Quadruplet"),
-                 lambda: profiles.config("quick", "cub", "Triplet")):
+    for call in (
+        lambda: profiles.datasets("fast"),
+        lambda: profiles.config("quick", "drawn", "Quadruplet"),
+        lambda: profiles.config("quick", "cub", "Triplet"),
+    ):
         with pytest.raises(StudyError, match="choose one of"):
             call()
 
 
-@pytest.mark.parametrize("profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)])
+@pytest.mark.parametrize(
+    "profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)]
+)
 def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
     from mdr_core.data.catalog import KNOWN
 
@@ -140,7 +166,9 @@ def test_an_approximate_index_says_what_it_misses(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(50, 16))
     labels = np.arange(4000) % 50
-    np.save(tmp_path / "gallery.npy", (centres[labels] + rng.normal(size=(4000, 16))).astype(np.float32))
+    np.save(
+        tmp_path / "gallery.npy", (centres[labels] + rng.normal(size=(4000, 16))).astype(np.float32)
+    )
     gallery = np.load(tmp_path / "gallery.npy", mmap_mode="r")
     query = (centres[labels[:300]] + rng.normal(size=(300, 16))).astype(np.float32)
     monkeypatch.setattr(retrieval, "BLOCK", 1000)
@@ -151,11 +179,18 @@ def test_an_approximate_index_says_what_it_misses(tmp_path, monkeypatch):
     assert 20 < few < many < 100 and retrieval.overlap(query, 10, gallery, "HNSW16", sample=50) > 80
 
     exact = retrieval.recall_at_k(query, labels[:300], [1, 5], gallery, labels)
-    assert retrieval.recall_at_k(query, labels[:300], [1, 5], gallery, labels, "IVF16,Flat", "nprobe=16") == exact
+    assert (
+        retrieval.recall_at_k(
+            query, labels[:300], [1, 5], gallery, labels, "IVF16,Flat", "nprobe=16"
+        )
+        == exact
+    )
     own = retrieval.nearest(gallery, 3, factory="IVF16,Flat", search="nprobe=4")
     assert not (own == np.arange(4000)[:, None]).any()
     with pytest.raises(ValueError, match="faiss refuses index 'Flatt'"):
         retrieval.nearest(query, 1, gallery, "Flatt")
     # Fewer found than asked for: -1, and no hit.
     lonely = retrieval.nearest(query, 600, gallery, "IVF64,Flat", "nprobe=1")
-    assert (lonely == -1).any() and 0 < retrieval.judge(query, labels[:300], [600], gallery, labels, True, "IVF64,Flat")["r_precision"] <= 100
+    assert (lonely == -1).any() and 0 < retrieval.judge(
+        query, labels[:300], [600], gallery, labels, True, "IVF64,Flat"
+    )["r_precision"] <= 100

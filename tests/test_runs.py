@@ -17,7 +17,14 @@ from mdr_core.study import profiles, statistics
 from tests.processes import started
 from tests.soak import GRID, soak
 
-TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, mdr_weight=0.2, train_images=100)
+TINY = profiles.QUICK.replace(
+    weights="random",
+    backbone="small_resnet_narrow",
+    epochs=4,
+    iterations=4,
+    mdr_weight=0.2,
+    train_images=100,
+)
 
 
 def trained_in(root: Path, kill_after: int | None = None) -> int:
@@ -36,7 +43,11 @@ def trained_in(root: Path, kill_after: int | None = None) -> int:
     return process.exitcode
 
 
-@pytest.mark.parametrize("moments", [(2, 1), pytest.param((1, 2, 1), marks=pytest.mark.long)], ids=["twice", "three times"])
+@pytest.mark.parametrize(
+    "moments",
+    [(2, 1), pytest.param((1, 2, 1), marks=pytest.mark.long)],
+    ids=["twice", "three times"],
+)
 def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, moments):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert trained_in(whole) == 0
@@ -53,7 +64,9 @@ def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, mome
     assert not list(broken.rglob("*.lock")) and not list(broken.rglob("checkpoint.pt"))
 
 
-def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_deleted(tmp_path, monkeypatch):
+def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_deleted(
+    tmp_path, monkeypatch
+):
     short = TINY.replace(epochs=3, iterations=1)
     one = store.run(short, tmp_path)
     with monkeypatch.context() as patch:
@@ -75,7 +88,9 @@ def test_a_run_whose_file_changed_is_set_aside(tmp_path, name):
         assert store.stored(path.parent) is None
 
 
-@pytest.mark.parametrize("content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"])
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"]
+)
 def test_a_record_of_somebody_else_s_making_is_set_aside(tmp_path, content):
     (tmp_path / "0123456789abcdef").mkdir()
     (tmp_path / "0123456789abcdef" / "run.json").write_text(content)
@@ -89,18 +104,26 @@ def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
 
 
 def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
-    table = grids.run_all([TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)], tmp_path, jobs=1, progress=False)
+    table = grids.run_all(
+        [TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)],
+        tmp_path,
+        jobs=1,
+        progress=False,
+    )
     assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
     assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
 
 
-@pytest.mark.parametrize("change, line", [
-    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
-    ({"backbone": "resnet19"}, "unknown backbone 'resnet19'.*resnet18"),
-    ({"loss": "tripled"}, "unknown loss 'tripled'.*triplet"),
-    ({"images_per_class": 1}, "no two images of a class"),
-    ({"batch_size": 4000}, "set batch_size to at most"),
-])
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'.*resnet18"),
+        ({"loss": "tripled"}, "unknown loss 'tripled'.*triplet"),
+        ({"images_per_class": 1}, "no two images of a class"),
+        ({"batch_size": 4000}, "set batch_size to at most"),
+    ],
+)
 def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
     with pytest.raises(StudyError, match=line) as caught:
         store.run(TINY.replace(**change), tmp_path)
@@ -111,11 +134,17 @@ def test_the_key_holds_the_pretraining_that_a_run_starts_from(monkeypatch):
     starts = TINY.replace(weights="classes")
     one = [identity.key_of(c, "data") for c in (starts, TINY)]
     monkeypatch.setattr(config, "PRETRAINING", config.PRETRAINING.replace(epochs=1))
-    assert [identity.key_of(c, "data") == k for c, k in zip((starts, TINY), one, strict=True)] == [False, True]
+    assert [identity.key_of(c, "data") == k for c, k in zip((starts, TINY), one, strict=True)] == [
+        False,
+        True,
+    ]
 
 
 def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
-    rows = [{"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v} for e, v in enumerate((10.0, 60.0, 50.0))]
+    rows = [
+        {"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v}
+        for e, v in enumerate((10.0, 60.0, 50.0))
+    ]
     frame = pd.DataFrame(rows)
     assert statistics.final(frame)["test_recall@1"].tolist() == [50.0]
     assert statistics.best(frame, "test_recall@1")["test_recall@1"].tolist() == [60.0]
@@ -124,13 +153,21 @@ def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apa
 def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
     """The released default is random and is not recorded; here it is 0, stored, and the same seed gives the same run."""
     short = TINY.replace(epochs=1, iterations=2)
-    one, two, other = store.run(short, tmp_path / "a"), store.run(short, tmp_path / "b"), store.run(short.replace(seed=1), tmp_path / "b")
+    one, two, other = (
+        store.run(short, tmp_path / "a"),
+        store.run(short, tmp_path / "b"),
+        store.run(short.replace(seed=1), tmp_path / "b"),
+    )
     assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
     losses = [record["history"][-1]["loss"] for record in (one, two, other)]
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("kills, grid", [(2, GRID[2:]), pytest.param(20, GRID, marks=pytest.mark.long)], ids=["2 kills", "20 kills"])
+@pytest.mark.parametrize(
+    "kills, grid",
+    [(2, GRID[2:]), pytest.param(20, GRID, marks=pytest.mark.long)],
+    ids=["2 kills", "20 kills"],
+)
 def test_killed_again_and_again_a_grid_ends_as_if_it_never_was(kills, grid):
     """The short forms of ``make soak``."""
     assert f"{kills} SIGKILLs" in soak(kills, grid=grid)
@@ -142,9 +179,14 @@ def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
         store.run(TINY, tmp_path / "file" / "runs")
     short = TINY.replace(epochs=1, iterations=2)
     no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, no_limit[1]))  # as a full disk: no file may grow beyond this
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, no_limit[1])
+    )  # as a full disk: no file may grow beyond this
     try:
-        with pytest.raises(StudyError, match="cannot be written to.*: File too large; make room, or set output_root"):
+        with pytest.raises(
+            StudyError,
+            match="cannot be written to.*: File too large; make room, or set output_root",
+        ):
             store.run(short, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
@@ -152,7 +194,9 @@ def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
     assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100]
+)
 def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
     short = TINY.replace(epochs=1, iterations=2)
     folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
@@ -167,7 +211,7 @@ def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, mo
     short = TINY.replace(epochs=1, iterations=2)
     folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
     folder.with_suffix(".lock").write_text("of a process that is no more")
-    times = iter(range(10**9, 0, -10**6))
+    times = iter(range(10**9, 0, -(10**6)))
     monkeypatch.setattr(store.time, "time", lambda: float(next(times)))  # backwards
     assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1
     assert not list(tmp_path.glob("*.lock"))

@@ -9,7 +9,13 @@ from mdr_core.evaluation import epoch
 from tests.same_numbers import CASES, PHOTO, unequal
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n == "EfficientNet-Lite0, L2" else n for n in CASES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.long) if n == "EfficientNet-Lite0, L2" else n
+        for n in CASES
+    ],
+)
 def test_the_numbers_are_those_recorded(name):
     assert not unequal(name)
 

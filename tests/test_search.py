@@ -19,18 +19,24 @@ def folder(tmp_path_factory):
 
 def test_the_drawn_folder_is_written_once(folder):
     images = load_dataset(f"folder:{folder}", image_size=32)
-    assert len(images.train.class_names) == len(images.test.class_names) == toy_examples.CLASSES // 2
+    assert (
+        len(images.train.class_names) == len(images.test.class_names) == toy_examples.CLASSES // 2
+    )
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
     assert toy_examples.drawn_folder(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
     new = toy_examples.new_image(folder, images, drawn=True)
     assert new.parent.name == images.test.class_names[-1]
     copy = toy_examples.new_image(folder, images, drawn=False)
-    assert np.array_equal(image_cache.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(
+        image_cache.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy()
+    )
 
 
 def test_saved_loaded_and_searched(folder, tmp_path):
-    row = experiments.your_images("quick", folder, "Triplet + MDR", [0], drawn=True, weights="random", epochs=1, iterations=2)[0]
+    row = experiments.your_images(
+        "quick", folder, "Triplet + MDR", [0], drawn=True, weights="random", epochs=1, iterations=2
+    )[0]
     assert row["config"].mdr_weight == 0.2 and row["config"].batch_size == 60
     record = store.run(row["config"], tmp_path / "runs", files=True)
     images = load_dataset(row["config"].dataset, image_size=32)
@@ -39,7 +45,11 @@ def test_saved_loaded_and_searched(folder, tmp_path):
     embeddings = store.load_embeddings(record, tmp_path / "runs")["test"].numpy()
     assert np.allclose(search.embed(images.test.images), embeddings, rtol=1e-4, atol=1e-5)
     answer = search.nearest(folder / images.test.paths[5], k=3)
-    assert answer.place[0] == 5 and answer.distance[0] < 1e-2 and answer["class"][0] == images.test.class_names[0]
+    assert (
+        answer.place[0] == 5
+        and answer.distance[0] < 1e-2
+        and answer["class"][0] == images.test.class_names[0]
+    )
     assert answer.path[0] == images.test.paths[5] and answer.distance.is_monotonic_increasing
     with pytest.raises(StudyError, match="there is no image"):
         search.nearest(folder / "none.png")
@@ -52,7 +62,11 @@ def test_saved_loaded_and_searched(folder, tmp_path):
 
 
 def test_a_small_folder_gets_a_small_batch(folder):
-    row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2)[0]
+    row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2)[
+        0
+    ]
     assert row["config"].batch_size == 40
-    row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2, processes=3)[0]
+    row = experiments.your_images(
+        "quick", folder, "Triplet", [0], drawn=True, images_per_class=2, processes=3
+    )[0]
     assert row["config"].batch_size == 39  # which three can share

@@ -11,17 +11,39 @@ from PIL import Image
 
 from mdr_core.data import drawn_characters, fingerprint, image_cache
 
-DRAWN = {1: [
-    165.9, 197.98, 190.53, 152.83, 196.3, 166.29, 186.12, 183.09, 165.82, 144.01, 168.37, 193.66, 201.25, 137.32,
-    195.4, 173.26, 177.72, 175.03, 150.57, 159.83,
-]}
-DECODED = {1: [
+DRAWN = {
+    1: [
+        165.9,
+        197.98,
+        190.53,
+        152.83,
+        196.3,
+        166.29,
+        186.12,
+        183.09,
+        165.82,
+        144.01,
+        168.37,
+        193.66,
+        201.25,
+        137.32,
+        195.4,
+        173.26,
+        177.72,
+        175.03,
+        150.57,
+        159.83,
+    ]
+}
+DECODED = {
+    1: [
         [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
         [9, 6, 0, 249, 8, 9, 143, 110, 54, 14, 251, 11, 249, 251, 236],
         [8, 8, 8, 79, 79, 79, 115, 115, 115, 149, 149, 149, 244, 244, 244],
         [10, 10, 0, 240, 10, 9, 144, 111, 63, 14, 244, 14, 246, 245, 236],
         [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
-    ]}
+    ]
+}
 
 
 def drawn_sums() -> list[float]:
@@ -42,14 +64,28 @@ def picture(kind: str, mode: str) -> io.BytesIO:
 
 def decoded() -> list[list[int]]:
     """Five pixels of each picture, decoded to 8 x 8."""
-    return [image_cache.pixels(picture(kind, mode), 8, kind)[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
-            for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"))]
+    return [
+        image_cache.pixels(picture(kind, mode), 8, kind)[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]]
+        .flatten()
+        .tolist()
+        for kind, mode in (
+            ("PNG", "RGB"),
+            ("PNG", "P"),
+            ("PNG", "L"),
+            ("JPEG", "RGB"),
+            ("JPEG", "CMYK"),
+        )
+    ]
 
 
 def test_the_drawing_is_that_of_its_version():
-    assert drawn_sums() == pytest.approx(DRAWN[fingerprint.DRAWING], abs=0.05), "raise identity.DRAWING and record its numbers here"
+    assert drawn_sums() == pytest.approx(DRAWN[fingerprint.DRAWING], abs=0.05), (
+        "raise identity.DRAWING and record its numbers here"
+    )
 
 
 def test_the_decoding_is_that_of_its_version():
     found, recorded = decoded(), DECODED[fingerprint.DECODING]
-    assert np.abs(np.array(found) - np.array(recorded)).max() <= 2, "raise identity.DECODING and record its numbers here"
+    assert np.abs(np.array(found) - np.array(recorded)).max() <= 2, (
+        "raise identity.DECODING and record its numbers here"
+    )

@@ -18,7 +18,9 @@ from mdr_core.runs import executors, grids, store
 from mdr_core.study import profiles
 from tests.processes import INTERRUPTED, die, started
 
-TINY = profiles.QUICK.replace(weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100)
+TINY = profiles.QUICK.replace(
+    weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100
+)
 GRID = [TINY.replace(seed=s) for s in range(8)]
 
 
@@ -26,7 +28,9 @@ def test_a_process_that_dies_takes_only_its_own_run_with_it():
     with executors.local(2, 1) as executor:
         futures = {name: executor.submit(die, name) for name in ("a", "dies", "b", "c", "d")}
         assert all(f.result().startswith(name) for name, f in futures.items() if name != "dies")
-        with pytest.raises(StudyError, match="the process that trained drawn, loss triplet.*died.*ask again"):
+        with pytest.raises(
+            StudyError, match="the process that trained drawn, loss triplet.*died.*ask again"
+        ):
             executors.outcome(futures["dies"], TINY, 5)
 
 
@@ -36,7 +40,9 @@ def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path
         grids.records(grid, tmp_path, jobs=2, progress=False)
     assert len(list(tmp_path.glob("*/run.json"))) == 2
     with pytest.raises(StudyError, match="unknown backbone"):  # before anything is trained
-        grids.records([TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False)
+        grids.records(
+            [TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False
+        )
     assert len(list(tmp_path.glob("*/run.json"))) == 2
 
 
@@ -45,7 +51,11 @@ def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     with started(grids.records, GRID, tmp_path, None, 2) as process:
         while not list(tmp_path.glob("*/run.json")) and process.is_alive():
             time.sleep(0.02)
-        children = [int(p) for of in Path(f"/proc/{process.pid}/task").glob("*/children") for p in of.read_text().split()]
+        children = [
+            int(p)
+            for of in Path(f"/proc/{process.pid}/task").glob("*/children")
+            for p in of.read_text().split()
+        ]
         os.kill(process.pid, signal.SIGINT)
         process.join(30)
         assert process.exitcode == INTERRUPTED
@@ -54,7 +64,9 @@ def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
         time.sleep(0.05)
     assert len(children) >= 2 and not any(alive(p) for p in children)
     done = len(list(tmp_path.glob("*/run.json")))
-    assert 1 <= done < len(GRID) and all(store.stored(p.parent) for p in tmp_path.glob("*/run.json"))
+    assert 1 <= done < len(GRID) and all(
+        store.stored(p.parent) for p in tmp_path.glob("*/run.json")
+    )
 
 
 def alive(pid: int) -> bool:
@@ -69,19 +81,42 @@ def dask_worker(address: str, folder: Path) -> None:
     from distributed.cli.dask_worker import main
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-    main([address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder)], standalone_mode=False)
+    main(
+        [
+            address,
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--no-dashboard",
+            "--local-directory",
+            str(folder),
+        ],
+        standalone_mode=False,
+    )
 
 
 @pytest.fixture
 def scheduler(tmp_path_factory):
     """A Dask scheduler and two worker processes over loopback: its address, and the workers' process numbers."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()
         folder = tmp_path_factory.mktemp("dask")
-        with started(dask_worker, address, folder) as one, started(dask_worker, address, folder) as other:
+        with (
+            started(dask_worker, address, folder) as one,
+            started(dask_worker, address, folder) as other,
+        ):
             yield address, [one.pid, other.pid]
     finally:
         process.kill()
@@ -107,7 +142,9 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
     found = grids.records(grid, tmp_path, progress=False, executor=executors.cluster(address))
     watcher.join(timeout=5)
     assert [r["config"]["seed"] for r in found] == list(range(len(grid))) and not alive(pids[0])
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(ended) == len(grid)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(
+        ended
+    ) == len(grid)
     assert not list(tmp_path.glob("*/checkpoint.pt")) and not list(tmp_path.glob("*.corrupt*"))
 
 
@@ -118,7 +155,9 @@ def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
 
 def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
     client = dask.distributed.Client
-    monkeypatch.setattr(dask.distributed, "Client", lambda address, timeout: client(address, timeout="1s"))  # it would try for 10 s
+    monkeypatch.setattr(
+        dask.distributed, "Client", lambda address, timeout: client(address, timeout="1s")
+    )  # it would try for 10 s
     with pytest.raises(StudyError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
         executors.cluster("tcp://127.0.0.1:1")
 
@@ -131,7 +170,9 @@ def test_two_processes_train_a_run_together(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_trained(tmp_path, monkeypatch):
+def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_trained(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
@@ -142,6 +183,7 @@ def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_traine
 
 def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monkeypatch):
     """The short form of the test above: in place of torchrun, what each of its processes does, in one process."""
+
     class Torchrun:
         def __init__(self, command, **options):
             self.task = command[-1]
@@ -178,14 +220,21 @@ def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkey
 
 
 def train_together(folder: Path) -> None:
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # the name of what the processes are given: by it the test finds them
+    os.environ["TMPDIR"] = tempfile.tempdir = str(
+        folder
+    )  # the name of what the processes are given: by it the test finds them
     grids.records([TINY.replace(epochs=500, batch_size=16)], folder / "runs", processes=2)
 
 
 def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):
     def at_work() -> list[int]:
-        return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if alive(int(p.parent.name))
-                and str(tmp_path).encode() in read(p) and b"mdr_core.runs.executors" in read(p)]
+        return [
+            int(p.parent.name)
+            for p in Path("/proc").glob("[0-9]*/cmdline")
+            if alive(int(p.parent.name))
+            and str(tmp_path).encode() in read(p)
+            and b"mdr_core.runs.executors" in read(p)
+        ]
 
     with started(train_together, tmp_path) as process:
         while not list(tmp_path.glob("runs/*/checkpoint.pt")) and process.is_alive():

@@ -12,7 +12,10 @@ import math
 import torch
 from torch import Tensor
 
-SCALE, RATIO = (0.16, 1.0), (0.75, 1.33)  # of the crop's area to the image's, and of its width to its height
+SCALE, RATIO = (
+    (0.16, 1.0),
+    (0.75, 1.33),
+)  # of the crop's area to the image's, and of its width to its height
 
 
 def lanczos(x: Tensor) -> Tensor:
@@ -20,7 +23,9 @@ def lanczos(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), 0.0)
 
 
-def resample_matrix(start: Tensor, length: Tensor, low: Tensor, high: Tensor, inputs: int, outputs: int) -> Tensor:
+def resample_matrix(
+    start: Tensor, length: Tensor, low: Tensor, high: Tensor, inputs: int, outputs: int
+) -> Tensor:
     """The matrix R that resamples [start, start + length) of a line of pixels.
 
     Args:
@@ -33,8 +38,13 @@ def resample_matrix(start: Tensor, length: Tensor, low: Tensor, high: Tensor, in
         (B, outputs, inputs), rows sum to one.
     """
     scale = (length / outputs)[:, None, None]
-    centre = start[:, None, None] + (torch.arange(outputs, device=start.device)[None, :, None] + 0.5) * scale
-    reach = math.ceil(3 * max(inputs / outputs, 1.0))  # of the widest filter there can be, in pixels
+    centre = (
+        start[:, None, None]
+        + (torch.arange(outputs, device=start.device)[None, :, None] + 0.5) * scale
+    )
+    reach = math.ceil(
+        3 * max(inputs / outputs, 1.0)
+    )  # of the widest filter there can be, in pixels
     pixel = centre.floor() + torch.arange(-reach, reach + 1, device=start.device)
     weight = lanczos((pixel + 0.5 - centre) / scale.clamp(min=1.0))
     weight = weight * ((pixel >= low[:, None, None]) & (pixel < high[:, None, None]))
@@ -49,7 +59,9 @@ def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return out.clamp_(0, 255)
 
 
-def random_boxes(count: int, side: int, generator: torch.Generator, tries: int = 10) -> tuple[Tensor, ...]:
+def random_boxes(
+    count: int, side: int, generator: torch.Generator, tries: int = 10
+) -> tuple[Tensor, ...]:
     """Boxes of random resized crops in square images: top, left, height, width, each (count,), whole pixels.
 
     The distribution of torchvision's RandomResizedCrop: area uniform in SCALE, log ratio uniform in log RATIO, the
@@ -57,7 +69,11 @@ def random_boxes(count: int, side: int, generator: torch.Generator, tries: int =
     """
     device = generator.device
     area = side**2 * torch.empty(count, tries, device=device).uniform_(*SCALE, generator=generator)
-    ratio = torch.empty(count, tries, device=device).uniform_(*map(math.log, RATIO), generator=generator).exp()
+    ratio = (
+        torch.empty(count, tries, device=device)
+        .uniform_(*map(math.log, RATIO), generator=generator)
+        .exp()
+    )
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
@@ -65,11 +81,22 @@ def random_boxes(count: int, side: int, generator: torch.Generator, tries: int =
     width = torch.where(some, width.gather(1, first)[:, 0], float(side))
     height = torch.where(some, height.gather(1, first)[:, 0], float(side))
     place = torch.rand(2, count, generator=generator, device=device)
-    return (place[0] * (side - height + 1)).floor(), (place[1] * (side - width + 1)).floor(), height, width
+    return (
+        (place[0] * (side - height + 1)).floor(),
+        (place[1] * (side - width + 1)).floor(),
+        height,
+        width,
+    )
 
 
-def random_resized_crop(images: Tensor, size: int, generator: torch.Generator, flip: bool = True, rows: slice = slice(None),
-                        count: int | None = None) -> Tensor:
+def random_resized_crop(
+    images: Tensor,
+    size: int,
+    generator: torch.Generator,
+    flip: bool = True,
+    rows: slice = slice(None),
+    count: int | None = None,
+) -> Tensor:
     """Training images: a random box of each, resized, and flipped with probability one half.
 
     Args:
@@ -104,4 +131,9 @@ def centre_crop(images: Tensor, resize: int, size: int) -> Tensor:
     one = torch.ones(1, device=images.device)
     start, length = one * (resize - size) / 2 * side / resize, one * size * side / resize
     matrix = resample_matrix(start, length, 0 * one, side * one, side, size)
-    return resample(images, matrix, matrix).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    return (
+        resample(images, matrix, matrix)
+        .round()
+        .to(torch.uint8)
+        .contiguous(memory_format=torch.channels_last)
+    )

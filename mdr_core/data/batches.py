@@ -42,7 +42,9 @@ class BalancedBatches:
         chosen, size = [], 0
         for c in torch.randperm(len(self.members), generator=generator).tolist():
             images = self.members[c]
-            images = images[torch.randperm(len(images), generator=generator)[: self.images_per_class]]
+            images = images[
+                torch.randperm(len(images), generator=generator)[: self.images_per_class]
+            ]
             chosen.append(images[: self.batch_size - size])
             size += len(chosen[-1])
             if size == self.batch_size:

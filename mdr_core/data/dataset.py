@@ -58,8 +58,11 @@ class Split:
         place[classes] = torch.arange(len(classes))
         where = (place[self.labels] >= 0).nonzero().flatten()
         return Split(
-            taken(self.images, where), place[self.labels[where]], tuple(self.class_names[c] for c in classes.tolist()),
-            tuple(self.paths[i] for i in where.tolist()), None if self.families is None else self.families[classes],
+            taken(self.images, where),
+            place[self.labels[where]],
+            tuple(self.class_names[c] for c in classes.tolist()),
+            tuple(self.paths[i] for i in where.tolist()),
+            None if self.families is None else self.families[classes],
         )
 
     def of_part(self, chosen: np.ndarray) -> "Split":
@@ -70,7 +73,9 @@ class Split:
     def of_images(self, indices: Tensor) -> "Split":
         """Some images, in the order given; the classes keep their numbers."""
         paths = tuple(self.paths[i] for i in indices.tolist())
-        return replace(self, images=taken(self.images, indices), labels=self.labels[indices], paths=paths)
+        return replace(
+            self, images=taken(self.images, indices), labels=self.labels[indices], paths=paths
+        )
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,23 @@ class RetrievalDataset:
         """
         classes = len(self.train.class_names)
         if not 2 <= count <= classes - 2:
-            raise StudyError(f"hold_out must leave at least 2 of the {classes} training classes on either side, got {count}")
-        return replace(self, train=self.train.of_classes(range(classes - count)),
-                       test=self.train.of_classes(range(classes - count, classes)), gallery=None)
+            raise StudyError(
+                f"hold_out must leave at least 2 of the {classes} training classes on either side, got {count}"
+            )
+        return replace(
+            self,
+            train=self.train.of_classes(range(classes - count)),
+            test=self.train.of_classes(range(classes - count, classes)),
+            gallery=None,
+        )
 
 
-def load_dataset(name: str, data_root: str | Path | None = None, image_size: int = 128,
-         cache_root: str | Path | None = None) -> RetrievalDataset:
+def load_dataset(
+    name: str,
+    data_root: str | Path | None = None,
+    image_size: int = 128,
+    cache_root: str | Path | None = None,
+) -> RetrievalDataset:
     """A dataset by name, in the protocol's split: by the official list where there is one (Stanford Online Products,
     In-Shop Clothes); otherwise the first half of its classes train, the second half test.
 
@@ -121,14 +136,24 @@ def load_dataset(name: str, data_root: str | Path | None = None, image_size: int
     """
     if name in ("drawn", "drawn_pretraining"):
         wanted = ("train", "test") if name == "drawn" else ("pretrain",)
-        parts = {part: from_arrays(*arrays) for part, arrays in drawn_characters.draw(wanted).items()}
+        parts = {
+            part: from_arrays(*arrays) for part, arrays in drawn_characters.draw(wanted).items()
+        }
         if name == "drawn":
             return RetrievalDataset(name, parts["train"], parts["test"], drawn_fingerprint(name))
         every, fifth = parts["pretrain"], torch.arange(len(parts["pretrain"].labels)) % 5 == 0
-        train, test = every.of_images(torch.where(~fifth)[0]), every.of_images(torch.where(fifth)[0])
+        train, test = (
+            every.of_images(torch.where(~fifth)[0]),
+            every.of_images(torch.where(fifth)[0]),
+        )
         return RetrievalDataset(name, train, test, drawn_fingerprint(name))
     if name.startswith("folder:"):
-        source, listing = layouts.open_source(REPOSITORY / Path(name.removeprefix("folder:")).expanduser(), upright=True), layouts.folder
+        source, listing = (
+            layouts.open_source(
+                REPOSITORY / Path(name.removeprefix("folder:")).expanduser(), upright=True
+            ),
+            layouts.folder,
+        )
     elif name in KNOWN:
         source, listing = find(name, data_root), KNOWN[name][2]
     else:
@@ -137,11 +162,16 @@ def load_dataset(name: str, data_root: str | Path | None = None, image_size: int
     if name in KNOWN:
         classes, count = KNOWN[name][3:5]
         if (len(class_names), len(files)) != (classes, count):
-            warnings.warn(f"{name} has {len(class_names)} classes and {len(files)} images here, officially {classes} "
-                          f"and {count}", stacklevel=2)
+            warnings.warn(
+                f"{name} has {len(class_names)} classes and {len(files)} images here, officially {classes} "
+                f"and {count}",
+                stacklevel=2,
+            )
     families = None
     if family_names is not None:
-        families = torch.from_numpy(np.unique(family_names, return_inverse=True)[1].astype(np.int64))
+        families = torch.from_numpy(
+            np.unique(family_names, return_inverse=True)[1].astype(np.int64)
+        )
     images, cached = decoded(source, files, image_size, cache_root)
     every = Split(images, torch.as_tensor(labels), class_names, tuple(files), families)
     if parts is None:
@@ -154,35 +184,62 @@ def load_dataset(name: str, data_root: str | Path | None = None, image_size: int
     if len(gallery.labels):
         classes = torch.from_numpy(labels[parts == "gallery"]).unique()
         if not torch.equal(classes, torch.from_numpy(labels[parts == "test"]).unique()):
-            raise StudyError(f"{name}: query and gallery are not of the same classes: fetch its official list anew")
-    return finished(name, source, cached, image_size, train, test, gallery if len(gallery.labels) else None)
+            raise StudyError(
+                f"{name}: query and gallery are not of the same classes: fetch its official list anew"
+            )
+    return finished(
+        name, source, cached, image_size, train, test, gallery if len(gallery.labels) else None
+    )
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray, names: tuple, families: np.ndarray) -> Split:
+def from_arrays(
+    images: np.ndarray, labels: np.ndarray, names: tuple, families: np.ndarray
+) -> Split:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return Split(pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families))
+    return Split(
+        pixels, torch.from_numpy(labels), names, ("",) * len(labels), torch.from_numpy(families)
+    )
 
 
-def finished(name: str, source: layouts.Source, cached: Path, image_size: int, train: Split, test: Split,
-             gallery: Split | None = None) -> RetrievalDataset:
+def finished(
+    name: str,
+    source: layouts.Source,
+    cached: Path,
+    image_size: int,
+    train: Split,
+    test: Split,
+    gallery: Split | None = None,
+) -> RetrievalDataset:
     """Check the splits and name their content. ``cached``: the decoded images' file, beside which the fingerprint is kept."""
     for split in (train, test):
         if len(split.class_names) < 2:
-            raise StudyError(f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2")
+            raise StudyError(
+                f"{name} has {len(split.class_names)} class(es) in a split: retrieval needs at least 2"
+            )
         counts = torch.bincount(split.labels, minlength=len(split.class_names))
         if int(counts.min()) < (2 if gallery is None or split is train else 1):
             few = split.class_names[int(counts.argmin())]
-            raise StudyError(f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
-                             "every class; add images or remove the class")
+            raise StudyError(
+                f"class {few!r} of {name} has {int(counts.min())} image(s): retrieval needs at least 2 of "
+                "every class; add images or remove the class"
+            )
     splits = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
-    return RetrievalDataset(name, train, test, fingerprint(source, cached, image_size, splits), gallery)
+    return RetrievalDataset(
+        name, train, test, fingerprint(source, cached, image_size, splits), gallery
+    )
 
 
-def fingerprint(source: layouts.Source, cached: Path, image_size: int, splits: dict[str, Split]) -> str:
+def fingerprint(
+    source: layouts.Source, cached: Path, image_size: int, splits: dict[str, Split]
+) -> str:
     """:func:`identity.data_fingerprint`. It reads every file, and so is kept in a .json beside the decoded images, where it counts as
     long as their file, the paths, the labels and the class names do not change."""
+
     def named(digests: Callable[[tuple[str, ...]], list[str]]) -> str:
-        listed = [Listed(part, digests(s.paths), s.labels.tolist(), s.class_names) for part, s in splits.items()]
+        listed = [
+            Listed(part, digests(s.paths), s.labels.tolist(), s.class_names)
+            for part, s in splits.items()
+        ]
         return data_fingerprint(listed, image_size, source.upright)
 
     stat, note = cached.stat(), cached.with_suffix(".json")
@@ -193,7 +250,13 @@ def fingerprint(source: layouts.Source, cached: Path, image_size: int, splits: d
             return str(record["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or torn: read anew
-    found = named(lambda paths: Parallel(n_jobs=-1, prefer="threads")(delayed(sha256)(source.read(path)) for path in paths))
-    with contextlib.suppress(OSError):  # where nothing can be written, the files are read again next time
+    found = named(
+        lambda paths: Parallel(n_jobs=-1, prefer="threads")(
+            delayed(sha256)(source.read(path)) for path in paths
+        )
+    )
+    with contextlib.suppress(
+        OSError
+    ):  # where nothing can be written, the files are read again next time
         write(note, json.dumps({"about": about, "fingerprint": found}))
     return found

@@ -38,17 +38,39 @@ class Remote(NamedTuple):
 
 CARS = "http://ai.stanford.edu/~jkrause/car196/", "http://imagenet.stanford.edu/internal/car196/"
 REMOTE = {
-    "cub200": (Remote(("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
-                      "97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz"),),
-    "cars196": (Remote(tuple(host + "cars_annos.mat" for host in CARS), "b407c6086d669747186bd1d764ff9dbc", "cars_annos.mat"),
-                Remote(tuple(host + "car_ims.tgz" for host in CARS), "d5c8f0aa497503f355e17dc7886c3f14", "car_ims.tgz")),
-    "sop": (Remote(("http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
-                    "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"),
-                   "7f73d41a2f44250d4779881525aea32e", "Stanford_Online_Products.zip"),),
+    "cub200": (
+        Remote(
+            ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
+            "97eceeb196236b17998738112f37df78",
+            "CUB_200_2011.tgz",
+        ),
+    ),
+    "cars196": (
+        Remote(
+            tuple(host + "cars_annos.mat" for host in CARS),
+            "b407c6086d669747186bd1d764ff9dbc",
+            "cars_annos.mat",
+        ),
+        Remote(
+            tuple(host + "car_ims.tgz" for host in CARS),
+            "d5c8f0aa497503f355e17dc7886c3f14",
+            "car_ims.tgz",
+        ),
+    ),
+    "sop": (
+        Remote(
+            (
+                "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+                "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+            ),
+            "7f73d41a2f44250d4779881525aea32e",
+            "Stanford_Online_Products.zip",
+        ),
+    ),
 }
 BY_HAND = {
     "inshop": "In-Shop Clothes is given out under an agreement: ask for it at mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html, "
-    "then put Img/img.zip (unpacked, as img/) and Eval/list_eval_partition.txt into {root}/inshop/",
+    "then put Img/img.zip (unpacked, as img/) and Eval/list_eval_partition.txt into {root}/inshop/"
 }
 
 
@@ -78,8 +100,10 @@ def dataset(name: str, data_root: str | Path | None = None) -> Path:
             try:
                 fetch(remote, root / remote.name)
             except StudyError as problem:
-                raise StudyError(f"{problem}. If no server has it any more, get {KNOWN[name][5]} elsewhere and put it "
-                                 f"into {folder} in its official layout") from None
+                raise StudyError(
+                    f"{problem}. If no server has it any more, get {KNOWN[name][5]} elsewhere and put it "
+                    f"into {folder} in its official layout"
+                ) from None
         if not zipped:
             unpack([root / remote.name for remote in files], folder)
     return target
@@ -108,7 +132,9 @@ def fetch(remote: Remote, path: Path) -> None:
             return
         part.unlink()
         problems.append(f"{url}: its md5 is {found}, not the official {remote.md5}")
-    raise StudyError(f"{remote.name} could not be downloaded ({'; '.join(problems)}): try again, it goes on where it stopped")
+    raise StudyError(
+        f"{remote.name} could not be downloaded ({'; '.join(problems)}): try again, it goes on where it stopped"
+    )
 
 
 def receive(url: str, part: Path) -> None:
@@ -128,7 +154,9 @@ def receive(url: str, part: Path) -> None:
     with answer:
         kept = have if getattr(answer, "status", None) == 206 else 0
         left = int(answer.headers.get("Content-Length") or 0)
-        bar = tqdm(desc=part.stem, initial=kept, total=kept + left or None, unit="B", unit_scale=True)
+        bar = tqdm(
+            desc=part.stem, initial=kept, total=kept + left or None, unit="B", unit_scale=True
+        )
         with open(part, "ab" if kept else "wb") as file, bar:
             while block := answer.read(2**20):
                 file.write(block)
@@ -155,7 +183,9 @@ def unpack(files: list[Path], folder: Path) -> None:
                 with tarfile.open(file, "r:gz") as archive:
                     write_members(archive, partial, MOST * file.stat().st_size, file)
             except (tarfile.TarError, zlib.error, EOFError, OSError) as problem:
-                raise StudyError(f"{file} cannot be unpacked ({problem}): is the disk full? Else remove it and fetch it anew") from None
+                raise StudyError(
+                    f"{file} cannot be unpacked ({problem}): is the disk full? Else remove it and fetch it anew"
+                ) from None
         os.replace(partial, folder)
     for file in files:
         file.unlink()
@@ -166,10 +196,14 @@ def write_members(archive: tarfile.TarFile, folder: Path, most: int, file: Path)
     for member in tqdm(archive, desc=f"unpacking {file.name}", unit="file", leave=False):
         place = PurePosixPath(member.name)
         if place.is_absolute() or ".." in place.parts or not (member.isreg() or member.isdir()):
-            raise StudyError(f"{file}: {member.name!r} is a link, a device or leads out of the folder: not unpacked")
+            raise StudyError(
+                f"{file}: {member.name!r} is a link, a device or leads out of the folder: not unpacked"
+            )
         most -= member.size
         if most < 0:
-            raise StudyError(f"{file} would unpack to more than {MOST} times its size: not unpacked")
+            raise StudyError(
+                f"{file} would unpack to more than {MOST} times its size: not unpacked"
+            )
         target = folder / place
         if member.isdir():
             target.mkdir(parents=True, exist_ok=True)
@@ -180,9 +214,13 @@ def write_members(archive: tarfile.TarFile, folder: Path, most: int, file: Path)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core download", description="Fetch a dataset's official files.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core download", description="Fetch a dataset's official files."
+    )
     parser.add_argument("dataset", help=", ".join([*REMOTE, *BY_HAND]))
-    parser.add_argument("--data-root", help="where to put them (default: MDR_DATA_ROOT, else data/ in the study)")
+    parser.add_argument(
+        "--data-root", help="where to put them (default: MDR_DATA_ROOT, else data/ in the study)"
+    )
     given = parser.parse_args(argv)
     try:
         print(f"{given.dataset} is at {dataset(given.dataset, given.data_root)}")
@@ -190,7 +228,10 @@ def main(argv: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     except OSError as problem:
-        print(f"the data root cannot be written ({problem}): give another folder as --data-root", file=sys.stderr)
+        print(
+            f"the data root cannot be written ({problem}): give another folder as --data-root",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -12,7 +12,9 @@ import numpy as np
 SIDE = 32
 FAMILIES, CLASSES_PER_FAMILY = 30, 10
 STROKES = 4
-CLASS_SPREAD = 0.085  # how far a class moves its family's control points, in units of the image's side
+CLASS_SPREAD = (
+    0.085  # how far a class moves its family's control points, in units of the image's side
+)
 HAND_SPREAD = 0.032  # how far an image moves its class's control points
 
 
@@ -37,9 +39,13 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     n = len(points)
     points = points + rng.normal(0, HAND_SPREAD, points.shape)
     angle, scale = rng.normal(0, 0.13, n), rng.uniform(0.8, 1.1, (n, 2))
-    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(n, 2, 2)
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(
+        n, 2, 2
+    )
     turn = turn * scale[:, None, :]
-    points = np.einsum("nij,nspj->nspi", turn, points - 0.5) + 0.5 + rng.normal(0, 0.03, (n, 1, 1, 2))
+    points = (
+        np.einsum("nij,nspj->nspi", turn, points - 0.5) + 0.5 + rng.normal(0, 0.03, (n, 1, 1, 2))
+    )
     t = np.linspace(0, 1, 28)[:, None]
     curve = np.concatenate([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
     ink = np.einsum("tp,nspc->nstc", curve, points).reshape(n, -1, 2).astype(np.float32) * SIDE
@@ -52,7 +58,11 @@ def write(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         y = (centre[None, :, None] - ink[part, None, :, 1]) ** 2
         nearest = np.sqrt((y[:, :, None] + x[:, None]).min(axis=-1))
         cover = (1 / (1 + np.exp(3 * (nearest - pen[part]))))[..., None]
-        shade = light[part] + (dark[part] - light[part]) * cover + rng.normal(0, 9, (len(part), SIDE, SIDE, 1))
+        shade = (
+            light[part]
+            + (dark[part] - light[part]) * cover
+            + rng.normal(0, 9, (len(part), SIDE, SIDE, 1))
+        )
         images[part] = shade.round().clip(0, 255).astype(np.uint8)
     return images
 
@@ -76,7 +86,11 @@ def draw(wanted: Sequence[str] = tuple(IMAGES), seed: int = 0) -> dict[str, tupl
     member = np.arange(len(family)) % CLASSES_PER_FAMILY
     half, three_quarters = len(family) // 2, len(family) * 3 // 4
     classes = np.arange(len(family))
-    parts = {"pretrain": classes[:half], "train": classes[half:three_quarters], "test": classes[three_quarters:]}
+    parts = {
+        "pretrain": classes[:half],
+        "train": classes[half:three_quarters],
+        "test": classes[three_quarters:],
+    }
     result = {}
     for number, (name, classes) in enumerate(parts.items(), start=1):
         if name not in wanted:

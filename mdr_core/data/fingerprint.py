@@ -28,7 +28,9 @@ class Listed(NamedTuple):
 
 def sha256(thing: object) -> str:
     """Of bytes as they are, of anything else as JSON."""
-    return hashlib.sha256(thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True).encode()
+    ).hexdigest()
 
 
 def data_fingerprint(splits: Iterable[Listed], image_size: int, upright: bool) -> str:

@@ -20,7 +20,9 @@ from mdr_core.files import REPOSITORY, locked
 AT_A_TIME = 8  # images that a thread decodes in one go
 
 
-def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None) -> tuple[Tensor, Path]:
+def decoded(
+    source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None
+) -> tuple[Tensor, Path]:
     """All images, decoded and resized once, and the file that keeps them.
 
     The file's name hashes the decoder's version, size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
@@ -39,10 +41,14 @@ def decoded(source: layouts.Source, files: list[str], size: int, cache_root: str
                 if kept(path, shape) is None:
                     decode_to(path, shape, source, files, size)
         except OSError as problem:
-            raise StudyError(f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room") from None
+            raise StudyError(
+                f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room"
+            ) from None
         images = kept(path, shape)
         if images is None:
-            raise StudyError(f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room")
+            raise StudyError(
+                f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room"
+            )
     return torch.from_numpy(images).permute(0, 3, 1, 2), path
 
 
@@ -56,7 +62,9 @@ def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
-def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int) -> None:
+def decode_to(
+    path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int
+) -> None:
     """Decode in threads into a file beside ``path``, then move it into place: nobody sees half of it.
 
     Raises:
@@ -64,7 +72,9 @@ def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files:
     """
     partial = path.with_suffix(".tmp")  # a killed process's half is written over
 
-    def some(chunk: range) -> int:  # written without holding Python's lock, and without the page faults of a memory map
+    def some(
+        chunk: range,
+    ) -> int:  # written without holding Python's lock, and without the page faults of a memory map
         for i in chunk:
             image = decode(source, files[i], size)
             if os.pwrite(file.fileno(), image, start + i * image.nbytes) < image.nbytes:
@@ -75,13 +85,27 @@ def decode_to(path: Path, shape: tuple[int, ...], source: layouts.Source, files:
 
     try:
         with open(partial, "wb") as file, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # here: the threads share the filters
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            warnings.simplefilter(
+                "error", Image.DecompressionBombWarning
+            )  # here: the threads share the filters
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+            )
             file.flush()
             start = file.tell()
-            chunks = [range(i, min(i + AT_A_TIME, len(files))) for i in range(0, len(files), AT_A_TIME)]
-            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(map(delayed(some), chunks))
-            with tqdm(total=len(files), desc="decoding", unit="image", disable=len(files) <= 2000, leave=False) as bar:
+            chunks = [
+                range(i, min(i + AT_A_TIME, len(files))) for i in range(0, len(files), AT_A_TIME)
+            ]
+            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(
+                map(delayed(some), chunks)
+            )
+            with tqdm(
+                total=len(files),
+                desc="decoding",
+                unit="image",
+                disable=len(files) <= 2000,
+                leave=False,
+            ) as bar:
                 for count in work:
                     bar.update(count)
             os.fsync(file.fileno())
@@ -107,7 +131,11 @@ def pixels(image: Path | BinaryIO, size: int, what: str, upright: bool = True) -
     try:
         with Image.open(image) as opened:
             image = ImageOps.exif_transpose(opened) if upright else opened
-            image = image if image.mode == "RGB" else image.convert("RGB")  # which copies, even from RGB
+            image = (
+                image if image.mode == "RGB" else image.convert("RGB")
+            )  # which copies, even from RGB
             return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except Exception as problem:
-        raise StudyError(f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it") from None
+        raise StudyError(
+            f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it"
+        ) from None

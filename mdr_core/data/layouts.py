@@ -13,7 +13,14 @@ from mdr_core.errors import StudyError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)  # what a zip raises
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)  # what a zip raises
 
 
 MOST = 2**28  # bytes that a file inside a zip file may unpack to
@@ -46,12 +53,16 @@ class Source:
         self.path, self.upright = path, upright
         self.zip = None
         if path.is_dir():
-            self.names = sorted(str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.is_file())
+            self.names = sorted(
+                str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.is_file()
+            )
         else:
             try:
                 self.zip = zipfile.ZipFile(path)
             except (zipfile.BadZipFile, OSError) as problem:
-                raise StudyError(f"{path} is neither a folder nor a zip file that can be read: {problem}") from None
+                raise StudyError(
+                    f"{path} is neither a folder nor a zip file that can be read: {problem}"
+                ) from None
             self.names = sorted(n for n in self.zip.namelist() if not n.endswith("/"))
         self.known, self.lock = set(self.names), threading.Lock()
 
@@ -62,11 +73,15 @@ class Source:
             if self.zip is None:
                 return (self.path / name).read_bytes()
             if self.zip.getinfo(name).file_size > MOST:
-                raise StudyError(f"{self.path}: {name} would unpack to more than {MOST >> 20} MiB, which no file of a dataset does")
+                raise StudyError(
+                    f"{self.path}: {name} would unpack to more than {MOST >> 20} MiB, which no file of a dataset does"
+                )
             with self.lock:
                 return self.zip.read(name)
         except DAMAGED as problem:
-            raise StudyError(f"{self.path}: {name} cannot be read ({problem}): fetch it anew") from None
+            raise StudyError(
+                f"{self.path}: {name} cannot be read ({problem}): fetch it anew"
+            ) from None
 
     def open(self, name: str) -> io.BytesIO:
         return io.BytesIO(self.read(name))
@@ -98,14 +113,20 @@ def open_source(path: Path, upright: bool = False) -> Source:
 def table(source: Source, name: str) -> tuple[str, dict[int, str]]:
     """Lines "number value" of a text file: its folder inside the source, and number -> value."""
     file, rows = source.ending(name), {}
-    for number, line in enumerate(source.read(file).decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(
+        source.read(file).decode("utf-8", "replace").splitlines(), start=1
+    ):
         parts = line.split(maxsplit=1)
         if not parts:
             continue
         if len(parts) != 2 or not parts[0].isdigit():
-            raise StudyError(f"{source.path}: {file}, line {number}: expected a number and a value, found {line[:60]!r}")
+            raise StudyError(
+                f"{source.path}: {file}, line {number}: expected a number and a value, found {line[:60]!r}"
+            )
         if int(parts[0]) in rows:
-            raise StudyError(f"{source.path}: {file}, line {number}: number {parts[0]} stands there twice")
+            raise StudyError(
+                f"{source.path}: {file}, line {number}: number {parts[0]} stands there twice"
+            )
         rows[int(parts[0])] = parts[1].strip()
     return file.removesuffix(name), rows
 
@@ -119,7 +140,9 @@ def cub(source: Source) -> Listing:
     place = {str(c): i for i, c in enumerate(order)}
     for image in paths:
         if of_image.get(image) not in place:
-            raise StudyError(f"{source.path}: image {image} of images.txt has no class in image_class_labels.txt")
+            raise StudyError(
+                f"{source.path}: image {image} of images.txt has no class in image_class_labels.txt"
+            )
     files = [f"{folder}images/{paths[i]}" for i in sorted(paths)]
     labels = np.array([place[of_image[i]] for i in sorted(paths)], dtype=np.int64)
     names = tuple(classes[c].split(".", 1)[-1].replace("_", " ") for c in order)
@@ -138,31 +161,47 @@ def matlab(source: Source, name: str) -> dict:
 
     file = source.ending(name)
     try:
-        return loadmat(source.open(file), squeeze_me=True)  # reads arrays; nothing in the file is executed
+        return loadmat(
+            source.open(file), squeeze_me=True
+        )  # reads arrays; nothing in the file is executed
     except Exception as problem:
-        raise StudyError(f"{source.path}: {file} is not a MATLAB file that can be read: {problem}") from None
+        raise StudyError(
+            f"{source.path}: {file} is not a MATLAB file that can be read: {problem}"
+        ) from None
 
 
 def cars_names(source: Source, meta: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Class names, and their families: the make, a name's first word."""
-    names = tuple(str(n).strip() for n in np.atleast_1d(matlab(source, meta).get("class_names", ())))
+    names = tuple(
+        str(n).strip() for n in np.atleast_1d(matlab(source, meta).get("class_names", ()))
+    )
     if not names or not all(names):
-        raise StudyError(f"{source.path}: {source.ending(meta)} has no class_names, or an empty one")
+        raise StudyError(
+            f"{source.path}: {source.ending(meta)} has no class_names, or an empty one"
+        )
     return names, tuple(n.split()[0] for n in names)
 
 
-def cars_annotated(source: Source, annotations: str, folder: str, classes: int) -> tuple[list[str], list[int]]:
+def cars_annotated(
+    source: Source, annotations: str, folder: str, classes: int
+) -> tuple[list[str], list[int]]:
     """Files, and the label of each, 0 ... classes - 1 (the official file counts from 1)."""
     rows = np.atleast_1d(matlab(source, annotations).get("annotations", ()))
     fields = set(rows.dtype.names or ())
     if "class" not in fields or not fields & {"fname", "relative_im_path"}:
-        raise StudyError(f"{source.path}: {source.ending(annotations)} has no annotations with class and fname or "
-                         "relative_im_path (the test half's official file without labels will not do)")
+        raise StudyError(
+            f"{source.path}: {source.ending(annotations)} has no annotations with class and fname or "
+            "relative_im_path (the test half's official file without labels will not do)"
+        )
     for number, row in enumerate(rows, start=1):
         if not (np.isscalar(row["class"]) and 1 <= row["class"] <= classes):
-            raise StudyError(f"{source.path}: {source.ending(annotations)}, annotation {number}: class {row['class']} is "
-                             f"not one of 1 to {classes}")
-    base = source.ending(annotations).removesuffix(f"devkit/{annotations}").removesuffix(annotations)
+            raise StudyError(
+                f"{source.path}: {source.ending(annotations)}, annotation {number}: class {row['class']} is "
+                f"not one of 1 to {classes}"
+            )
+    base = (
+        source.ending(annotations).removesuffix(f"devkit/{annotations}").removesuffix(annotations)
+    )
     name = "fname" if "fname" in rows.dtype.names else "relative_im_path"
     prefix = f"{base}{folder}/" if name == "fname" else base
     return [f"{prefix}{row[name]}" for row in rows], [int(row["class"]) - 1 for row in rows]
@@ -182,8 +221,15 @@ def cars(source: Source) -> Listing:
         files, labels = cars_annotated(source, "cars_annos.mat", "car_ims", len(names))
         return Listing(files, np.array(labels, dtype=np.int64), names, families)
     files, labels, names, families, _ = cars_train(source)
-    more, more_labels = cars_annotated(source, "cars_test_annos_withlabels.mat", "cars_test", len(names))
-    return Listing(files + more, np.concatenate([labels, np.array(more_labels, dtype=np.int64)]), names, families)
+    more, more_labels = cars_annotated(
+        source, "cars_test_annos_withlabels.mat", "cars_test", len(names)
+    )
+    return Listing(
+        files + more,
+        np.concatenate([labels, np.array(more_labels, dtype=np.int64)]),
+        names,
+        families,
+    )
 
 
 def rows(source: Source, name: str, columns: int) -> tuple[str, list[list[str]]]:
@@ -192,11 +238,17 @@ def rows(source: Source, name: str, columns: int) -> tuple[str, list[list[str]]]
     Heads are a line with the number of rows, or one with the columns' names, or both.
     """
     file = source.ending(name)
-    lines = [line.split() for line in source.read(file).decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [
+        line.split()
+        for line in source.read(file).decode("utf-8", "replace").splitlines()
+        if line.strip()
+    ]
     head = 1 + (len(lines[0]) == 1) if lines else 0
     for number, parts in enumerate(lines[head:], start=head + 1):
         if len(parts) != columns:
-            raise StudyError(f"{source.path}: {file}, line {number}: expected {columns} words, found {len(parts)}")
+            raise StudyError(
+                f"{source.path}: {file}, line {number}: expected {columns} words, found {len(parts)}"
+            )
     return file.removesuffix(name), lines[head:]
 
 
@@ -212,7 +264,13 @@ def products(source: Source) -> Listing:
             labels.append(number)
             parts.append(part)
     titles = tuple(f"{families[i]} {product}" for product, i in names.items())
-    return Listing(files, np.array(labels, dtype=np.int64), titles, tuple(families[i] for i in range(len(names))), np.array(parts))
+    return Listing(
+        files,
+        np.array(labels, dtype=np.int64),
+        titles,
+        tuple(families[i] for i in range(len(names))),
+        np.array(parts),
+    )
 
 
 def clothes(source: Source) -> Listing:
@@ -223,15 +281,25 @@ def clothes(source: Source) -> Listing:
     base = source.ending(listed[0][0]).removesuffix(listed[0][0])
     official = {"train": "train", "query": "test", "gallery": "gallery"}
     files, labels, parts, names, families = [], [], [], {}, {}
-    for path, item, status in sorted(listed, key=lambda row: row[2] != "train"):  # the training items first
+    for path, item, status in sorted(
+        listed, key=lambda row: row[2] != "train"
+    ):  # the training items first
         if status not in official:
-            raise StudyError(f"{source.path}: list_eval_partition.txt: status {status!r} of {path} is not train, query or gallery")
+            raise StudyError(
+                f"{source.path}: list_eval_partition.txt: status {status!r} of {path} is not train, query or gallery"
+            )
         number = names.setdefault(item, len(names))
         families[number] = "/".join(path.split("/")[1:3])
         files.append(base + path)
         labels.append(number)
         parts.append(official[status])
-    return Listing(files, np.array(labels, dtype=np.int64), tuple(names), tuple(families[i] for i in range(len(names))), np.array(parts))
+    return Listing(
+        files,
+        np.array(labels, dtype=np.int64),
+        tuple(names),
+        tuple(families[i] for i in range(len(names))),
+        np.array(parts),
+    )
 
 
 def folder(source: Source) -> Listing:
@@ -240,10 +308,17 @@ def folder(source: Source) -> Listing:
     Hidden files and the ``__MACOSX`` folder of archives made on a Mac are passed over; there are no families.
     """
     hidden = (".", "__MACOSX")
-    files = [n for n in source.names if n.lower().endswith(IMAGES) and "/" in n
-             and not any(part.startswith(hidden) for part in n.split("/"))]
+    files = [
+        n
+        for n in source.names
+        if n.lower().endswith(IMAGES)
+        and "/" in n
+        and not any(part.startswith(hidden) for part in n.split("/"))
+    ]
     if not files:
-        raise StudyError(f"{source.path} has no images in class folders: expected <class>/<image>.jpg or .png")
+        raise StudyError(
+            f"{source.path} has no images in class folders: expected <class>/<image>.jpg or .png"
+        )
     parents = [PurePosixPath(f).parent.name for f in files]
     names = tuple(sorted(set(parents)))
     place = {n: i for i, n in enumerate(names)}

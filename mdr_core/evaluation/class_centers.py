@@ -3,7 +3,10 @@
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
-MOST_CLASSES, MOST_IMAGES = 500, 1500  # that are looked at, an even spread; more would only take longer
+MOST_CLASSES, MOST_IMAGES = (
+    500,
+    1500,
+)  # that are looked at, an even spread; more would only take longer
 
 
 def centres(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -35,8 +38,13 @@ def spread(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     between = apart[np.triu_indices(len(middle), 1)].mean()
     within = np.linalg.norm(embeddings - middle[labels], axis=1).mean()
     nearest = (apart + np.diag(np.full(len(middle), np.inf))).min(axis=1).mean()
-    found = {"between": between / scale, "within": within / scale, "ratio": between / within, "evenness": nearest / between,
-             "scale": scale}
+    found = {
+        "between": between / scale,
+        "within": within / scale,
+        "ratio": between / within,
+        "evenness": nearest / between,
+        "scale": scale,
+    }
     return {name: float(value) for name, value in found.items()}
 
 

@@ -11,13 +11,18 @@ from mdr_core.losses import triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
 BINS, REACH = 48, 6.0  # of the histogram of normalized distances, over [-REACH, REACH]
-DISTANCE_BINS, FARTHEST = 128, 2.0  # of the histograms of distances over their mean, over [0, FARTHEST]
+DISTANCE_BINS, FARTHEST = (
+    128,
+    2.0,
+)  # of the histograms of distances over their mean, over [0, FARTHEST]
 DECILES = 10
 DRAWS = 16  # of negatives, over which the triplet loss's gradient is averaged
 
 
 @torch.no_grad()
-def figures(embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, margin: float | None) -> dict:
+def figures(
+    embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, margin: float | None
+) -> dict:
     """Distances and gradients of one batch.
 
     Args:
@@ -58,11 +63,15 @@ def figures(embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, ma
         "positive_histogram": distance_histogram(d[upper & same], pairs.mean()),
         "negative_histogram": distance_histogram(d[upper & ~same], pairs.mean()),
         "level_share": rounded(shares),
-        "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),  # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
+        "gradient_mdr": float(
+            f"{1 / mdr.running_std.item():.5g}"
+        ),  # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
     }
     if margin is not None:
         weight = triplet_gradient(x, d, labels, margin)
-        row["gradient_positive"] = rounded(by_decile(d, weight, same & ~torch.eye(len(d), dtype=torch.bool)))
+        row["gradient_positive"] = rounded(
+            by_decile(d, weight, same & ~torch.eye(len(d), dtype=torch.bool))
+        )
         row["gradient_negative"] = rounded(by_decile(d, weight, ~same))
     return row
 

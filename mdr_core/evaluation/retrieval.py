@@ -41,16 +41,29 @@ class OnDevice:
     def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Squared distances (Q, k) of the k nearest, nearest first, and their indices (Q, k)."""
         query = torch.from_numpy(query).to(self.gallery.device)
-        near, ids = torch.addmm(self.squares, query, self.gallery.T, alpha=-2).topk(k, largest=False)
+        near, ids = torch.addmm(self.squares, query, self.gallery.T, alpha=-2).topk(
+            k, largest=False
+        )
         return (near + query.square().sum(dim=1, keepdim=True)).cpu().numpy(), ids.cpu().numpy()
 
     def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Squared distances (Q, k), taken directly, of the queries to the embeddings ``ids`` (Q, k); a few queries at a time."""
         query, ids = (torch.from_numpy(x).to(self.gallery.device).split(FEW) for x in (query, ids))
-        return torch.cat([(self.gallery[i] - q[:, None]).square().sum(dim=2) for q, i in zip(query, ids, strict=True)]).cpu().numpy()
+        return (
+            torch.cat(
+                [
+                    (self.gallery[i] - q[:, None]).square().sum(dim=2)
+                    for q, i in zip(query, ids, strict=True)
+                ]
+            )
+            .cpu()
+            .numpy()
+        )
 
 
-def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "", device: str | None = None) -> "faiss.Index | OnDevice":
+def index_of(
+    gallery: np.ndarray, factory: str = "Flat", search: str = "", device: str | None = None
+) -> "faiss.Index | OnDevice":
     """A Euclidean index of (G, D) float32 embeddings, trained and filled a chunk at a time.
 
     Args:
@@ -77,12 +90,20 @@ def index_of(gallery: np.ndarray, factory: str = "Flat", search: str = "", devic
         if search:
             faiss.ParameterSpace().set_index_parameters(index, search)
     except RuntimeError as problem:
-        raise ValueError(f"faiss refuses index {factory!r} with {search!r}: {problem}".splitlines()[0]) from None
+        raise ValueError(
+            f"faiss refuses index {factory!r} with {search!r}: {problem}".splitlines()[0]
+        ) from None
     return index
 
 
-def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factory: str = "Flat", search: str = "",
-            device: str | None = None) -> np.ndarray:
+def nearest(
+    query: np.ndarray,
+    k: int,
+    gallery: np.ndarray | None = None,
+    factory: str = "Flat",
+    search: str = "",
+    device: str | None = None,
+) -> np.ndarray:
     """The k nearest gallery images of each query, ties by index.
 
     faiss expands ||q - g||^2 and so blurs ties; its candidates are put in order again by distances taken directly.
@@ -105,8 +126,12 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factor
     gallery = query if own else np.ascontiguousarray(gallery, dtype=np.float32)
     available = len(gallery) - own
     if not 1 <= k <= available:
-        raise ValueError(f"k must lie between 1 and the {available} gallery images of a query, got {k}")
-    if not own and not all(np.isfinite(query[i : i + CHUNK]).all() for i in range(0, len(query), CHUNK)):
+        raise ValueError(
+            f"k must lie between 1 and the {available} gallery images of a query, got {k}"
+        )
+    if not own and not all(
+        np.isfinite(query[i : i + CHUNK]).all() for i in range(0, len(query), CHUNK)
+    ):
         raise ValueError("an embedding is NaN or Inf")
     index = index_of(gallery, factory, search, device)
     result = np.empty((len(query), k), dtype=np.int64)
@@ -114,7 +139,9 @@ def nearest(query: np.ndarray, k: int, gallery: np.ndarray | None = None, factor
         rows = np.arange(start, min(start + CHUNK, len(query)))
         fetched = min(k + own + SPARE, len(gallery))
         while len(rows):
-            ids, ordered, settled = _ranked(index, query[rows], gallery, k, fetched, rows if own else None)
+            ids, ordered, settled = _ranked(
+                index, query[rows], gallery, k, fetched, rows if own else None
+            )
             settled |= fetched == len(gallery) or factory != "Flat"
             result[rows[settled]] = np.take_along_axis(ids, ordered, axis=1)[settled, :k]
             rows, fetched = rows[~settled], min(4 * fetched, len(gallery))
@@ -127,7 +154,9 @@ def _ranked(index, query, gallery, k, fetched, own_rows):
     if isinstance(index, OnDevice):
         exact = index.distances(query, ids)
     else:
-        exact = np.stack([np.square(gallery[i] - q).sum(axis=1) for i, q in zip(ids, query, strict=True)])
+        exact = np.stack(
+            [np.square(gallery[i] - q).sum(axis=1) for i, q in zip(ids, query, strict=True)]
+        )
     absent = ids < 0  # an approximate index found no more
     if own_rows is not None:
         absent |= ids == own_rows[:, None]
@@ -139,7 +168,14 @@ def _ranked(index, query, gallery, k, fetched, own_rows):
     return ids, ordered, approximate[:, -1] - rounding > kth
 
 
-def overlap(query: np.ndarray, k: int, gallery: np.ndarray, factory: str, search: str = "", sample: int = 1000) -> float:
+def overlap(
+    query: np.ndarray,
+    k: int,
+    gallery: np.ndarray,
+    factory: str,
+    search: str = "",
+    sample: int = 1000,
+) -> float:
     """What an approximate index finds of the exact k nearest, in percent, over an even sample of the queries.
 
     The exact ones are found a block of the gallery at a time, so that it need not fit into memory.
@@ -151,7 +187,10 @@ def overlap(query: np.ndarray, k: int, gallery: np.ndarray, factory: str, search
         further, ids = faiss.knn(some, block, min(k, len(block)))
         distances, exact = np.hstack([distances, further]), np.hstack([exact, ids + start])
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        distances, exact = np.take_along_axis(distances, order, axis=1), np.take_along_axis(exact, order, axis=1)
+        distances, exact = (
+            np.take_along_axis(distances, order, axis=1),
+            np.take_along_axis(exact, order, axis=1),
+        )
     found = nearest(some, k, gallery, factory, search)
     return 100.0 * float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
 
@@ -178,11 +217,22 @@ def recall_at_k(
     Returns:
         K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
     """
-    return judge(query, query_labels, ks, gallery, gallery_labels, False, factory, search, device)["recall"]
+    return judge(query, query_labels, ks, gallery, gallery_labels, False, factory, search, device)[
+        "recall"
+    ]
 
 
-def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision: bool = True, factory: str = "Flat",
-          search: str = "", device: str | None = None) -> dict:
+def judge(
+    query,
+    query_labels,
+    ks,
+    gallery=None,
+    gallery_labels=None,
+    precision: bool = True,
+    factory: str = "Flat",
+    search: str = "",
+    device: str | None = None,
+) -> dict:
     """Recall@K and, from the same search, R-precision and MAP@R (Musgrave et al. 2020), all in percent.
 
     With R the number of gallery images of the query's class: R-precision is the share of them among the R nearest;
@@ -216,13 +266,21 @@ def judge(query, query_labels, ks, gallery=None, gallery_labels=None, precision:
         hits = hits & (rank <= relevant[:, None])
         precisions = np.cumsum(hits, axis=1) / rank
         result["ap_at_r"][some] = (precisions * hits).sum(axis=1) / relevant
-        result["r_precision"] = 100.0 * float((hits.sum(axis=1) / relevant).mean()) if some.any() else float("nan")
-        result["map_at_r"] = 100.0 * float(result["ap_at_r"][some].mean()) if some.any() else float("nan")
+        result["r_precision"] = (
+            100.0 * float((hits.sum(axis=1) / relevant).mean()) if some.any() else float("nan")
+        )
+        result["map_at_r"] = (
+            100.0 * float(result["ap_at_r"][some].mean()) if some.any() else float("nan")
+        )
     return result
 
 
-def first_ranks(query: np.ndarray, query_labels: np.ndarray, gallery: np.ndarray | None = None,
-                gallery_labels: np.ndarray | None = None) -> np.ndarray:
+def first_ranks(
+    query: np.ndarray,
+    query_labels: np.ndarray,
+    gallery: np.ndarray | None = None,
+    gallery_labels: np.ndarray | None = None,
+) -> np.ndarray:
     """(Q,) int32: the rank, from 1, of each query's first image of its own class, ties by index; 0 where its class has none.
 
     Args: as :func:`recall_at_k`.
@@ -236,7 +294,9 @@ def first_ranks(query: np.ndarray, query_labels: np.ndarray, gallery: np.ndarray
         d = torch.cdist(some, gallery, compute_mode="donot_use_mm_for_euclid_dist")
         if own:
             d[torch.arange(len(rows)), rows] = torch.inf
-        right = torch.where(labels == torch.as_tensor(query_labels[rows.numpy()])[:, None], d, torch.inf)
+        right = torch.where(
+            labels == torch.as_tensor(query_labels[rows.numpy()])[:, None], d, torch.inf
+        )
         place = right.argmin(dim=1, keepdim=True)  # the first one of a tie
         nearest_right = right.gather(1, place)
         before = (d < nearest_right) | (d == nearest_right) & (torch.arange(len(gallery)) < place)

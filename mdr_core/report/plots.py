@@ -23,15 +23,27 @@ STYLE = {  # method -> colour, marker
     "with MDR": ("#009E73", "D"),
 }
 OTHER = ("#CC79A7", "^")
-SCREEN, PRINT = 100, 180  # dots per inch of a figure made of photographs, in a page and as a file for a paper
+SCREEN, PRINT = (
+    100,
+    180,
+)  # dots per inch of a figure made of photographs, in a page and as a file for a paper
 RIGHT, WRONG = "#009E73", "#D55E00"  # of retrieved images; their frames differ in style as well
 
 
-def band(axis, line: pd.DataFrame, x: str, label: str, style: tuple[str, str] | None = None, dashes: str = "-") -> None:
+def band(
+    axis,
+    line: pd.DataFrame,
+    x: str,
+    label: str,
+    style: tuple[str, str] | None = None,
+    dashes: str = "-",
+) -> None:
     """One line with its band: columns ``x``, ``mean`` and ``half`` (as :func:`mdr_core.study.statistics.over_seeds` gives them)."""
     colour, marker = style or STYLE.get(label, OTHER)
     axis.plot(line[x], line["mean"], dashes, color=colour, marker=marker, markersize=4, label=label)
-    axis.fill_between(line[x], line["mean"] - line.half, line["mean"] + line.half, color=colour, alpha=0.18, lw=0)
+    axis.fill_between(
+        line[x], line["mean"] - line.half, line["mean"] + line.half, color=colour, alpha=0.18, lw=0
+    )
 
 
 def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
@@ -42,13 +54,19 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
     """
     frame = statistics.ran(frame)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, split, name in zip(axes, ("test", "train"), ("test classes", "training classes"), strict=True):
+    for axis, split, name in zip(
+        axes, ("test", "train"), ("test classes", "training classes"), strict=True
+    ):
         for method, group in frame.groupby("method", sort=False):
-            band(axis, statistics.over_seeds(group, f"{split}_recall@1", ["epoch"]), "epoch", method)
+            band(
+                axis, statistics.over_seeds(group, f"{split}_recall@1", ["epoch"]), "epoch", method
+            )
         axis.set(title=f"{title}: {name}", xlabel="epoch", ylabel="Recall@1 [%]")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4
+    )
     return figure
 
 
@@ -57,7 +75,9 @@ def dimensions(frame: pd.DataFrame, title: str) -> Figure:
     frame = statistics.ran(frame)
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     for method, group in frame.groupby("method", sort=False):
-        band(axis, statistics.over_seeds(group, "test_recall@1", ["dimension"]), "dimension", method)
+        band(
+            axis, statistics.over_seeds(group, "test_recall@1", ["dimension"]), "dimension", method
+        )
     ticks = sorted(frame.dimension.unique())
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [str(n) for n in ticks])
@@ -67,22 +87,39 @@ def dimensions(frame: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def intervals(frame: pd.DataFrame, by: str, title: str, value: str = "test_recall@1", xlabel: str = "Recall@1 [%], test classes") -> Figure:
+def intervals(
+    frame: pd.DataFrame,
+    by: str,
+    title: str,
+    value: str = "test_recall@1",
+    xlabel: str = "Recall@1 [%], test classes",
+) -> Figure:
     """A dot with its 95 % interval for every value of ``by``, top to bottom, the methods side by side."""
     frame = statistics.ran(frame)
     names, methods = list(frame[by].unique()), list(frame.method.unique())
     figure, axis = plt.subplots(figsize=(7.5, 1.2 + 0.5 * len(names)), layout="constrained")
     for place, method in enumerate(methods):
-        line = statistics.over_seeds(frame[frame.method == method], value, [by]).set_index(by).reindex(names)
+        line = (
+            statistics.over_seeds(frame[frame.method == method], value, [by])
+            .set_index(by)
+            .reindex(names)
+        )
         colour, marker = STYLE.get(method, OTHER)
         y = np.arange(len(names)) + 0.22 * (place - (len(methods) - 1) / 2)
-        axis.errorbar(line["mean"], y, xerr=line.half, fmt=marker, color=colour, capsize=3, label=method)
+        axis.errorbar(
+            line["mean"], y, xerr=line.half, fmt=marker, color=colour, capsize=3, label=method
+        )
     axis.set_yticks(range(len(names)), [str(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)  # top to bottom
     axis.set(title=title, xlabel=xlabel)
     axis.grid(alpha=0.25, axis="x")
     if len(methods) > 1:
-        figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(methods))
+        figure.legend(
+            *axis.get_legend_handles_labels(),
+            frameon=False,
+            loc="outside lower center",
+            ncols=len(methods),
+        )
     return figure
 
 
@@ -91,12 +128,35 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     names = [c for c in frame if c.startswith("level_") and c[6:].isdigit()]
     trained = statistics.ran(frame)[lambda f: f.epoch > 0]
-    for name, style in zip(names, [STYLE["Triplet"], STYLE["Triplet + MDR"], STYLE["Triplet + L2"]] * 3, strict=False):
-        band(axes[0], statistics.over_seeds(trained, name, ["epoch"]), "epoch", f"level {int(name[6:]) + 1}", style)
-    for name, label, dashes in (("running_mean", "running mean", "-"), ("running_std", "running deviation", "--")):
-        band(axes[1], statistics.over_seeds(trained, name, ["epoch"]), "epoch", label, ("#333333", ""), dashes)
+    for name, style in zip(
+        names, [STYLE["Triplet"], STYLE["Triplet + MDR"], STYLE["Triplet + L2"]] * 3, strict=False
+    ):
+        band(
+            axes[0],
+            statistics.over_seeds(trained, name, ["epoch"]),
+            "epoch",
+            f"level {int(name[6:]) + 1}",
+            style,
+        )
+    for name, label, dashes in (
+        ("running_mean", "running mean", "-"),
+        ("running_std", "running deviation", "--"),
+    ):
+        band(
+            axes[1],
+            statistics.over_seeds(trained, name, ["epoch"]),
+            "epoch",
+            label,
+            ("#333333", ""),
+            dashes,
+        )
     axes[0].set(title=f"{title}: levels", xlabel="epoch", ylabel="normalized distance [deviations]")
-    axes[1].set(title=f"{title}: running statistics", xlabel="epoch", ylabel="distance [mean of a batch = 1]", ylim=(0, None))
+    axes[1].set(
+        title=f"{title}: running statistics",
+        xlabel="epoch",
+        ylabel="distance [mean of a batch = 1]",
+        ylim=(0, None),
+    )
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
@@ -104,7 +164,11 @@ def levels(frame: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarray, levels: dict[str, list[list[float]]]) -> Figure:
+def histograms(
+    panels: dict[str, list[tuple[str, np.ndarray]]],
+    edges: np.ndarray,
+    levels: dict[str, list[list[float]]],
+) -> Figure:
     """Distributions of normalized distances, a panel per method, a line per epoch, dashed lines at the levels.
 
     Args:
@@ -112,7 +176,14 @@ def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarra
         edges: (BINS + 1,) of the bins.
         levels: method -> the levels at each of these epochs, drawn in the epoch's colour; none where it is missing.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.4), layout="constrained", sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(3.2 * len(panels), 3.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
     centre, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     for axis, (method, lines) in zip(axes[0], panels.items(), strict=True):
         shades = [plt.cm.cividis(shade) for shade in np.linspace(0.15, 0.85, len(lines))]
@@ -131,45 +202,85 @@ def histograms(panels: dict[str, list[tuple[str, np.ndarray]]], edges: np.ndarra
     return figure
 
 
-def deciles(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], even: dict[str, float]) -> Figure:
+def deciles(
+    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], even: dict[str, float]
+) -> Figure:
     """Share of the gradient by decile of distance: a panel per kind of pair, a line per method.
 
     Args:
         panels: title -> method -> (mean, half) in percent, ten each.
         even: title -> a decile's share of all pairs in percent, what it would give if all pairs gave alike.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.5 * len(panels), 3.6), layout="constrained", squeeze=False
+    )
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for method, (mean, half) in lines.items():
-            band(axis, pd.DataFrame({"decile": np.arange(1, len(mean) + 1), "mean": mean, "half": half}), "decile", method)
+            band(
+                axis,
+                pd.DataFrame({"decile": np.arange(1, len(mean) + 1), "mean": mean, "half": half}),
+                "decile",
+                method,
+            )
         axis.axhline(even[title], color="#999999", lw=1, ls=":", label="all pairs alike")
-        axis.set(title=title, xlabel="decile of distance (1: nearest pairs)", ylabel="share of the gradient [%]", ylim=(0, None))
+        axis.set(
+            title=title,
+            xlabel="decile of distance (1: nearest pairs)",
+            ylabel="share of the gradient [%]",
+            ylim=(0, None),
+        )
         axis.set_xticks(range(1, len(mean) + 1))
         axis.grid(alpha=0.25)
     axes[0, 0].legend(frameon=False)
     return figure
 
 
-def scatter(panels: dict[str, np.ndarray], groups: np.ndarray, names: list[str], under: dict[str, str]) -> Figure:
+def scatter(
+    panels: dict[str, np.ndarray], groups: np.ndarray, names: list[str], under: dict[str, str]
+) -> Figure:
     """Points in the plane, a panel each, coloured and marked by group; ``under`` stands below each panel.
 
     Args:
         panels: title -> (N, 2); groups: (N,) index into ``names``, the last of which collects the small ones.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 4.1), layout="constrained", squeeze=False)
-    colours, markers = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"], "osD^vPX"
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.3 * len(panels), 4.1), layout="constrained", squeeze=False
+    )
+    colours, markers = (
+        ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"],
+        "osD^vPX",
+    )
     for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
         for g, name in enumerate(names):
             rest = name == "other"
-            style = {"color": "#bbbbbb", "marker": "."} if rest else {"color": colours[g % 7], "marker": markers[g % 7]}
-            axis.scatter(*points[groups == g].T, s=26, label=name, edgecolor="none" if rest else "#333333", lw=0.4, **style)
+            style = (
+                {"color": "#bbbbbb", "marker": "."}
+                if rest
+                else {"color": colours[g % 7], "marker": markers[g % 7]}
+            )
+            axis.scatter(
+                *points[groups == g].T,
+                s=26,
+                label=name,
+                edgecolor="none" if rest else "#333333",
+                lw=0.4,
+                **style,
+            )
         axis.set(title=title, xticks=[], yticks=[], xlabel=under[title])
     if len(names) > 1:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4, fontsize=8)
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(),
+            frameon=False,
+            loc="outside lower center",
+            ncols=4,
+            fontsize=8,
+        )
     return figure
 
 
-def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], levels: list[float]) -> Figure:
+def pulled(
+    panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], levels: list[float]
+) -> Figure:
     """The two-dimensional example: points in the plane above, their normalized distances below, from start to end.
 
     Args:
@@ -177,13 +288,26 @@ def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], le
         distances: the normalized distances (P,) of each moment.
         levels: where pairs are pulled to.
     """
-    figure, axes = plt.subplots(2, len(panels), figsize=(2.9 * len(panels), 5.2), layout="constrained", height_ratios=(3, 2))
+    figure, axes = plt.subplots(
+        2, len(panels), figsize=(2.9 * len(panels), 5.2), layout="constrained", height_ratios=(3, 2)
+    )
     for column, ((title, points), z) in enumerate(zip(panels, distances, strict=True)):
         axes[0, column].scatter(*points.T, color="#0072B2", s=14)
-        axes[0, column].set(title=title, aspect="equal", adjustable="datalim", xlabel="first coordinate [mean distance]")
+        axes[0, column].set(
+            title=title,
+            aspect="equal",
+            adjustable="datalim",
+            xlabel="first coordinate [mean distance]",
+        )
         axes[1, column].hist(z, bins=np.linspace(-3.5, 3.5, 43), color="#009E73")
         for level in levels:
-            axes[1, column].axvline(level, color="#D55E00", ls="--", lw=1, label="levels" if level == levels[0] else None)
+            axes[1, column].axvline(
+                level,
+                color="#D55E00",
+                ls="--",
+                lw=1,
+                label="levels" if level == levels[0] else None,
+            )
         axes[1, column].set(xlabel="normalized distance [deviations]")
     for axis in axes[1, 1:]:
         axis.sharey(axes[1, 0])
@@ -196,13 +320,29 @@ def pulled(panels: list[tuple[str, np.ndarray]], distances: list[np.ndarray], le
 
 def claims(found: list) -> Figure:
     """Every cell of the claims that are measured in points, with its interval and a line at zero (mdr_core.claims.Claim)."""
-    rows = [(claim, name, cell) for claim in found if claim.unit == "points" for name, cell in claim.cells.items() if cell["n"]]
+    rows = [
+        (claim, name, cell)
+        for claim in found
+        if claim.unit == "points"
+        for name, cell in claim.cells.items()
+        if cell["n"]
+    ]
     figure, axis = plt.subplots(figsize=(6.6, 0.8 + 0.28 * len(rows)), layout="constrained")
-    marks = {"holds": ("#009E73", "D"), "does not hold": ("#D55E00", "X"), "undecided": ("#777777", "o")}
+    marks = {
+        "holds": ("#009E73", "D"),
+        "does not hold": ("#D55E00", "X"),
+        "undecided": ("#777777", "o"),
+    }
     for y, (claim, _, cell) in enumerate(rows):
         colour, marker = marks[claim.verdict_of(cell)]
-        axis.errorbar(cell["mean"], y, xerr=cell["half"], fmt=marker, color=colour, capsize=2, markersize=5)
-    axis.set_yticks(range(len(rows)), [f"{claim.text}: {name}" if name else claim.text for claim, name, _ in rows], fontsize=8)
+        axis.errorbar(
+            cell["mean"], y, xerr=cell["half"], fmt=marker, color=colour, capsize=2, markersize=5
+        )
+    axis.set_yticks(
+        range(len(rows)),
+        [f"{claim.text}: {name}" if name else claim.text for claim, name, _ in rows],
+        fontsize=8,
+    )
     axis.invert_yaxis()
     axis.axvline(0, color="#333333", lw=1)
     axis.set_title("Differences that should be positive", loc="right")
@@ -214,7 +354,9 @@ def claims(found: list) -> Figure:
     return figure
 
 
-def gallery(queries: np.ndarray, rows: list[list[tuple[np.ndarray, bool]]], titles: list[str]) -> Figure:
+def gallery(
+    queries: np.ndarray, rows: list[list[tuple[np.ndarray, bool]]], titles: list[str]
+) -> Figure:
     """Query images and what was retrieved for each: a solid green frame is of the query's class, a dashed orange one is not.
 
     Args:
@@ -222,18 +364,35 @@ def gallery(queries: np.ndarray, rows: list[list[tuple[np.ndarray, bool]]], titl
         rows: for each query, its retrieved images (H, W, 3) with whether they are right, all methods in one row.
         titles: of the columns, the query's first; an empty one repeats the method before it.
     """
-    widths = [w for title in titles for w in ([0.25, 1] if title and title != titles[0] else [1])]  # a gap before each method
+    widths = [
+        w for title in titles for w in ([0.25, 1] if title and title != titles[0] else [1])
+    ]  # a gap before each method
     shown = [i for i, width in enumerate(widths) if width == 1]
     size = (0.8 * sum(widths), 0.86 * len(rows) + 0.35)
-    figure, axes = plt.subplots(len(rows), len(widths), figsize=size, layout="constrained", squeeze=False, width_ratios=widths)
+    figure, axes = plt.subplots(
+        len(rows),
+        len(widths),
+        figsize=size,
+        layout="constrained",
+        squeeze=False,
+        width_ratios=widths,
+    )
     for line, query, found in zip(axes[:, shown], queries, rows, strict=True):
         line[0].imshow(query)
         for axis, (image, right) in zip(line[1:], found, strict=True):
             axis.imshow(image)
-            axis.spines[:].set(color=RIGHT if right else WRONG, linewidth=2.5, linestyle="-" if right else (0, (1.5, 1.2)), capstyle="butt")
+            axis.spines[:].set(
+                color=RIGHT if right else WRONG,
+                linewidth=2.5,
+                linestyle="-" if right else (0, (1.5, 1.2)),
+                capstyle="butt",
+            )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    for axis in [*axes[:, 0], *(axes[row, i] for row in range(len(rows)) for i, width in enumerate(widths) if width < 1)]:
+    for axis in [
+        *axes[:, 0],
+        *(axes[row, i] for row in range(len(rows)) for i, width in enumerate(widths) if width < 1),
+    ]:
         axis.spines[:].set_visible(False)
     for axis, title in zip(axes[0, shown], titles, strict=True):
         axis.set_title(title, fontsize=9, loc="left")
@@ -259,7 +418,9 @@ def bitmap(figure: Figure) -> Image.Image:
 def jpeg(image: Image.Image) -> bytes:
     """:func:`bitmap` for a page: smaller, as JPEG."""
     data = io.BytesIO()
-    image.resize([side * SCREEN // PRINT for side in image.size], Image.Resampling.LANCZOS).save(data, "jpeg", quality=85)
+    image.resize([side * SCREEN // PRINT for side in image.size], Image.Resampling.LANCZOS).save(
+        data, "jpeg", quality=85
+    )
     return data.getvalue()
 
 
@@ -268,7 +429,9 @@ def save_bitmap(image: Image.Image, folder: Path | None, name: str) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         epoch = time.gmtime(0)
-        image.save(folder / f"{name}.pdf", resolution=PRINT, quality=85, creationDate=epoch, modDate=epoch)
+        image.save(
+            folder / f"{name}.pdf", resolution=PRINT, quality=85, creationDate=epoch, modDate=epoch
+        )
 
 
 def save(text: str, folder: Path | None, name: str) -> None:

@@ -16,7 +16,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel's debugger warns of frozen modules
+os.environ.setdefault(
+    "PYDEVD_DISABLE_FILE_VALIDATION", "1"
+)  # else the kernel's debugger warns of frozen modules
 
 import jinja2
 import nbformat
@@ -41,8 +43,19 @@ from mdr_core.study.profiles import PROFILES
 
 REPORTS = REPOSITORY / "reports"
 TEMPLATES = Path(__file__).parent / "templates"
-ORDER = ("claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses", "ablation_levels",
-         "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery", "your_images")
+ORDER = (
+    "claims",
+    "recall_at_k",
+    "learning_curves",
+    "ablation_backbones",
+    "ablation_losses",
+    "ablation_levels",
+    "embedding_dimension",
+    "mechanism",
+    "class_centers",
+    "retrieval_gallery",
+    "your_images",
+)
 
 
 class Kernel(AsyncKernelManager):
@@ -52,8 +65,13 @@ class Kernel(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        own = ["--log-level=50", "--HistoryManager.hist_file=:memory:"]  # its own messages only; a cell's errors come another way
-        return KernelSpec(**get_kernel_dict([*own, "--IPKernelApp.exec_lines=import mdr_core.report.notebook"]))
+        own = [
+            "--log-level=50",
+            "--HistoryManager.hist_file=:memory:",
+        ]  # its own messages only; a cell's errors come another way
+        return KernelSpec(
+            **get_kernel_dict([*own, "--IPKernelApp.exec_lines=import mdr_core.report.notebook"])
+        )
 
     def client(self, **options) -> AsyncKernelClient:
         self.talk = super().client(**options)
@@ -62,6 +80,7 @@ class Kernel(AsyncKernelManager):
 
 def kernels(count: int) -> Iterator[Kernel]:
     """Kernels, each started while the one before is at work: what a notebook imports takes it two seconds."""
+
     def started() -> Kernel:
         kernel = Kernel()
         run_sync(kernel.start_kernel)(cwd=REPOSITORY)
@@ -83,7 +102,14 @@ def execute(notebook: Path, parameters: dict, kernel: Kernel) -> nbformat.Notebo
     """The notebook executed under these parameters. Its progress bars and warnings go to the terminal, not into it."""
     try:
         executed = papermill.execute_notebook(
-            notebook, None, parameters, kernel_name="python3", km=kernel, start_timeout=600, cwd=REPOSITORY, stderr_file=sys.stderr,
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            km=kernel,
+            start_timeout=600,
+            cwd=REPOSITORY,
+            stderr_file=sys.stderr,
             progress_bar=False,
         )
     except PapermillExecutionError as error:
@@ -96,17 +122,27 @@ def execute(notebook: Path, parameters: dict, kernel: Kernel) -> nbformat.Notebo
 def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     """Without what holds for one machine or moment only: paths, cell times, progress bars, widgets, random ids of cells and tables."""
     record, tables = nb.metadata.papermill, itertools.count(1)
-    nb.metadata.papermill = {key: record[key] for key in ("parameters", "version", "duration", "end_time")} | {"notebook": name}
+    nb.metadata.papermill = {
+        key: record[key] for key in ("parameters", "version", "duration", "end_time")
+    } | {"notebook": name}
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")})
+        cell.metadata = nbformat.from_dict(
+            {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")}
+        )
         cell.id = "injected-parameters" if "injected-parameters" in tags else cell.id
         if cell.cell_type == "code":
             widget = "application/vnd.jupyter.widget-view+json"
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and widget not in o.get("data", {})]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr" and widget not in o.get("data", {})
+            ]
             for data in (o.data for o in cell.outputs if "text/html" in o.get("data", {})):
-                for random in set(re.findall(r'<table id="(T_[0-9a-f]{5})"', data["text/html"])):  # pandas' Styler draws them
+                for random in set(
+                    re.findall(r'<table id="(T_[0-9a-f]{5})"', data["text/html"])
+                ):  # pandas' Styler draws them
                     data["text/html"] = data["text/html"].replace(random, f"T_{next(tables)}")
     return nb
 
@@ -114,7 +150,9 @@ def tidied(nb: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 def to_mathml(latex: str, display: str = "inline") -> str:
     """A formula as MathML, which browsers draw by themselves. A command that has no translation is an error."""
     try:
-        mathml = convert(re.sub(r"\\operatorname\*?(?=\{)", r"\\mathrm", latex.strip()), display=display)
+        mathml = convert(
+            re.sub(r"\\operatorname\*?(?=\{)", r"\\mathrm", latex.strip()), display=display
+        )
     except Exception as error:  # the library raises many kinds, all for malformed formulas
         raise StudyError(f"formula ${latex}$ is malformed ({type(error).__name__})") from None
     if "\\" in mathml:
@@ -163,8 +201,17 @@ def with_finding_first(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def summary(nb: nbformat.NotebookNode) -> dict[str, str]:
     """What the index and a report's head and foot say of an executed notebook, all of it read from the notebook."""
     record = nb.metadata.papermill
-    heading = re.search(r"^# +(.+)$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.MULTILINE)
-    findings = [o.data[FINDING] for c in nb.cells for o in c.get("outputs", []) if FINDING in o.get("data", {})]
+    heading = re.search(
+        r"^# +(.+)$",
+        "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"),
+        re.MULTILINE,
+    )
+    findings = [
+        o.data[FINDING]
+        for c in nb.cells
+        for o in c.get("outputs", [])
+        if FINDING in o.get("data", {})
+    ]
     return {
         "title": re.sub(r"[*`$]", "", heading[1]) if heading else record.notebook,
         "profile": record.parameters.get("profile", ""),
@@ -177,7 +224,11 @@ def summary(nb: nbformat.NotebookNode) -> dict[str, str]:
 def claims_of(folder: Path) -> list[dict[str, str]]:
     """The rows of the profile's claims table, as the claims notebook saved them; none where it has not run."""
     path = folder / f"claims-{folder.name}.csv"
-    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
+    return (
+        pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        if path.exists()
+        else []
+    )
 
 
 def write_index(reports: Path) -> None:
@@ -185,12 +236,23 @@ def write_index(reports: Path) -> None:
     profiles = {}
     for profile in PROFILES:
         folder = reports / profile
-        found = {path.stem: {"name": path.stem} | summary(nbformat.read(path, 4)) for path in sorted(folder.glob("*.ipynb"))}
-        order = [name for name in ORDER if name in found] + [name for name in found if name not in ORDER]
-        profiles[profile] = {"claims": claims_of(folder), "reports": [found[name] for name in order]}
+        found = {
+            path.stem: {"name": path.stem} | summary(nbformat.read(path, 4))
+            for path in sorted(folder.glob("*.ipynb"))
+        }
+        order = [name for name in ORDER if name in found] + [
+            name for name in found if name not in ORDER
+        ]
+        profiles[profile] = {
+            "claims": claims_of(folder),
+            "reports": [found[name] for name in order],
+        }
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
-    write(reports / "index.html", environment.get_template("reports.html.j2").render(profiles=profiles))
+    write(
+        reports / "index.html",
+        environment.get_template("reports.html.j2").render(profiles=profiles),
+    )
 
 
 def value_of(text: str) -> object:
@@ -205,13 +267,25 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.profile not in PROFILES:
         raise unknown("profile", arguments.profile, PROFILES)
     found = {path.stem: path for path in sorted(arguments.notebooks.glob("*.ipynb"))}
-    last = [name for name in ("claims",) if name in found]  # it reads every run that the others train
-    notebooks = {name: found[name] for name in [n for n in ORDER if n in found and n not in last] + sorted(found.keys() - set(ORDER)) + last}
+    last = [
+        name for name in ("claims",) if name in found
+    ]  # it reads every run that the others train
+    notebooks = {
+        name: found[name]
+        for name in [n for n in ORDER if n in found and n not in last]
+        + sorted(found.keys() - set(ORDER))
+        + last
+    }
     for name in arguments.notebook:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
-    parameters = {"profile": arguments.profile} | {name: value_of(text) for name, text in arguments.parameters}
-    known = {name: papermill.inspect_notebook(notebooks[name]) for name in arguments.notebook or notebooks}
+    parameters = {"profile": arguments.profile} | {
+        name: value_of(text) for name, text in arguments.parameters
+    }
+    known = {
+        name: papermill.inspect_notebook(notebooks[name])
+        for name in arguments.notebook or notebooks
+    }
     for name, own in known.items():  # all of them before the first one runs
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
@@ -224,7 +298,10 @@ def report(arguments: argparse.Namespace) -> int:
                 saving = {"save_root": place.as_posix()} if "save_root" in own else {}
                 executed = execute(notebooks[name], saving | parameters, kernel)
                 page = to_html(executed)
-            except (StudyError, PapermillExecutionError) as error:  # the other notebooks can still run
+            except (
+                StudyError,
+                PapermillExecutionError,
+            ) as error:  # the other notebooks can still run
                 tqdm.write(f"{name}: {error}", file=sys.stderr)
                 failed += 1
                 continue
@@ -245,16 +322,33 @@ def place_of(arguments: argparse.Namespace, parameters: dict) -> Path:
     changed = [f"{name}={value}" for name, value in parameters.items() if name not in MACHINE]
     if not changed or arguments.output != REPORTS:
         return arguments.output.resolve() / arguments.profile
-    return REPOSITORY / "outputs" / "reports" / re.sub(r"[^\w.=,\[\]-]+", "", "-".join([arguments.profile, *changed]))
+    return (
+        REPOSITORY
+        / "outputs"
+        / "reports"
+        / re.sub(r"[^\w.=,\[\]-]+", "", "-".join([arguments.profile, *changed]))
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core reports", description="Run the notebooks and render them as reports.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core reports",
+        description="Run the notebooks and render them as reports.",
+    )
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
-    parser.add_argument("--notebook", action="append", default=[], help="a notebook's name, repeatable (default: all)")
-    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument(
+        "--notebook",
+        action="append",
+        default=[],
+        help="a notebook's name, repeatable (default: all)",
+    )
+    parser.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
+    )
     parser.add_argument("--output", type=Path, default=REPORTS, help="where reports go")
-    parser.add_argument("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
+    parser.add_argument(
+        "--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are"
+    )
     try:
         return report(parser.parse_args(argv))
     except (StudyError, OSError) as error:  # the latter where a report cannot be written

@@ -18,7 +18,9 @@ from mdr_core.study import statistics
 CLASSES, IMAGES = 40, 12  # of the drawn folder
 
 
-def pull(points: int = 40, steps: int = 400, shown=(0, 40, 400), seed: int = 3) -> tuple[list, list, list[float]]:
+def pull(
+    points: int = 40, steps: int = 400, shown=(0, 40, 400), seed: int = 3
+) -> tuple[list, list, list[float]]:
     """Gradient descent on L_MDR alone, of points in the plane, with levels fixed at -1, 0 and 1.
 
     As in training, the points are divided by their mean distance before the loss sees them: L_MDR has no scale of its own.
@@ -56,11 +58,19 @@ def diagonal(last: pd.DataFrame) -> pd.DataFrame:
     b, m, s = last.batch_size, last.pair_mean, last.pair_std
     mean = m * (b - 1) / b
     std = np.sqrt(((b * (b - 1) - 1) * s**2 + (b - 1) * m**2) / (b**2 - 1))
-    columns = {"mean, pairs": m, "mean, with diagonal": mean, "deviation, pairs": s, "deviation, with diagonal": std,
-               "z of the mean pair": (m - mean) / std}
+    columns = {
+        "mean, pairs": m,
+        "mean, with diagonal": mean,
+        "deviation, pairs": s,
+        "deviation, with diagonal": std,
+        "z of the mean pair": (m - mean) / std,
+    }
     wide = last[["dataset", "method"]].assign(**columns)
-    rows = [{"dataset": dataset, "method": method} | {c: tables.said(statistics.interval(group[c]), digits=3) for c in columns}
-            for (dataset, method), group in wide.groupby(["dataset", "method"], sort=False)]
+    rows = [
+        {"dataset": dataset, "method": method}
+        | {c: tables.said(statistics.interval(group[c]), digits=3) for c in columns}
+        for (dataset, method), group in wide.groupby(["dataset", "method"], sort=False)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -96,5 +106,7 @@ def new_image(folder: Path, images: RetrievalDataset, drawn: bool) -> Path:
         return next(iter(sorted((folder.parent / "new" / images.test.class_names[-1]).iterdir())))
     parent = Path(tempfile.mkdtemp()) / images.test.class_names[int(images.test.labels[0])]
     parent.mkdir()
-    Image.fromarray(images.test.images[0].permute(1, 2, 0).numpy()).save(parent / "first_test_image.png")
+    Image.fromarray(images.test.images[0].permute(1, 2, 0).numpy()).save(
+        parent / "first_test_image.png"
+    )
     return parent / "first_test_image.png"

@@ -35,7 +35,9 @@ class Processes(Executor):
     """
 
     def __init__(self, jobs: int, threads: int):
-        self.environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        self.environment = dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+        )
         self.drivers, self.mine, self.pools = ThreadPoolExecutor(jobs), threading.local(), []
 
     def submit(self, function: Callable, /, *arguments) -> Future:
@@ -70,7 +72,9 @@ class Here(Executor):
         return future
 
 
-def finish(work: Callable, items: list, executor: Executor, done: Callable[[Any], None] = lambda item: None) -> dict:
+def finish(
+    work: Callable, items: list, executor: Executor, done: Callable[[Any], None] = lambda item: None
+) -> dict:
     """item -> ``work(item)``, once all have finished. ``done`` is called with each as it ends, in whichever thread.
 
     Raises:
@@ -99,7 +103,9 @@ def outcome(future: Future, item: Config, count: int):
         return future.result()
     if isinstance(problem, StudyError):
         raise problem
-    if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":  # the latter is Dask's
+    if (
+        isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker"
+    ):  # the latter is Dask's
         raise StudyError(
             f"the process that trained {named(item)} died (killed, or out of memory); of the {count} runs asked for the others are "
             "stored: ask again, and it goes on from its last epoch"
@@ -129,10 +135,14 @@ def cluster(address: str) -> Executor:
     try:
         return Client(address, timeout="10s").get_executor(pure=False)
     except (OSError, ValueError) as problem:
-        raise StudyError(f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]) from None
+        raise StudyError(
+            f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]
+        ) from None
 
 
-def together(config: Config, root: Path, data_root: str | None, processes: int, files: bool = False) -> None:
+def together(
+    config: Config, root: Path, data_root: str | None, processes: int, files: bool = False
+) -> None:
     """Train a run on so many processes of this machine, a GPU each where there are GPUs. When the caller is interrupted they end.
 
     Raises:
@@ -140,12 +150,31 @@ def together(config: Config, root: Path, data_root: str | None, processes: int, 
     """
     with tempfile.TemporaryDirectory() as folder:
         task, output = Path(folder) / "task.json", Path(folder) / "output.txt"
-        task.write_text(json.dumps({"config": config.to_dict(), "root": str(root), "data_root": data_root, "files": files}))
+        task.write_text(
+            json.dumps(
+                {
+                    "config": config.to_dict(),
+                    "root": str(root),
+                    "data_root": data_root,
+                    "files": files,
+                }
+            )
+        )
         threads = str(max(cpu_count() // processes, 1))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-                   "-m", "mdr_core.runs.executors", str(task)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "mdr_core.runs.executors",
+            str(task),
+        ]
         with open(output, "w") as file:
-            torchrun = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ, stdout=file, stderr=file)
+            torchrun = subprocess.Popen(
+                command, env={"OMP_NUM_THREADS": threads} | os.environ, stdout=file, stderr=file
+            )
         try:
             code = torchrun.wait()
         except BaseException:
@@ -160,9 +189,18 @@ def together(config: Config, root: Path, data_root: str | None, processes: int, 
         # the last line of a traceback, or the signal that ended one; the others get a 15 from torchrun
         telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal (?!15 )\d+")
         lines = output.read_text(errors="replace").splitlines()
-        why = next((f": {line.strip()}" for line in lines if telling.search(line) and "ChildFailedError" not in line), "")
-        raise StudyError(f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){why}; "
-                         "ask again, and it goes on from its last epoch")
+        why = next(
+            (
+                f": {line.strip()}"
+                for line in lines
+                if telling.search(line) and "ChildFailedError" not in line
+            ),
+            "",
+        )
+        raise StudyError(
+            f"one of the {processes} processes that trained {named(config)} died (killed, or out of memory){why}; "
+            "ask again, and it goes on from its last epoch"
+        )
 
 
 def main(task: str) -> int:
@@ -172,9 +210,13 @@ def main(task: str) -> int:
     values = json.loads(Path(task).read_text())
     distributed.join()
     try:
-        grids.quiet_run(from_dict(values["config"]), values["root"], values["data_root"], values["files"])
+        grids.quiet_run(
+            from_dict(values["config"]), values["root"], values["data_root"], values["files"]
+        )
     except StudyError as problem:
-        Path(task).with_suffix(".error").write_text(str(problem))  # what one meets, all do, or the others cannot go on
+        Path(task).with_suffix(".error").write_text(
+            str(problem)
+        )  # what one meets, all do, or the others cannot go on
         return 2
     return 0
 

@@ -35,8 +35,20 @@ from mdr_core.files import REPOSITORY, locked, write
 from mdr_core.runs import identity
 from mdr_core.runs.identity import key_of
 
-WEIGHTS, EMBEDDINGS, FINDINGS = FILES = ("weights.safetensors", "embeddings.safetensors", "findings.safetensors")
-PACKAGES = ("torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow")
+WEIGHTS, EMBEDDINGS, FINDINGS = FILES = (
+    "weights.safetensors",
+    "embeddings.safetensors",
+    "findings.safetensors",
+)
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "faiss-cpu",
+    "pytorch-metric-learning",
+    "numpy",
+    "pillow",
+)
 
 
 @functools.lru_cache(maxsize=3)
@@ -57,7 +69,10 @@ def set_aside(folder: Path, why: str) -> None:
     while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
         number += 1
     os.replace(folder, aside)
-    warnings.warn(f"stored run {folder.name} is corrupt ({why}): set aside as {aside.name}, training anew", stacklevel=3)
+    warnings.warn(
+        f"stored run {folder.name} is corrupt ({why}): set aside as {aside.name}, training anew",
+        stacklevel=3,
+    )
 
 
 def content_of(config: dict, history: list[dict]) -> str:
@@ -80,7 +95,15 @@ def stored(folder: Path, config: Config | None = None) -> dict | None:
             raise ValueError("run.json has changed")
         if config is not None and from_dict(record["config"]) != config:
             raise ValueError("its configuration is another one")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, StudyError) as problem:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        RecursionError,
+        StudyError,
+    ) as problem:
         set_aside(folder, str(problem))
         return None
     return record | {"key": folder.name}
@@ -92,8 +115,14 @@ def usable(folder: Path, config: Config, files: bool) -> dict | None:
     return record if record is not None and (WEIGHTS in record["files"] or not files) else None
 
 
-def run(config: Config, root: str | Path = "runs", data_root: str | None = None, progress: bool = False,
-        files: bool = False, share: Share | None = None) -> dict:
+def run(
+    config: Config,
+    root: str | Path = "runs",
+    data_root: str | None = None,
+    progress: bool = False,
+    files: bool = False,
+    share: Share | None = None,
+) -> dict:
     """One run's record, trained now unless it is stored.
 
     Args:
@@ -108,7 +137,9 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
     images = dataset(config.dataset, data_root and str(data_root), config.image_size)
     folder = root / key_of(config, images.fingerprint)
     if not share.first:
-        return share.from_first() or trained(config, images, folder, root, data_root, progress, share)
+        return share.from_first() or trained(
+            config, images, folder, root, data_root, progress, share
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -118,7 +149,9 @@ def run(config: Config, root: str | Path = "runs", data_root: str | None = None,
             folder.mkdir(exist_ok=True)
             return trained(config, images, folder, root, data_root, progress, share)
     except OSError as problem:  # a full disk, a folder that may not be written
-        raise StudyError(f"run {folder.name} cannot be written to {root}: {problem.strerror or problem}; make room, or set output_root") from None
+        raise StudyError(
+            f"run {folder.name} cannot be written to {root}: {problem.strerror or problem}; make room, or set output_root"
+        ) from None
 
 
 def restore(record: dict, root: Path, findings: Path) -> None:
@@ -133,11 +166,15 @@ def restore(record: dict, root: Path, findings: Path) -> None:
     if not re.fullmatch("[0-9a-f]{16}", record["key"]):
         raise StudyError(f"{record['key']!r} is not the key of a run: fetch the file anew")
     if content_of(record["config"], record["history"]) != record["content"]:
-        raise StudyError(f"run {record['key']} has changed since it was stored: fetch the file anew")
+        raise StudyError(
+            f"run {record['key']} has changed since it was stored: fetch the file anew"
+        )
     files, content, source = {}, b"", findings / f"{record['key']}.safetensors"
     if record["findings"]:
         if not source.is_file() or sha256(content := source.read_bytes()) != record["findings"]:
-            raise StudyError(f"{source} is absent or has changed since it was stored: fetch it anew")
+            raise StudyError(
+                f"{source} is absent or has changed since it was stored: fetch it anew"
+            )
         files[FINDINGS] = record["findings"]
     folder = root / record["key"]
     root.mkdir(parents=True, exist_ok=True)
@@ -147,19 +184,34 @@ def restore(record: dict, root: Path, findings: Path) -> None:
         folder.mkdir(exist_ok=True)
         if files:
             write(folder / FINDINGS, content)
-        write(folder / "run.json", json.dumps({k: v for k, v in record.items() if k not in ("key", "findings")} | {"files": files}, indent=1))
+        write(
+            folder / "run.json",
+            json.dumps(
+                {k: v for k, v in record.items() if k not in ("key", "findings")}
+                | {"files": files},
+                indent=1,
+            ),
+        )
 
 
 def trained(config, images, folder, root, data_root, progress, share: Share = ALONE) -> dict:
     from mdr_core import training
-    from mdr_core.evaluation import epoch  # here, since whoever only reads runs need not load every library
+    from mdr_core.evaluation import (
+        epoch,
+    )  # here, since whoever only reads runs need not load every library
 
     began = time.time()
     backbone = None
     if config.weights == "classes":  # a small run of its own, the first process's alone
         if share.first:
-            pretrained = load_weights(run(pretraining(config), root, data_root, files=True, share=ALONE), root)
-            backbone = {k.removeprefix("backbone."): v for k, v in pretrained.items() if k.startswith("backbone.")}
+            pretrained = load_weights(
+                run(pretraining(config), root, data_root, files=True, share=ALONE), root
+            )
+            backbone = {
+                k.removeprefix("backbone."): v
+                for k, v in pretrained.items()
+                if k.startswith("backbone.")
+            }
         backbone = share.state_from_first(backbone)
     trainer = training.start(config, backbone)
     state = share.state_from_first(saved(folder) if share.first else None)
@@ -179,15 +231,23 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     embeddings = {}
     for name, split in {"test": images.test, "gallery": images.gallery}.items():
         if split is not None:
-            embeddings |= {name: epoch.embed_split(config, trainer.model, split, share), f"{name}_labels": split.labels}
+            embeddings |= {
+                name: epoch.embed_split(config, trainer.model, split, share),
+                f"{name}_labels": split.labels,
+            }
     if not share.first:
         return share.from_first()
-    weights = trainer.model.state_dict() | {f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()}
+    weights = trainer.model.state_dict() | {
+        f"mdr.{k}": v for k, v in trainer.mdr.state_dict().items()
+    }
     write(folder / WEIGHTS, safetensors({k: v.contiguous() for k, v in weights.items()}))
     write(folder / EMBEDDINGS, safetensors(embeddings))
     write(folder / FINDINGS, safetensors(epoch.findings(*embeddings.values())))
     values = json.loads(json.dumps(config.to_dict()))
-    about = provenance(config, images) | {"processes": share.world, "seconds_this_process": round(time.time() - began, 1)}
+    about = provenance(config, images) | {
+        "processes": share.world,
+        "seconds_this_process": round(time.time() - began, 1),
+    }
     record = {
         "config": values,
         "history": trainer.history,
@@ -196,7 +256,10 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
         "files": {name: sha256((folder / name).read_bytes()) for name in FILES},
     }
     write(folder / "run.json", json.dumps(record, indent=1))
-    for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter are halves of files, of processes killed
+    for left in (
+        folder / "checkpoint.pt",
+        *folder.glob(".*"),
+    ):  # the latter are halves of files, of processes killed
         left.unlink(missing_ok=True)
     return share.from_first(record | {"key": folder.name})
 
@@ -225,8 +288,12 @@ def provenance(config: Config, images: RetrievalDataset) -> dict:
         "code": identity.code_version(),
         "numbers": identity.numbers(),
         "commit": commit(),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES} | {"libjpeg": jpeg},
-        "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"python": platform.python_version()}
+        | {p: version(p) for p in PACKAGES}
+        | {"libjpeg": jpeg},
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -235,12 +302,19 @@ def provenance(config: Config, images: RetrievalDataset) -> dict:
 @functools.cache
 def commit() -> str | None:
     """The git commit of the study, with "+" where files of mdr_core differ from it; None where it is not a checkout."""
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         own = Path(git("rev-parse", "--show-toplevel")) == REPOSITORY
-        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "mdr_core")) if own else None
+        return (
+            git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "mdr_core"))
+            if own
+            else None
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

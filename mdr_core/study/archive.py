@@ -28,9 +28,18 @@ def to_table(records: list[dict]) -> pd.DataFrame:
     """A row per run and epoch, every cell text: a string as it is, anything else as JSON."""
     rows = []
     for record in records:
-        about = {"key": record["key"]} | {f"config.{k}": text(v) for k, v in record["config"].items()}
-        once = {"content": record["content"], "provenance": text(record["provenance"]), "findings": record["files"].get(store.FINDINGS, "")}
-        rows += [about | {k: text(v) for k, v in row.items()} | (once if i == 0 else {}) for i, row in enumerate(record["history"])]
+        about = {"key": record["key"]} | {
+            f"config.{k}": text(v) for k, v in record["config"].items()
+        }
+        once = {
+            "content": record["content"],
+            "provenance": text(record["provenance"]),
+            "findings": record["files"].get(store.FINDINGS, ""),
+        }
+        rows += [
+            about | {k: text(v) for k, v in row.items()} | (once if i == 0 else {})
+            for i, row in enumerate(record["history"])
+        ]
     return pd.DataFrame(rows).fillna("")
 
 
@@ -39,12 +48,29 @@ def from_table(table: pd.DataFrame) -> list[dict]:
     records = []
     for key, rows in table.groupby("key", sort=False):
         cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
-        config = {k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")}
+        config = {
+            k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")
+        }
         config = {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()}
         other = ("key", "content", "provenance", "findings")
-        history = [{k: json.loads(v) for k, v in row.items() if k not in other and not k.startswith("config.")} for row in cells]
-        records.append({"key": key, "config": config, "history": history, "content": cells[0]["content"],
-                        "provenance": json.loads(cells[0]["provenance"]), "findings": cells[0].get("findings")})
+        history = [
+            {
+                k: json.loads(v)
+                for k, v in row.items()
+                if k not in other and not k.startswith("config.")
+            }
+            for row in cells
+        ]
+        records.append(
+            {
+                "key": key,
+                "config": config,
+                "history": history,
+                "content": cells[0]["content"],
+                "provenance": json.loads(cells[0]["provenance"]),
+                "findings": cells[0].get("findings"),
+            }
+        )
     return records
 
 
@@ -55,7 +81,9 @@ def text(thing: object) -> str:
 def read(path: Path) -> list[dict]:
     """The records of a ``runs.csv``."""
     if not path.is_file():
-        raise StudyError(f"there is no {path}: it comes with the repository, for the profiles whose runs are committed")
+        raise StudyError(
+            f"there is no {path}: it comes with the repository, for the profiles whose runs are committed"
+        )
     try:
         return from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
     except (ValueError, KeyError, RecursionError) as problem:
@@ -70,14 +98,26 @@ def export(profile: str, path: Path, root: Path, data_root: str | None = None, *
         record = store.stored(root / identity.key_of(config, images.fingerprint), config)
         found += [record] if record is not None else []
     if not found:
-        raise StudyError(f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them")
+        raise StudyError(
+            f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them"
+        )
     beside = path.parent / "findings"
     beside.mkdir(parents=True, exist_ok=True)
-    shown = {row["config"] for row in experiments.table1(profile, profiles.datasets(profile), list(profiles.METHODS), [0], **changes)}
+    shown = {
+        row["config"]
+        for row in experiments.table1(
+            profile, profiles.datasets(profile), list(profiles.METHODS), [0], **changes
+        )
+    }
     kept = [r for r in found if store.FINDINGS in r["files"] and from_dict(r["config"]) in shown]
     for record in kept:
-        write(beside / f"{record['key']}.safetensors", (root / record["key"] / store.FINDINGS).read_bytes())
-    for left in {*beside.glob("*.safetensors")} - {beside / f"{record['key']}.safetensors" for record in kept}:
+        write(
+            beside / f"{record['key']}.safetensors",
+            (root / record["key"] / store.FINDINGS).read_bytes(),
+        )
+    for left in {*beside.glob("*.safetensors")} - {
+        beside / f"{record['key']}.safetensors" for record in kept
+    }:
         left.unlink()
     kept_keys = {record["key"] for record in kept}
     table = to_table([r if r["key"] in kept_keys else r | {"files": {}} for r in found])
@@ -95,7 +135,8 @@ def restore(path: Path, root: Path, data_root: str | None = None) -> str:
     if not reasons:
         return f"{said}, all found by this installation"
     return f"{said}; this installation does not find {len(reasons)} of them: " + "; ".join(
-        f"{count} for {why}" for why, count in Counter(reasons).items())
+        f"{count} for {why}" for why, count in Counter(reasons).items()
+    )
 
 
 def not_found(record: dict, data_root: str | None) -> str | None:
@@ -118,19 +159,27 @@ def not_found(record: dict, data_root: str | None) -> str | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core archive", description="Stored runs as one CSV, and back.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core archive", description="Stored runs as one CSV, and back."
+    )
     parser.add_argument("action", choices=("export", "restore"))
     parser.add_argument("--profile", default="photos")
     parser.add_argument("--file", type=Path, help="default: reports/PROFILE/runs.csv")
-    parser.add_argument("--output-root", type=Path, default=REPOSITORY / "runs", help="the run store")
+    parser.add_argument(
+        "--output-root", type=Path, default=REPOSITORY / "runs", help="the run store"
+    )
     parser.add_argument("--data-root", help="where the datasets lie")
-    parser.add_argument("--device", help="that the runs to export were trained on (default: the profile's)")
+    parser.add_argument(
+        "--device", help="that the runs to export were trained on (default: the profile's)"
+    )
     given = parser.parse_args(argv)
     path = given.file or REPOSITORY / "reports" / given.profile / "runs.csv"
     try:
         if given.action == "export":
             changes = {"device": given.device} if given.device else {}
-            print(f"{export(given.profile, path, given.output_root, given.data_root, **changes)} runs written to {path}")
+            print(
+                f"{export(given.profile, path, given.output_root, given.data_root, **changes)} runs written to {path}"
+            )
         else:
             print(restore(path, given.output_root, given.data_root))
     except (StudyError, OSError) as error:

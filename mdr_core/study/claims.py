@@ -52,18 +52,35 @@ class Claim:
         if self.verdict == NOT_RUN:
             return about | {"number": NOT_RUN, "n": 0} | rest
         found = {name: cell for name, cell in self.cells.items() if cell["n"]}
-        deciding = {name: cell for name, cell in found.items() if self.verdict_of(cell) == self.verdict} or found
+        deciding = {
+            name: cell for name, cell in found.items() if self.verdict_of(cell) == self.verdict
+        } or found
         name, cell = min(deciding.items(), key=lambda item: lowest(item[1]))
-        lacking = f", {len(self.cells) - len(found)} not run" if len(found) < len(self.cells) else ""
-        where = f" (weakest of {len(found)}{lacking}: {name})" if len(self.cells) > 1 else f" ({name})" if name else ""
-        return about | {"number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"]} | rest | {"measured": self.measured + where}
+        lacking = (
+            f", {len(self.cells) - len(found)} not run" if len(found) < len(self.cells) else ""
+        )
+        where = (
+            f" (weakest of {len(found)}{lacking}: {name})"
+            if len(self.cells) > 1
+            else f" ({name})"
+            if name
+            else ""
+        )
+        return (
+            about
+            | {"number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"]}
+            | rest
+            | {"measured": self.measured + where}
+        )
 
 
 def lowest(cell: dict[str, float]) -> float:
     return cell["mean"] - cell["half"] if cell["half"] == cell["half"] else cell["mean"]
 
 
-def by_cell(frame: pd.DataFrame, by: str, one: str, other: str, value: str = RECALL, sign: float = 1.0) -> dict[str, dict]:
+def by_cell(
+    frame: pd.DataFrame, by: str, one: str, other: str, value: str = RECALL, sign: float = 1.0
+) -> dict[str, dict]:
     """``one`` - ``other``, paired by seed, in every cell ``by``; ``sign=-1`` where less is better."""
     cells = {}
     for name, group in frame.groupby(by, sort=False):
@@ -83,7 +100,12 @@ def count(claims: list[Claim]) -> str:
 
 def counted(verdicts: list[str]) -> str:
     """``7 of 12 claims hold, 1 does not, 4 are undecided``; where claims were not run, that too."""
-    holds, fails, undecided, absent = (list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN, NOT_RUN))
-    return (f"{holds} of {len(verdicts)} claims hold, {fails} {'does' if fails == 1 else 'do'} not, "
-            f"{undecided} {'is' if undecided == 1 else 'are'} undecided"
-            + f", {absent} {'was' if absent == 1 else 'were'} not run" * (absent > 0))
+    holds, fails, undecided, absent = (
+        list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN, NOT_RUN)
+    )
+    return (
+        f"{holds} of {len(verdicts)} claims hold, {fails} {'does' if fails == 1 else 'do'} not, "
+        f"{undecided} {'is' if undecided == 1 else 'are'} undecided"
+        + f", {absent} {'was' if absent == 1 else 'were'} not run"
+        * (absent > 0)
+    )

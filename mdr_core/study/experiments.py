@@ -24,13 +24,27 @@ WITH, WITHOUT = "with MDR", "without MDR"
 
 # What the ablations run on: one dataset of each profile, and there these backbones, losses and dimensions.
 DATASET = {"quick": "drawn", "photos": "cub50", "paper": "cub200"}
-ABLATION = {"quick": {}, "photos": {"epochs": 4}, "paper": {}}  # Table 2 for so long, where that is not as long as Table 1
+ABLATION = {
+    "quick": {},
+    "photos": {"epochs": 4},
+    "paper": {},
+}  # Table 2 for so long, where that is not as long as Table 1
 BACKBONES = {
-    "quick": ["small_resnet_narrow", "small_resnet"],  # small_resnet_wide is there, too: three more minutes
+    "quick": [
+        "small_resnet_narrow",
+        "small_resnet",
+    ],  # small_resnet_wide is there, too: three more minutes
     "photos": ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"],
     "paper": ["bn_inception", "resnet18", "resnet50"],
 }
-LOSSES = ["triplet", "contrastive", "margin", "multi_similarity", "LiftedStructureLoss", "GeneralizedLiftedStructureLoss"]
+LOSSES = [
+    "triplet",
+    "contrastive",
+    "margin",
+    "multi_similarity",
+    "LiftedStructureLoss",
+    "GeneralizedLiftedStructureLoss",
+]
 DIMENSIONS = {
     "quick": [8, 64, 128],
     "photos": [8, 64, 256, 1024],
@@ -61,23 +75,45 @@ def checked(kind: str, names: list, known) -> list:
     return names
 
 
-def table1(profile: str, datasets: list[str], methods: list[str], seeds: list[int], held_out: bool = False, **changes) -> list[dict]:
+def table1(
+    profile: str,
+    datasets: list[str],
+    methods: list[str],
+    seeds: list[int],
+    held_out: bool = False,
+    **changes,
+) -> list[dict]:
     """Table 1, Figures 3 and 4b: every method on every dataset. ``changes`` are fields of Config, here and below.
 
     ``held_out``: of the profile's own datasets alone, since for others it is not said how many classes to hold out.
     """
     datasets = [d for d in datasets if not held_out or d in profiles.datasets(profile)]
     return [
-        {"dataset": d, "method": m, "seed": s, "config": profiles.config(profile, d, m, s, held_out, **changes)}
-        for d in datasets for s in seeds for m in methods
+        {
+            "dataset": d,
+            "method": m,
+            "seed": s,
+            "config": profiles.config(profile, d, m, s, held_out, **changes),
+        }
+        for d in datasets
+        for s in seeds
+        for m in methods
     ]
 
 
-def dagger(profile: str, datasets: list[str], methods: list[str], seeds: list[int], **changes) -> list[dict]:
+def dagger(
+    profile: str, datasets: list[str], methods: list[str], seeds: list[int], **changes
+) -> list[dict]:
     """Table 1's rows marked †: trained and tested with 256x256 images. The paper profile's alone; elsewhere none."""
     if profile != "paper":
         return []
-    return table1(profile, datasets, methods, seeds, **({"image_size": 293, "resize": 293, "crop": 256} | changes))
+    return table1(
+        profile,
+        datasets,
+        methods,
+        seeds,
+        **({"image_size": 293, "resize": 293, "crop": 256} | changes),
+    )
 
 
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
@@ -85,16 +121,27 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
     changes = {k: v for k, v in changes.items() if k != "lr"}
     return [
         {"dataset": d, "method": m, "config": c}
-        for d in datasets for m in methods for c in profiles.search(profile, d, [m], **changes)
+        for d in datasets
+        for m in methods
+        for c in profiles.search(profile, d, [m], **changes)
     ]
 
 
-def pairs(profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict) -> list[dict]:
+def pairs(
+    profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict
+) -> list[dict]:
     """Each setting with and without MDR, on the profile's ablation dataset."""
     return [
-        {column: name, "method": label, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], method, s, **(ABLATION[profile] | changes | setting))}
-        for name, setting in settings.items() for s in seeds
+        {
+            column: name,
+            "method": label,
+            "seed": s,
+            "config": profiles.config(
+                profile, DATASET[profile], method, s, **(ABLATION[profile] | changes | setting)
+            ),
+        }
+        for name, setting in settings.items()
+        for s in seeds
         for label, method in ((WITHOUT, "Triplet"), (WITH, "Triplet + MDR"))
     ]
 
@@ -109,28 +156,57 @@ def table2b(profile: str, losses: list[str], seeds: list[int], **changes) -> lis
     return pairs(profile, seeds, "loss_name", {name: {"loss": name} for name in losses}, changes)
 
 
-def table2c(profile: str, levels: list[str], weights: list[float], seeds: list[int], **changes) -> list[dict]:
+def table2c(
+    profile: str, levels: list[str], weights: list[float], seeds: list[int], **changes
+) -> list[dict]:
     """Table 2 (c): number, start and learning of the levels; then lambda, with 0 for no MDR at all."""
     settings = {name: LEVELS[name] for name in checked("level setting", levels, LEVELS)}
     settings |= {f"λ = {w:g}": {"mdr_weight": w} for w in (0.0, *weights)}
     return [
-        {"setting": name, "method": WITH, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], "Triplet + MDR", s, **(ABLATION[profile] | changes | setting))}
-        for name, setting in settings.items() for s in seeds
+        {
+            "setting": name,
+            "method": WITH,
+            "seed": s,
+            "config": profiles.config(
+                profile,
+                DATASET[profile],
+                "Triplet + MDR",
+                s,
+                **(ABLATION[profile] | changes | setting),
+            ),
+        }
+        for name, setting in settings.items()
+        for s in seeds
     ]
 
 
-def figure4a(profile: str, dimensions: list[int], methods: list[str], seeds: list[int], **changes) -> list[dict]:
+def figure4a(
+    profile: str, dimensions: list[int], methods: list[str], seeds: list[int], **changes
+) -> list[dict]:
     """Figure 4 (a): embedding dimensions, every method."""
     return [
-        {"dimension": n, "method": m, "seed": s,
-         "config": profiles.config(profile, DATASET[profile], m, s, **(changes | {"dim": n}))}
-        for n in dimensions for s in seeds for m in methods
+        {
+            "dimension": n,
+            "method": m,
+            "seed": s,
+            "config": profiles.config(profile, DATASET[profile], m, s, **(changes | {"dim": n})),
+        }
+        for n in dimensions
+        for s in seeds
+        for m in methods
     ]
 
 
-def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn: bool, data_root: str | None = None,
-                processes: int = 1, **changes) -> list[dict]:
+def your_images(
+    profile: str,
+    folder: Path,
+    method: str,
+    seeds: list[int],
+    drawn: bool,
+    data_root: str | None = None,
+    processes: int = 1,
+    **changes,
+) -> list[dict]:
     """A folder of class folders, under the profile's settings; the batch is made as small as the folder needs, and so are the
     epochs, that each image is seen about PASSES times at most.
 
@@ -142,11 +218,21 @@ def your_images(profile: str, folder: Path, method: str, seeds: list[int], drawn
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.OTHERS[profile]
     passes, base = PASSES / base.epochs, base.replace(**{"dataset": name} | changes)
-    batch, images = store.fillable(base, data_root, processes), len(store.dataset(name, data_root, base.image_size).train.labels)
-    few = base.iterations if "iterations" in changes else min(base.iterations, math.ceil(passes * images / batch))
+    batch, images = (
+        store.fillable(base, data_root, processes),
+        len(store.dataset(name, data_root, base.image_size).train.labels),
+    )
+    few = (
+        base.iterations
+        if "iterations" in changes
+        else min(base.iterations, math.ceil(passes * images / batch))
+    )
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
     base = base.replace(batch_size=batch, iterations=few, **profiles.by_method(method, weight))
-    return [{"dataset": name, "method": method, "seed": s, "config": base.replace(seed=s)} for s in seeds]
+    return [
+        {"dataset": name, "method": method, "seed": s, "config": base.replace(seed=s)}
+        for s in seeds
+    ]
 
 
 def joined(*frames: pd.DataFrame, **columns) -> pd.DataFrame:
@@ -161,38 +247,62 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
         seeds: Table 1's; the ablations take fewer.
         changes: fields of Config, as everywhere.
     """
-    names, seeds = profiles.datasets(profile), list(range(profiles.SEEDS)) if seeds is None else seeds
+    names, seeds = (
+        profiles.datasets(profile),
+        list(range(profiles.SEEDS)) if seeds is None else seeds,
+    )
     few = seeds[: profiles.ABLATION_SEEDS]
     table = table1(profile, names, list(METHODS), seeds, **changes)
     found = {
         "recall_at_k": [
             *table,
-            *table1(profile, names, list(METHODS), seeds[: profiles.HELD_OUT_SEEDS[profile]], True, **changes),
+            *table1(
+                profile,
+                names,
+                list(METHODS),
+                seeds[: profiles.HELD_OUT_SEEDS[profile]],
+                True,
+                **changes,
+            ),
             *searches(profile, names, list(METHODS), **changes),
             *dagger(profile, names, list(METHODS), seeds, **changes),
         ],
         "ablation_backbones": table2a(profile, BACKBONES[profile], few, **changes),
         "ablation_losses": table2b(profile, LOSSES, few, **changes),
         "ablation_levels": table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
-        "embedding_dimension": figure4a(profile, DIMENSIONS[profile], list(METHODS), few, **changes),
+        "embedding_dimension": figure4a(
+            profile, DIMENSIONS[profile], list(METHODS), few, **changes
+        ),
         "learning_curves": table,
         "mechanism": table,
         "class_centers": table,
         "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
     }
-    return found | {"claims": [row for name, grid in found.items() if name != "recall_at_k" for row in grid]}
+    return found | {
+        "claims": [row for name, grid in found.items() if name != "recall_at_k" for row in grid]
+    }
 
 
-WITH_FILES = ("class_centers", "retrieval_gallery", "claims")  # notebooks that read weights or embeddings, of the first seed of Table 1
+WITH_FILES = (
+    "class_centers",
+    "retrieval_gallery",
+    "claims",
+)  # notebooks that read weights or embeddings, of the first seed of Table 1
 
 
 def everything(profile: str, **changes) -> list[Config]:
     """Every run of a profile's reports at their default parameters, in the order of their weight."""
-    return list(dict.fromkeys(row["config"] for grid in of_notebooks(profile, **changes).values() for row in grid))
+    return list(
+        dict.fromkeys(
+            row["config"] for grid in of_notebooks(profile, **changes).values() for row in grid
+        )
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core train", description="Train every run of a profile.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core train", description="Train every run of a profile."
+    )
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--dataset", help="only the runs on this one")
     parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
@@ -207,7 +317,9 @@ def main(argv: list[str] | None = None) -> int:
         changes = {"device": given.device} if given.device else {}
         if given.dataset:
             checked("dataset", [given.dataset], profiles.datasets(given.profile))
-        configs = [c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)]
+        configs = [
+            c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)
+        ]
         grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -33,20 +33,28 @@ def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
     drawn, even = {}, {}
     share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
     last = last[last.easy.notna()]
-    for kind, title, each in (("positive", "positive pairs (hard: far)", share), ("negative", "negative pairs (hard: near)", 10 - share)):
+    for kind, title, each in (
+        ("positive", "positive pairs (hard: far)", share),
+        ("negative", "negative pairs (hard: near)", 10 - share),
+    ):
         even[title] = each
         for method, group in last.groupby("method", sort=False):
             found = np.stack([by_decile(row)[kind] for _, row in group.iterrows()])
             figures = [statistics.interval(column) for column in found.T]
-            drawn.setdefault(title, {})[method] = np.array([f["mean"] for f in figures]), np.array([f["half"] for f in figures])
+            drawn.setdefault(title, {})[method] = (
+                np.array([f["mean"] for f in figures]),
+                np.array([f["half"] for f in figures]),
+            )
     return drawn, even
 
 
 def easy_and_hard(row: pd.Series) -> dict[str, float]:
     """In percent of the gradient: ``easy``, from the easier half of the pairs; ``hardest``, from the hardest tenth."""
     parts = by_decile(row)
-    return {"easy": float(parts["positive"][:5].sum() + parts["negative"][5:].sum()),
-            "hardest": float(parts["positive"][9] + parts["negative"][0])}
+    return {
+        "easy": float(parts["positive"][:5].sum() + parts["negative"][5:].sum()),
+        "hardest": float(parts["positive"][9] + parts["negative"][0]),
+    }
 
 
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,4 +64,6 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
     """
     found = statistics.ran(frame)
     parts = [easy_and_hard(row) for _, row in found.iterrows()]
-    return frame.join(pd.DataFrame(parts, index=found.index, columns=["easy", "hardest"], dtype=float))
+    return frame.join(
+        pd.DataFrame(parts, index=found.index, columns=["easy", "hardest"], dtype=float)
+    )

@@ -42,8 +42,10 @@ def checkpoint(name: str) -> Path:
         try:
             torch.hub.download_url_to_file(AT.format(name), str(path))
         except (OSError, RuntimeError) as problem:
-            raise StudyError(f"the checkpoint cannot be downloaded ({problem}): fetch {AT.format(name)} elsewhere, then give "
-                             "its path as --checkpoint") from None
+            raise StudyError(
+                f"the checkpoint cannot be downloaded ({problem}): fetch {AT.format(name)} elsewhere, then give "
+                "its path as --checkpoint"
+            ) from None
     return path
 
 
@@ -56,14 +58,18 @@ def network(path: Path, config: Config) -> EmbeddingNet:
     try:
         _, head = from_released(backbones.read_weights(path))
         backbone = backbones.backbone("bn_inception", str(path))
-        net = EmbeddingNet(backbone, len(head["bias"]), config.normalization, config.freeze_batch_norm)
+        net = EmbeddingNet(
+            backbone, len(head["bias"]), config.normalization, config.freeze_batch_norm
+        )
         net.linear.load_state_dict(head)
     except (ValueError, KeyError) as problem:
         raise StudyError(f"{path} is not a released MDR checkpoint: {problem}") from None
     return net.to(config.device, memory_format=torch.channels_last).eval()
 
 
-def evaluate(name: str, path: Path, device: str = "cpu", data_root: str | None = None) -> pd.DataFrame:
+def evaluate(
+    name: str, path: Path, device: str = "cpu", data_root: str | None = None
+) -> pd.DataFrame:
     """Recall@K in percent of a released checkpoint on its dataset's test classes, by the paper's protocol.
 
     Returns:
@@ -77,14 +83,21 @@ def evaluate(name: str, path: Path, device: str = "cpu", data_root: str | None =
         if split is not None:
             parts.append((epoch.embed_split(config, net, split), split.labels.numpy()))
     found = {}
-    for column, change in (("raw", lambda x: x), ("L2", lambda x: torch.nn.functional.normalize(x, dim=1))):
+    for column, change in (
+        ("raw", lambda x: x),
+        ("L2", lambda x: torch.nn.functional.normalize(x, dim=1)),
+    ):
         (query, labels), *gallery = [(change(x).numpy(), of) for x, of in parts]
-        found[column] = retrieval.recall_at_k(query, labels, config.ks, *(gallery[0] if gallery else ()))
+        found[column] = retrieval.recall_at_k(
+            query, labels, config.ks, *(gallery[0] if gallery else ())
+        )
     return pd.DataFrame(found).rename_axis("K").reset_index()
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core released", description="Evaluate a released MDR checkpoint.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core released", description="Evaluate a released MDR checkpoint."
+    )
     parser.add_argument("name", help=", ".join(NAMES))
     parser.add_argument("--checkpoint", type=Path, help="its file (default: downloaded)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

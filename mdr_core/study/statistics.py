@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # Student's t; scipy.stats has it too, but takes half a second to import
+from scipy.special import (
+    stdtrit,
+)  # Student's t; scipy.stats has it too, but takes half a second to import
 
 RECALL = "test_recall@1"  # the study's one headline figure
 NOT_RUN = "not run"  # said where no run is stored, in place of a number or a verdict
@@ -34,12 +36,15 @@ def interval(values, confidence: float = 0.95) -> dict[str, float]:
 def over_seeds(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     """:func:`interval` of a column within groups: columns ``by``, mean, half, n, in the groups' first order."""
     rows = [
-        dict(zip(by, key, strict=True)) | interval(group[value]) for key, group in frame.groupby(by, sort=False)
+        dict(zip(by, key, strict=True)) | interval(group[value])
+        for key, group in frame.groupby(by, sort=False)
     ]
     return pd.DataFrame(rows)
 
 
-def paired_difference(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> dict[str, float]:
+def paired_difference(
+    frame: pd.DataFrame, value: str, column: str, one: str, other: str
+) -> dict[str, float]:
     """one - other, seed by seed, with its interval.
 
     Args:
@@ -50,7 +55,11 @@ def paired_difference(frame: pd.DataFrame, value: str, column: str, one: str, ot
         As :func:`interval`, over the seeds that have both, with ``excludes_zero``: whether the interval excludes zero (False for one
         seed and for none).
     """
-    table = frame[frame[column].isin([one, other])].pivot(index="seed", columns=column, values=value).dropna()
+    table = (
+        frame[frame[column].isin([one, other])]
+        .pivot(index="seed", columns=column, values=value)
+        .dropna()
+    )
     if one not in table or other not in table:
         return interval([]) | {"excludes_zero": False}
     result = interval(table[one] - table[other])
@@ -62,12 +71,20 @@ def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
     if not figure["n"]:
         return NOT_RUN
     mean = f"{figure['mean']:{'+' if sign else ''}.{digits}f}"
-    return f"{mean} ± {figure['half']:.{digits}f}" if figure["half"] == figure["half"] else f"{mean} (n = {figure['n']})"
+    return (
+        f"{mean} ± {figure['half']:.{digits}f}"
+        if figure["half"] == figure["half"]
+        else f"{mean} (n = {figure['n']})"
+    )
 
 
 def labels(frame: pd.DataFrame) -> list[str]:
     """The columns that tell one setting from another."""
-    return [c for c in ("dataset", "method", "backbone", "loss_name", "setting", "dimension") if c in frame]
+    return [
+        c
+        for c in ("dataset", "method", "backbone", "loss_name", "setting", "dimension")
+        if c in frame
+    ]
 
 
 def by_run(frame: pd.DataFrame):
