@@ -5,7 +5,7 @@ import sys
 
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
-    "train": ("study.experiments", "train the runs of a profile"),
+    "train": ("study.train", "train the runs of a profile"),
     "download": ("data.download", "fetch a dataset's official files"),
     "archive": ("study.archive", "write a profile's runs to runs.csv, or restore them from it"),
     "released": ("study.released", "evaluate the authors' released checkpoints"),

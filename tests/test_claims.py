@@ -1,91 +1,147 @@
-"""The rule of the verdicts, and the tables of differences that it rests on."""
+"""The rule of the verdicts, the two intervals that it rests on, and the tables of differences."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mdr_core.report import plots, tables
-from mdr_core.study import claims, experiments, statistics
-from mdr_core.study.claims import FAILS, HOLDS, OPEN, Claim
+from mdr_core.study import class_bootstrap, claims, experiments, statistics, train
+from mdr_core.study.class_bootstrap import Bootstrap
+from mdr_core.study.claims import FAILS, HOLDS, LEVEL, MIXED, NOT_TESTED, OPEN, Cell, Claim, Result
 from mdr_core.study.statistics import NOT_RUN
 
 NONE = statistics.interval([])
+BACKBONES = Claim("group", "text", "measured", "table2a", "with", "without", "report", by="cell")
 
 
-def cell(mean, half=1.0, n=3):
+def seeds(mean, half=1.0, n=3):
     return {"mean": mean, "half": half, "n": n}
 
 
+def classes(low, high, p=0.001):
+    return Bootstrap((low + high) / 2, low, high, p)
+
+
 @pytest.mark.parametrize(
-    "cells, verdict",
+    "over_seeds, over_classes, verdict",
     [
-        ([cell(2)], HOLDS),
-        ([cell(-2)], FAILS),
-        ([cell(0.5)], OPEN),
-        ([cell(2), cell(0.5)], OPEN),
-        ([cell(2), cell(-2)], FAILS),
-        ([cell(2, float("nan"), 1)], OPEN),
-        ([], NOT_RUN),
-        ([NONE], NOT_RUN),
-        ([NONE, NONE], NOT_RUN),
-        ([cell(2), NONE], OPEN),
-        ([NONE, cell(-2)], FAILS),
-        ([cell(0.5), NONE], OPEN),  # it cannot hold in a cell that was not run
+        (seeds(2), None, HOLDS),
+        (seeds(-2), None, FAILS),
+        (seeds(0.2), None, LEVEL),
+        (seeds(1.0), None, OPEN),  # from 0 to 2: it includes zero, and is not within 1.5
+        (seeds(3), classes(1, 5), HOLDS),
+        (seeds(3), classes(-1, 7, p=0.2), OPEN),  # other classes might have told otherwise
+        (seeds(-3), classes(-5, -1), FAILS),
+        (seeds(0.2), classes(-0.9, 1.2, p=0.8), LEVEL),
+        (seeds(0.2), classes(-2, 2.4, p=0.8), OPEN),
+        (seeds(2, float("nan"), 1), classes(1, 3), HOLDS),
+        (seeds(2, float("nan"), 1), None, NOT_TESTED),
+        (NONE, None, NOT_TESTED),
     ],
 )
-def test_the_rule(cells, verdict):
-    assert Claim("c", "m", "e", dict(enumerate(cells))).verdict == verdict
+def test_the_rule_takes_both_intervals(over_seeds, over_classes, verdict):
+    assert Cell("a", over_seeds, over_classes, 1.5).verdict == verdict
+    assert Cell("a", over_seeds, over_classes, 1.5, "the setting cannot tell").verdict == NOT_TESTED
 
 
-def test_no_cost_is_held_against_its_tolerance():
-    assert Claim("c", "m", "e", {"": cell(-0.5)}, tolerance=2.0).verdict == HOLDS
-    assert Claim("c", "m", "e", {"": cell(-1.5)}, tolerance=2.0).verdict == OPEN
-    assert Claim("c", "m", "e", {"": cell(-4)}, tolerance=2.0).verdict == FAILS
-    assert Claim("c", "m", "e", {"": NONE}, tolerance=2.0).verdict == NOT_RUN
+@pytest.mark.parametrize(
+    "verdicts, by_dataset, over_cells",
+    [
+        ([2, 2], HOLDS, HOLDS),
+        ([2, 0], MIXED, MIXED),
+        ([2, -2], MIXED, FAILS),  # "in every backbone" fails where one does
+        ([0, 0], LEVEL, LEVEL),
+        ([2, None], HOLDS, HOLDS),
+        ([], NOT_TESTED, NOT_TESTED),
+    ],
+)
+def test_a_claim_s_word_is_its_cells(verdicts, by_dataset, over_cells):
+    cells = [
+        Cell(str(i), NONE if v is None else seeds(v), None, 1.5) for i, v in enumerate(verdicts)
+    ]
+    assert Result(BACKBONES, cells).verdict == over_cells
+    by = Claim("group", "text", "measured", "table1", "MDR", "L2", "recall_at_k")
+    assert Result(by, cells).verdict == by_dataset
 
 
-def test_a_row_shows_the_weakest_cell():
-    row = Claim("any", "gain", "notebook", {"a": cell(3), "b": cell(2), "c": cell(2.5, 2.0)}).row()
-    assert (
-        row["number"] == "+2.5 ± 2.0 points"
-        and "weakest of 3: c" in row["measured"]
-        and row["verdict"] == HOLDS
+def test_one_seed_is_said_and_cells_that_differ_are_named():
+    one = [Cell("cub", seeds(5, float("nan"), 1), classes(4, 7), 1.5)]
+    assert Result(BACKBONES, one).told == "holds (one seed)"
+    level = Cell("cars", seeds(0.1, float("nan"), 1), classes(-1, 1, 0.9), 1.5)
+    assert Result(BACKBONES, [*one, level]).told == "holds on cub, level on cars (one seed)"
+    three = [
+        Cell(name, seeds(value), None, 1.5) for name, value in zip("abc", (2, 0, 3), strict=True)
+    ]
+    assert Result(BACKBONES, three).told == "2 of 3 cells hold"
+
+
+def test_several_cells_are_corrected_by_holm():
+    cells = [
+        Cell(name, seeds(mean), None, 1.5) for name, mean in zip("abc", (1.2, 9, 1.1), strict=True)
+    ]
+    assert [cell.verdict for cell in cells] == [HOLDS] * 3
+    p = sorted(cell.p for cell in cells)
+    found = claims.corrected(cells)
+    assert found[1].corrected_p == pytest.approx(3 * p[0])
+    assert found[0].corrected_p == pytest.approx(2 * p[1])
+    assert found[2].corrected_p == pytest.approx(max(2 * p[1], p[2]))
+    assert [cell.verdict for cell in found] == [OPEN, HOLDS, OPEN]
+
+
+def test_p_is_student_s():
+    assert statistics.p_value(statistics.interval([1, 2, 3])) == pytest.approx(0.0742, abs=1e-4)
+    assert statistics.p_value(statistics.interval([1])) == 1
+
+
+def counted():
+    rights = {("with", 0): [8, 5, 9], ("with", 1): [8, 7, 9], ("without", 0): [6, 5, 5],
+              ("without", 1): [6, 5, 7], ("with", 2): [1, 1, 1]}  # fmt: skip
+    rows = [
+        {"dataset": "d", "method": method, "seed": seed, "test_recall@1": sum(right),
+         "test_class_right": right, "test_class_queries": [10, 10, 10]}
+        for (method, seed), right in rights.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_classes_are_resampled_for_both_methods_at_once():
+    claim = Claim("g", "t", "m", "table1", "with", "without", "r", counts="test_class_right")
+    [cell] = claims.evaluate(claim, counted()).cells
+    gain = np.array([2, 1, 3]) / 10  # of each class, over the two seeds that both methods have
+    draws = np.random.default_rng(1).choice(gain, (20_000, 3)).mean(axis=1) * 100
+    assert cell.seeds["n"] == 2 and cell.classes.mean == pytest.approx(20)
+    assert cell.classes[1:3] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.5)
+    assert cell.verdict == OPEN or cell.classes.low > 0
+
+
+def test_classes_without_a_difference_have_a_large_p():
+    right = np.array([[3, 4, 5, 6]])
+    same = class_bootstrap.difference(np.full(4, 10), right, right)
+    assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    queries = np.array([10, 30])  # a class counts by its queries
+    assert class_bootstrap.difference(queries, np.array([[10, 0]]), np.array([[0, 0]])).mean == 25
+
+
+def test_older_runs_get_their_counts_from_their_findings():
+    frame = pd.DataFrame({"key": ["a", "a", "b"], "epoch": [0, 1, 1]})
+    found = {"labels": torch.tensor([0, 0, 1, 1]), "nearest": torch.tensor([[1], [2], [3], [2]])}
+    frame = class_bootstrap.with_counts(frame, {"a": found})
+    assert frame.test_class_right[1] == [1, 2] and frame.test_class_queries[1] == [2, 2]
+    assert frame.test_class_right[[0, 2]].isna().all()
+
+
+def test_a_table_has_every_cell_and_its_numbers_are_numbers():
+    claim = Claim("g", "t", "m", "table1", "with", "without", "r", counts="test_class_right")
+    table = claims.table(
+        [claims.evaluate(claim, counted()), Result(claim, [Cell("x", NONE, None, 1)])]
     )
-    assert claims.count(
-        [Claim("x", "m", "e", {"": cell(2)}), Claim("y", "m", "e", {"": cell(0)})]
-    ).startswith("1 of 2 claims hold")
-
-
-def test_a_row_shows_a_cell_that_decides():
-    row = Claim("any", "gain", "notebook", {"a": cell(-1, 5), "b": cell(-2)}).row()
-    assert (
-        row["verdict"] == FAILS
-        and row["number"] == "-2.0 ± 1.0 points"
-        and "weakest of 2: b" in row["measured"]
+    assert table.cell.tolist() == ["d", "x"] and table.verdict.tolist()[1] == NOT_TESTED
+    assert table[["difference", "half", "classes_low"]].dtypes.eq(float).all()
+    assert claims.count([HOLDS, HOLDS, LEVEL]) == "2 of 3 claims hold, 1 is level"
+    assert claims.count([HOLDS, FAILS, FAILS, NOT_TESTED]) == (
+        "1 of 4 claims hold, 2 fail, 1 is not tested"
     )
-
-
-def test_a_claim_without_a_run_says_so_and_is_counted_only_where_there_is_one():
-    alone = Claim("any", "gain", "notebook", {"a": NONE, "b": NONE})
-    assert alone.row() == {
-        "claim": "any",
-        "verdict": NOT_RUN,
-        "number": NOT_RUN,
-        "n": 0,
-        "measured": "gain",
-        "evidence": "notebook",
-    }
-    row = Claim("any", "gain", "notebook", {"a": cell(3), "b": cell(2), "c": NONE}).row()
-    assert (
-        row["verdict"] == OPEN
-        and row["number"] == "+2.0 ± 1.0 points"
-        and row["measured"] == "gain (weakest of 2, 1 not run: b)"
-    )
-    assert claims.counted([HOLDS, FAILS]) == "1 of 2 claims hold, 1 does not, 0 are undecided"
-    assert (
-        claims.counted([HOLDS, NOT_RUN])
-        == "1 of 2 claims hold, 0 do not, 0 are undecided, 1 was not run"
-    )
-    assert claims.count([alone, alone]).endswith(", 2 were not run")
 
 
 def frame():
@@ -96,14 +152,6 @@ def frame():
         ("b", "without", s, 50 + s) for s in range(3)
     ]
     return pd.DataFrame(rows, columns=["cell", "method", "seed", "test_recall@1"])
-
-
-def test_cells_are_paired_by_seed():
-    found = claims.by_cell(frame(), "cell", "with", "without")
-    assert found["a"] == pytest.approx(statistics.interval([2, 1.9, 1.8]) | {"excludes_zero": True})
-    assert claims.by_cell(frame(), "cell", "with", "without", sign=-1)["a"][
-        "mean"
-    ] == pytest.approx(-1.9)
 
 
 def test_gains_and_differences_to_a_standard():
@@ -305,5 +353,5 @@ def test_a_photograph_dataset_brings_no_search_into_another_profile():
 
 
 def test_a_dataset_that_the_profile_does_not_have_is_refused(capsys):
-    assert experiments.main(["--dataset", "birds"]) == 2
+    assert train.main(["--dataset", "birds"]) == 2
     assert "unknown dataset 'birds': choose one of drawn" in capsys.readouterr().err

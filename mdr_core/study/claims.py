@@ -1,111 +1,204 @@
-"""The paper's claims, each with the number that the study measured for it, and a verdict by one rule.
+"""The paper's claims as differences that should be positive, and one rule for their verdicts.
 
-The rule: a claim is a difference that should be positive. It *holds* where the 95 % interval of the difference, paired by
-seed, lies above zero; it *does not hold* where the interval lies below; otherwise it is *undecided*. A claim about every
-one of several cells (backbones, losses, dimensions) holds where it holds in each, does not hold as soon as it fails in one,
-and shows the weakest cell. A cell without a pair of runs is *not run*: a claim with such a cell does not hold yet, and a claim
-with no other cell is *not run* itself. A claim that something costs nothing is the one with a tolerance: its interval is held
-against minus the tolerance instead of zero.
+A difference has up to two 95 % intervals: over the seeds (paired, Student's t) and over the test
+classes (:mod:`mdr_core.study.class_bootstrap`). By both together it
+
+* *holds* where they lie above zero, *fails* where they lie below;
+* is *level* where it includes zero and they lie within the claim's margin;
+* is *open* where they are too wide to say;
+* is *not tested* where there is no interval, or where the setting cannot tell.
+
+A claim about several backbones, losses or dimensions has a cell for each. There an interval that lies
+off zero counts only if its p, corrected for the number of cells by Holm's method, is below 0.05.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
-from mdr_core.study import statistics
-from mdr_core.study.statistics import NOT_RUN, RECALL, said
+from mdr_core.study import class_bootstrap, statistics
+from mdr_core.study.class_bootstrap import Bootstrap
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+HOLDS, FAILS, LEVEL, OPEN, NOT_TESTED = VERDICTS = ("holds", "fails", "level", "open", "not tested")
+MIXED = "mixed"  # of a claim whose cells differ
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, what was measured for it, and where the evidence is: the notebook's name."""
+    """``one`` − ``other`` of a value, in every cell; it should be positive.
 
+    Attributes:
+        group, text: what the paper says. measured: what is compared, in words.
+        grid: names the frame; column: holds ``one`` and ``other``; by: its values are the cells.
+        value: a column of the frame.
+        margin: in ``unit``, within which two are level.
+        counts: the sums by class that ``value`` is the mean of; "" where there are none.
+        report: the notebook with the evidence.
+        untested: says of a cell's rows why they cannot tell; "" where they can.
+    """
+
+    group: str
     text: str
     measured: str
-    evidence: str
-    cells: dict[str, dict[str, float]]  # cell -> difference as stats.interval gives it
+    grid: str
+    one: str
+    other: str
+    report: str
+    column: str = "method"
+    by: str = "dataset"
+    value: str = statistics.RECALL
     unit: str = "points"
-    tolerance: float = 0.0
+    margin: float = 1.5
+    counts: str = ""
+    untested: Callable[[pd.DataFrame], str] = lambda rows: ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One difference of a claim.
+
+    Attributes:
+        seeds: mean, half and n, as :func:`mdr_core.study.statistics.interval` gives them.
+        classes: over the test classes, or None where the counts by class are not recorded.
+        reason: why it is not tested, or "".
+        corrected_p: p by Holm's method; 0 for a claim of one cell, whose intervals say it all.
+        decided: the verdict, where it takes no statistics.
+    """
+
+    name: str
+    seeds: dict[str, float]
+    classes: Bootstrap | None
+    margin: float
+    reason: str = ""
+    corrected_p: float = 0.0
+    decided: str = ""
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Lower and upper ends of the intervals that there are."""
+        mean, half = self.seeds["mean"], self.seeds["half"]
+        found = [(mean - half, mean + half)] if self.seeds["n"] > 1 else []
+        return found + ([(self.classes.low, self.classes.high)] if self.classes else [])
+
+    @property
+    def p(self) -> float:
+        """The larger two-sided p of the two."""
+        found = [statistics.p_value(self.seeds)] if self.seeds["n"] > 1 else []
+        return max(found + ([self.classes.p] if self.classes else []), default=1.0)
 
     @property
     def verdict(self) -> str:
-        """By the rule, over all cells."""
-        each = {self.verdict_of(cell) for cell in self.cells.values()} or {NOT_RUN}
-        if len(each) == 1:
-            return each.pop()
-        return FAILS if FAILS in each else OPEN
-
-    def verdict_of(self, cell: dict[str, float]) -> str:
-        """One cell's. One seed has no interval and so decides nothing."""
-        if not cell["n"]:
-            return NOT_RUN
-        if cell["mean"] - cell["half"] > -self.tolerance:
+        """By the rule of the module."""
+        if self.decided:
+            return self.decided
+        if self.reason or not self.intervals:
+            return NOT_TESTED
+        significant = self.corrected_p < 0.05
+        if significant and all(low > 0 for low, _ in self.intervals):
             return HOLDS
-        return FAILS if cell["mean"] + cell["half"] < -self.tolerance else OPEN
-
-    def row(self) -> dict:
-        """The claim as a row of the table: the number, interval and n of the weakest cell among those that decide, and the verdict."""
-        about = {"claim": self.text, "verdict": self.verdict}
-        rest = {"measured": self.measured, "evidence": self.evidence}
-        if self.verdict == NOT_RUN:
-            return about | {"number": NOT_RUN, "n": 0} | rest
-        found = {name: cell for name, cell in self.cells.items() if cell["n"]}
-        deciding = {
-            name: cell for name, cell in found.items() if self.verdict_of(cell) == self.verdict
-        } or found
-        name, cell = min(deciding.items(), key=lambda item: lowest(item[1]))
-        lacking = (
-            f", {len(self.cells) - len(found)} not run" if len(found) < len(self.cells) else ""
-        )
-        where = (
-            f" (weakest of {len(found)}{lacking}: {name})"
-            if len(self.cells) > 1
-            else f" ({name})"
-            if name
-            else ""
-        )
-        return (
-            about
-            | {"number": f"{said(cell, sign=True)} {self.unit}", "n": cell["n"]}
-            | rest
-            | {"measured": self.measured + where}
-        )
+        if significant and all(high < 0 for _, high in self.intervals):
+            return FAILS
+        within = all(-self.margin <= low and high <= self.margin for low, high in self.intervals)
+        return LEVEL if within else OPEN
 
 
-def lowest(cell: dict[str, float]) -> float:
-    return cell["mean"] - cell["half"] if cell["half"] == cell["half"] else cell["mean"]
+@dataclass(frozen=True)
+class Result:
+    """A claim with its cells."""
+
+    claim: Claim
+    cells: list[Cell]
+
+    @property
+    def verdict(self) -> str:
+        """One word for all cells that are tested. In every backbone, say, it fails where one does."""
+        found = {cell.verdict for cell in self.cells} - {NOT_TESTED}
+        if len(found) < 2:
+            return found.pop() if found else NOT_TESTED
+        return FAILS if FAILS in found and self.claim.by != "dataset" else MIXED
+
+    @property
+    def told(self) -> str:
+        """The verdict in words, cell by cell or, for more than two, as the number of cells that hold."""
+        ran = [cell for cell in self.cells if cell.verdict != NOT_TESTED]
+        seed = " (one seed)" if ran and max(cell.seeds["n"] for cell in ran) == 1 else ""
+        if len(ran) > 2:
+            return f"{sum(cell.verdict == HOLDS for cell in ran)} of {len(ran)} cells hold{seed}"
+        if len({cell.verdict for cell in ran}) == 2:
+            return ", ".join(f"{cell.verdict} on {cell.name}" for cell in ran) + seed
+        return self.verdict + seed
 
 
-def by_cell(
-    frame: pd.DataFrame, by: str, one: str, other: str, value: str = RECALL, sign: float = 1.0
-) -> dict[str, dict]:
-    """``one`` - ``other``, paired by seed, in every cell ``by``; ``sign=-1`` where less is better."""
-    cells = {}
-    for name, group in frame.groupby(by, sort=False):
-        found = statistics.paired_difference(group, value, "method", one, other)
-        cells[str(name)] = found | {"mean": sign * found["mean"]}
-    return cells
+def evaluate(claim: Claim, frame: pd.DataFrame) -> Result:
+    """Measure a claim.
+
+    Args:
+        frame: a row per run at the epoch that counts, with ``seed``, the claim's columns and, for
+            ``counts``, ``test_class_queries`` and that column.
+    """
+    cells = []
+    for name, rows in frame.groupby(claim.by, sort=False):
+        pair = statistics.paired(rows, claim.value, claim.column, claim.one, claim.other)
+        seeds = statistics.interval(pair[claim.one] - pair[claim.other])
+        classes = over_classes(claim, rows) if seeds["n"] else None
+        reason = claim.untested(rows) if seeds["n"] else "not run"
+        if seeds["n"] == 1 and classes is None:
+            reason = reason or "one seed, and no counts by class: no interval"
+        cells.append(Cell(str(name), seeds, classes, claim.margin, reason))
+    return Result(claim, corrected(cells) if claim.by != "dataset" else cells)
 
 
-def to_table(claims: list[Claim]) -> pd.DataFrame:
-    return pd.DataFrame([claim.row() for claim in claims])
+def over_classes(claim: Claim, rows: pd.DataFrame) -> Bootstrap | None:
+    """The difference over the test classes, of the seeds whose two records have the counts."""
+    if not claim.counts or claim.counts not in rows:
+        return None
+    pair = statistics.paired(rows, claim.counts, claim.column, claim.one, claim.other)
+    if pair.empty:
+        return None
+    queries = rows.test_class_queries.dropna().iloc[0]
+    one, other = (np.stack(pair[m].map(np.asarray).to_list()) for m in (claim.one, claim.other))
+    return class_bootstrap.difference(np.asarray(queries), one, other)
 
 
-def count(claims: list[Claim]) -> str:
-    """:func:`counted` of the claims' verdicts."""
-    return counted([claim.verdict for claim in claims])
+def corrected(cells: list[Cell]) -> list[Cell]:
+    """The cells with p corrected for their number (Holm 1979)."""
+    tested = sorted((c for c in cells if c.verdict != NOT_TESTED), key=lambda cell: cell.p)
+    if len(tested) < 2:
+        return cells
+    found, largest = {}, 0.0
+    for place, cell in enumerate(tested):
+        largest = max(largest, cell.p * (len(tested) - place))  # p never falls with its rank
+        found[cell.name] = largest
+    return [replace(cell, corrected_p=found.get(cell.name, 0.0)) for cell in cells]
 
 
-def counted(verdicts: list[str]) -> str:
-    """``7 of 12 claims hold, 1 does not, 4 are undecided``; where claims were not run, that too."""
-    holds, fails, undecided, absent = (
-        list(verdicts).count(v) for v in (HOLDS, FAILS, OPEN, NOT_RUN)
-    )
-    return (
-        f"{holds} of {len(verdicts)} claims hold, {fails} {'does' if fails == 1 else 'do'} not, "
-        f"{undecided} {'is' if undecided == 1 else 'are'} undecided"
-        + f", {absent} {'was' if absent == 1 else 'were'} not run"
-        * (absent > 0)
-    )
+def table(results: list[Result]) -> pd.DataFrame:
+    """Every cell of every claim, a row each, its numbers as numbers."""
+    rows = []
+    for result in results:
+        claim = result.claim
+        for cell in result.cells:
+            low, high = (cell.classes.low, cell.classes.high) if cell.classes else (np.nan, np.nan)
+            rows.append({
+                "group": claim.group, "claim": claim.text, "told": result.told,
+                "claim_verdict": result.verdict, "cell": cell.name, "verdict": cell.verdict,
+                "difference": cell.seeds["mean"], "half": cell.seeds["half"],
+                "seeds": cell.seeds["n"], "classes_low": low, "classes_high": high,
+                "unit": claim.unit, "margin": claim.margin, "measured": claim.measured,
+                "reason": cell.reason, "report": claim.report,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def count(verdicts: list[str]) -> str:
+    """``9 of 15 claims hold, 3 fail, 1 is level, 1 is open, 1 is not tested``."""
+    words = {verdict: (f"is {verdict}", f"are {verdict}") for verdict in (*VERDICTS, MIXED)}
+    words[FAILS] = "fails", "fail"
+    number = {
+        verdict: list(verdicts).count(verdict) for verdict in (*VERDICTS[:4], MIXED, NOT_TESTED)
+    }
+    others = [f"{n} {words[v][n > 1]}" for v, n in number.items() if v != HOLDS and n]
+    holds = "claim holds" if len(verdicts) == 1 else "claims hold"
+    return ", ".join([f"{number[HOLDS]} of {len(verdicts)} {holds}", *others])

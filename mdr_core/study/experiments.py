@@ -1,78 +1,21 @@
-"""Which runs each table and figure of the paper needs. A grid is a list of rows: a run's labels and its ``config``.
+"""Which runs each table and figure of the paper needs. A grid is a list of rows: labels and ``config``.
 
-Notebooks that ask for the same run share it: the run store trains it once. ``python -m mdr_core train --profile
-photos`` trains every run of a profile, the headline first, with no notebook; killed, it goes on where it was. Under torchrun
-its processes train each run together.
+Notebooks that ask for the same run share it: the run store trains it once.
 """
 
-import argparse
 import math
-import sys
 from pathlib import Path
 
-import pandas as pd
-
-from mdr_core import distributed
 from mdr_core.config import Config
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import unknown
 from mdr_core.files import REPOSITORY
-from mdr_core.runs import executors, grids, store
+from mdr_core.runs import store
 from mdr_core.study import profiles
-from mdr_core.study.profiles import METHODS
+from mdr_core.study.profiles import BEFORE, L2, LEVELS, MDR, METHODS, TRIPLET
 
 WITH, WITHOUT = "with MDR", "without MDR"
-
-# What the ablations run on: one dataset of each profile, and there these backbones, losses and dimensions.
-DATASET = {"quick": "drawn", "photos": "cub50", "paper": "cub200"}
-ABLATION = {
-    "quick": {},
-    "photos": {"epochs": 4},
-    "paper": {},
-}  # Table 2 for so long, where that is not as long as Table 1
-BACKBONES = {
-    "quick": [
-        "small_resnet_narrow",
-        "small_resnet",
-    ],  # small_resnet_wide is there, too: three more minutes
-    "photos": ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"],
-    "paper": ["bn_inception", "resnet18", "resnet50"],
-}
-LOSSES = [
-    "triplet",
-    "contrastive",
-    "margin",
-    "multi_similarity",
-    "LiftedStructureLoss",
-    "GeneralizedLiftedStructureLoss",
-]
-DIMENSIONS = {
-    "quick": [8, 64, 128],
-    "photos": [8, 64, 256, 1024],
-    "paper": [8, 16, 32, 64, 128, 256, 512, 1024],
-}
-# name -> how the levels differ from the paper's (-3, 0, 3), learnt
-LEVELS = {
-    "1 level (0)": {"levels": (0.0,)},
-    "2 levels (−3, 3)": {"levels": (-3.0, 3.0)},
-    "3 levels (−3, 0, 3)": {},
-    "5 levels (−3 … 3)": {"levels": (-3.0, -1.5, 0.0, 1.5, 3.0)},
-    "start at (−1, 0, 1)": {"levels": (-1.0, 0.0, 1.0)},
-    "start at (−2, 0, 2)": {"levels": (-2.0, 0.0, 2.0)},
-    "fixed (−3, 0, 3)": {"learn_levels": False},
-    "fixed (0)": {"levels": (0.0,), "learn_levels": False},
-    "statistics over pairs": {"statistics": "pairs"},
-}
-STANDARD = "3 levels (−3, 0, 3)"
-WEIGHTS = (0.1, 0.2, 0.6, 1.0)  # lambda
-PASSES = 35  # over a reader's own images; Table 1's runs make 32 on the drawn characters and 36 to 46 on photographs
-
-
-def checked(kind: str, names: list, known) -> list:
-    """``names``, or the error that lists the known ones."""
-    for name in names:
-        if name not in known:
-            raise unknown(kind, name, known)
-    return names
+PAIR = {WITHOUT: TRIPLET, WITH: MDR}
+PASSES = 35  # over a user's own images; Table 1's runs make 32 to 46 over theirs
 
 
 def table1(
@@ -83,118 +26,132 @@ def table1(
     held_out: bool = False,
     **changes,
 ) -> list[dict]:
-    """Table 1, Figures 3 and 4b: every method on every dataset. ``changes`` are fields of Config, here and below.
+    """Return the runs of Table 1, Figure 3 and Figure 4 (b): every method on every dataset.
 
-    ``held_out``: of the profile's own datasets alone, since for others it is not said how many classes to hold out.
+    Args:
+        held_out: with training classes held out, on the profile's own datasets alone.
+        changes: fields of Config, here and below.
     """
-    datasets = [d for d in datasets if not held_out or d in profiles.datasets(profile)]
+    own = profiles.datasets(profile)
     return [
         {
-            "dataset": d,
-            "method": m,
-            "seed": s,
-            "config": profiles.config(profile, d, m, s, held_out, **changes),
+            "dataset": dataset,
+            "method": method,
+            "seed": seed,
+            "config": profiles.config(profile, dataset, method, seed, held_out, **changes),
         }
-        for d in datasets
-        for s in seeds
-        for m in methods
+        for seed in seeds
+        for dataset in datasets
+        for method in methods
+        if dataset in own or not held_out
     ]
 
 
 def dagger(
     profile: str, datasets: list[str], methods: list[str], seeds: list[int], **changes
 ) -> list[dict]:
-    """Table 1's rows marked †: trained and tested with 256x256 images. The paper profile's alone; elsewhere none."""
+    """Return Table 1's rows marked †, with images of 256 px: of the paper profile alone."""
     if profile != "paper":
         return []
-    return table1(
-        profile,
-        datasets,
-        methods,
-        seeds,
-        **({"image_size": 293, "resize": 293, "crop": 256} | changes),
-    )
+    larger = {"image_size": 293, "resize": 293, "crop": 256}
+    return table1(profile, datasets, methods, seeds, **(larger | changes))
+
+
+def stronger(profile: str, datasets: list[str], seeds: list[int], **changes) -> list[dict]:
+    """Return the runs of stronger losses on L2-normalized embeddings, where the profile has any."""
+    return [
+        row | {"method": f"{loss} + L2"}
+        for loss in profiles.named(profile).stronger
+        for row in table1(profile, datasets, [L2], seeds, **(changes | {"loss": loss}))
+    ]
 
 
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
-    """The runs that try each method's learning rates, where there is a search."""
-    changes = {k: v for k, v in changes.items() if k != "lr"}
+    """Return the runs that try each method's learning rates, where the dataset has some to try."""
+    settings = profiles.named(profile).settings
     return [
-        {"dataset": d, "method": m, "config": c}
-        for d in datasets
-        for m in methods
-        for c in profiles.search(profile, d, [m], **changes)
+        row
+        for dataset in datasets
+        if dataset in settings
+        for method in methods
+        for rate in settings[dataset].rates
+        for row in table1(profile, [dataset], [method], [0], True, **(changes | {"lr": rate}))
     ]
 
 
-def pairs(
-    profile: str, seeds: list[int], column: str, settings: dict[str, dict], changes: dict
+def ablation(
+    profile: str,
+    column: str,
+    settings: dict[str, dict],
+    methods: dict[str, str],
+    seeds: list[int],
+    headline: list[int],
+    changes: dict,
+    dataset: str = "",
 ) -> list[dict]:
-    """Each setting with and without MDR, on the profile's ablation dataset."""
-    return [
-        {
-            column: name,
-            "method": label,
-            "seed": s,
-            "config": profiles.config(
-                profile, DATASET[profile], method, s, **(ABLATION[profile] | changes | setting)
-            ),
-        }
-        for name, setting in settings.items()
-        for s in seeds
-        for label, method in ((WITHOUT, "Triplet"), (WITH, "Triplet + MDR"))
-    ]
+    """Return the runs of several settings, named in ``column``, each with several methods.
+
+    Args:
+        settings: name -> fields of Config. methods: label -> method.
+        headline: seeds of Table 1, taken too where a setting is Table 1's: every seed that exists counts.
+        dataset: by default the profile's for ablations.
+    """
+    dataset = dataset or profiles.named(profile).ablation
+    rows = []
+    for name, setting in settings.items():
+        for seed in dict.fromkeys([*seeds, *headline]):
+            for label, method in methods.items():
+                config = profiles.config(profile, dataset, method, seed, **(changes | setting))
+                standard = profiles.config(profile, dataset, method, seed)
+                if seed in seeds or config == standard:
+                    rows.append({column: name, "method": label, "seed": seed, "config": config})
+    return rows
 
 
-def table2a(profile: str, backbones: list[str], seeds: list[int], **changes) -> list[dict]:
-    """Table 2 (a): backbones with and without MDR."""
-    return pairs(profile, seeds, "backbone", {b: {"backbone": b} for b in backbones}, changes)
+def table2a(profile: str, backbones: list[str], seeds: list[int], headline=(), **changes):
+    """Return the runs of Table 2 (a): backbones with and without MDR."""
+    settings = {name: {"backbone": name} for name in backbones}
+    changes = profiles.named(profile).changes | changes
+    return ablation(profile, "backbone", settings, PAIR, seeds, headline, changes)
 
 
-def table2b(profile: str, losses: list[str], seeds: list[int], **changes) -> list[dict]:
-    """Table 2 (b): losses with and without MDR."""
-    return pairs(profile, seeds, "loss_name", {name: {"loss": name} for name in losses}, changes)
+def table2b(profile: str, losses: list[str], seeds: list[int], headline=(), **changes):
+    """Return the runs of Table 2 (b): losses with and without MDR."""
+    settings = {name: {"loss": name} for name in losses}
+    changes = profiles.named(profile).changes | changes
+    return ablation(profile, "loss_name", settings, PAIR, seeds, headline, changes)
 
 
 def table2c(
-    profile: str, levels: list[str], weights: list[float], seeds: list[int], **changes
+    profile: str,
+    levels: list[str],
+    weights: dict[str, list[float]],
+    seeds: list[int],
+    headline=(),
+    **changes,
 ) -> list[dict]:
-    """Table 2 (c): number, start and learning of the levels; then lambda, with 0 for no MDR at all."""
-    settings = {name: LEVELS[name] for name in checked("level setting", levels, LEVELS)}
-    settings |= {f"λ = {w:g}": {"mdr_weight": w} for w in (0.0, *weights)}
-    return [
-        {
-            "setting": name,
-            "method": WITH,
-            "seed": s,
-            "config": profiles.config(
-                profile,
-                DATASET[profile],
-                "Triplet + MDR",
-                s,
-                **(ABLATION[profile] | changes | setting),
-            ),
-        }
-        for name, setting in settings.items()
-        for s in seeds
-    ]
+    """Return the runs of Table 2 (c): levels by name; then λ by dataset, with 0 for no MDR."""
+    for name in levels:
+        if name not in LEVELS:
+            raise unknown("level setting", name, LEVELS)
+    changes = profiles.named(profile).changes | changes
+    settings = {name: LEVELS[name] for name in levels}
+    rows = ablation(profile, "setting", settings, {WITH: MDR}, seeds, headline, changes)
+    for dataset, values in weights.items():
+        settings = {f"λ = {weight:g}": {"mdr_weight": weight} for weight in (0.0, *values)}
+        rows += ablation(
+            profile, "setting", settings, {WITH: MDR}, seeds, headline, changes, dataset
+        )
+    return rows
 
 
 def figure4a(
-    profile: str, dimensions: list[int], methods: list[str], seeds: list[int], **changes
-) -> list[dict]:
-    """Figure 4 (a): embedding dimensions, every method."""
-    return [
-        {
-            "dimension": n,
-            "method": m,
-            "seed": s,
-            "config": profiles.config(profile, DATASET[profile], m, s, **(changes | {"dim": n})),
-        }
-        for n in dimensions
-        for s in seeds
-        for m in methods
-    ]
+    profile: str, dimensions: list[int], methods: list[str], seeds, headline=(), **changes
+):
+    """Return the runs of Figure 4 (a): embedding dimensions, every method."""
+    settings = {size: {"dim": size} for size in dimensions}
+    names = {method: method for method in methods}
+    return ablation(profile, "dimension", settings, names, seeds, headline, changes)
 
 
 def your_images(
@@ -207,125 +164,70 @@ def your_images(
     processes: int = 1,
     **changes,
 ) -> list[dict]:
-    """A folder of class folders, under the profile's settings; the batch is made as small as the folder needs, and so are the
-    epochs, that each image is seen about PASSES times at most.
+    """Return the runs on a folder of class folders, under the profile's settings.
+
+    The batch is as small as the folder needs, and the epochs so short that each image is seen about
+    PASSES times at most.
 
     Args:
-        processes: that share a batch.
-        drawn: the folder is :func:`mdr_core.example.drawn_folder`'s, for the small network; else EfficientNet-Lite0 and
+        drawn: the folder holds drawn characters, for the small network; else EfficientNet-Lite0 and
             the photographs' settings serve, in the quick profile too.
+        processes: that share a batch.
     """
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
-    name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.OTHERS[profile]
-    passes, base = PASSES / base.epochs, base.replace(**{"dataset": name} | changes)
-    batch, images = (
-        store.fillable(base, data_root, processes),
-        len(store.dataset(name, data_root, base.image_size).train.labels),
-    )
-    few = (
-        base.iterations
-        if "iterations" in changes
-        else min(base.iterations, math.ceil(passes * images / batch))
-    )
+    base = profiles.QUICK if drawn else profiles.named(profile).others.config
+    passes = PASSES / base.epochs
+    base = base.replace(**({"dataset": f"folder:{place}"} | changes))
+    images = store.dataset(base.dataset, data_root, base.image_size).train
+    batch = store.fillable(base, data_root, processes)
+    iterations = base.iterations
+    if "iterations" not in changes:
+        iterations = min(iterations, math.ceil(passes * len(images.labels) / batch))
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
-    base = base.replace(batch_size=batch, iterations=few, **profiles.by_method(method, weight))
+    base = base.replace(
+        batch_size=batch, iterations=iterations, **profiles.by_method(method, weight)
+    )
     return [
-        {"dataset": name, "method": method, "seed": s, "config": base.replace(seed=s)}
+        {"dataset": base.dataset, "method": method, "seed": s, "config": base.replace(seed=s)}
         for s in seeds
     ]
 
 
-def joined(*frames: pd.DataFrame, **columns) -> pd.DataFrame:
-    """Tables below each other, some columns set anew."""
-    return pd.concat(frames).assign(**columns)
-
-
 def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dict[str, list[dict]]:
-    """Notebook -> the runs of its report at its default parameters, ``your_images`` aside; the headline first.
+    """Return notebook -> the runs of its report at its default parameters, the headline first.
+
+    ``your_images`` aside, whose folder is its reader's.
 
     Args:
         seeds: Table 1's; the ablations take fewer.
-        changes: fields of Config, as everywhere.
     """
-    names, seeds = (
-        profiles.datasets(profile),
-        list(range(profiles.SEEDS)) if seeds is None else seeds,
-    )
-    few = seeds[: profiles.ABLATION_SEEDS]
-    table = table1(profile, names, list(METHODS), seeds, **changes)
+    own, names = profiles.named(profile), profiles.datasets(profile)
+    seeds = list(range(own.seeds)) if seeds is None else seeds
+    few, methods = seeds[: own.ablation_seeds], list(METHODS)
+    table = table1(profile, names, methods, seeds, **changes)
+    before = table1(profile, names, [BEFORE], seeds[:1], **changes)
+    some = {"seeds": few, "headline": seeds} | changes
     found = {
         "recall_at_k": [
             *table,
-            *table1(
-                profile,
-                names,
-                list(METHODS),
-                seeds[: profiles.HELD_OUT_SEEDS[profile]],
-                True,
-                **changes,
-            ),
-            *searches(profile, names, list(METHODS), **changes),
-            *dagger(profile, names, list(METHODS), seeds, **changes),
+            *stronger(profile, names, seeds[:1], **changes),
+            *table1(profile, names, methods, seeds[: own.held_out_seeds], True, **changes),
+            *searches(profile, names, methods, **changes),
+            *dagger(profile, names, methods, seeds, **changes),
         ],
-        "ablation_backbones": table2a(profile, BACKBONES[profile], few, **changes),
-        "ablation_losses": table2b(profile, LOSSES, few, **changes),
-        "ablation_levels": table2c(profile, list(LEVELS), list(WEIGHTS), few, **changes),
-        "embedding_dimension": figure4a(
-            profile, DIMENSIONS[profile], list(METHODS), few, **changes
-        ),
+        "ablation_levels": table2c(profile, list(own.levels), own.weights, **some),
+        "ablation_backbones": table2a(profile, list(own.backbones), **some),
+        "ablation_losses": table2b(profile, list(own.losses), **some),
+        "embedding_dimension": figure4a(profile, list(own.dimensions), methods, **some),
         "learning_curves": table,
         "mechanism": table,
-        "class_centers": table,
+        "class_centers": [*table, *before],
         "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
     }
-    return found | {
-        "claims": [row for name, grid in found.items() if name != "recall_at_k" for row in grid]
-    }
-
-
-WITH_FILES = (
-    "class_centers",
-    "retrieval_gallery",
-    "claims",
-)  # notebooks that read weights or embeddings, of the first seed of Table 1
+    return found | {"claims": [row for grid in found.values() for row in grid]}
 
 
 def everything(profile: str, **changes) -> list[Config]:
-    """Every run of a profile's reports at their default parameters, in the order of their weight."""
-    return list(
-        dict.fromkeys(
-            row["config"] for grid in of_notebooks(profile, **changes).values() for row in grid
-        )
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m mdr_core train", description="Train every run of a profile."
-    )
-    parser.add_argument("--profile", default="quick")
-    parser.add_argument("--dataset", help="only the runs on this one")
-    parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
-    parser.add_argument("--data-root", help="where the datasets lie")
-    parser.add_argument("--jobs", type=int, help="processes, a run each (default: one per core)")
-    parser.add_argument("--device", help="cpu or cuda (default: the profile's)")
-    parser.add_argument("--scheduler", help="of a Dask cluster to train on, as tcp://host:8786")
-    given = parser.parse_args(argv)
-    try:
-        distributed.join()
-        executor = executors.cluster(given.scheduler) if given.scheduler else None
-        changes = {"device": given.device} if given.device else {}
-        if given.dataset:
-            checked("dataset", [given.dataset], profiles.datasets(given.profile))
-        configs = [
-            c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)
-        ]
-        grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """Return every run of a profile's reports at their default parameters, the headline first."""
+    grids = of_notebooks(profile, **changes).values()
+    return list(dict.fromkeys(row["config"] for grid in grids for row in grid))

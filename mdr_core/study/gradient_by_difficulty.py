@@ -1,69 +1,68 @@
-"""How much of the gradient easy and hard pairs give, with and without MDR: read from what the runs recorded.
+"""How much of the gradient easy and hard pairs give, with and without MDR, from what runs recorded.
 
-Easy are positives that lie near and negatives that lie far, hard the other way round. ``|dL/dd_ij|`` of the triplet loss
-was recorded by decile of distance, for positive and for negative pairs apart (:mod:`mdr_core.evaluation.pair_statistics`); L_MDR's is the
-same for every pair, lambda / (B (B - 1) sigma), by its definition.
+Easy are positives that lie near and negatives that lie far; hard are the others. A record has
+``|dL/dd_ij|`` of the triplet loss by decile of distance (:mod:`mdr_core.evaluation.pair_statistics`).
+This is measured. L_MDR's part follows from its definition: λ / (B (B − 1) σ), the same for every pair.
 """
 
 import numpy as np
 import pandas as pd
 
+from mdr_core.evaluation.pair_statistics import DRAWS
 from mdr_core.study import statistics
+
+COLUMNS = ["easy", "hardest", "violated"]
 
 
 def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
-    """One run's gradient at one epoch, in percent of its total: ``positive`` and ``negative``, ten deciles each, near to far;
-    NaN where there is none (no triplet is violated, no MDR).
+    """Return one epoch's gradient in percent of its total: ``positive`` and ``negative``, ten deciles each.
+
+    Nearest pairs first; NaN where there is no gradient (no triplet is violated, and there is no MDR).
 
     Args:
-        row: with ``gradient_positive``, ``gradient_negative``, ``gradient_mdr``, ``mdr_weight``, ``batch_size`` and
-            ``images_per_class``.
+        row: with ``gradient_positive``, ``gradient_negative``, ``gradient_mdr``, ``mdr_weight``,
+            ``batch_size`` and ``images_per_class``.
     """
-    share = (row.images_per_class - 1) / (row.batch_size - 1)  # of positive pairs among all
-    every = row.mdr_weight * row.gradient_mdr / 10
-    positive = np.array(row.gradient_positive) + every * share
-    negative = np.array(row.gradient_negative) + every * (1 - share)
+    positives = (row.images_per_class - 1) / (row.batch_size - 1)  # share of positive pairs
+    mdr = row.mdr_weight * row.gradient_mdr / 10
+    positive = np.array(row.gradient_positive) + mdr * positives
+    negative = np.array(row.gradient_negative) + mdr * (1 - positives)
     total = positive.sum() + negative.sum() or np.nan
     return {"positive": 100 * positive / total, "negative": 100 * negative / total}
 
 
-def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
-    """What :func:`mdr_core.report.plots.deciles` draws of one dataset's runs, as :func:`shares` gives them: title -> method -> (mean, half),
-    ten each in percent; and title -> a decile's share of all pairs."""
-    drawn, even = {}, {}
-    share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
-    last = last[last.easy.notna()]
-    for kind, title, each in (
-        ("positive", "positive pairs (hard: far)", share),
-        ("negative", "negative pairs (hard: near)", 10 - share),
-    ):
-        even[title] = each
-        for method, group in last.groupby("method", sort=False):
-            found = np.stack([by_decile(row)[kind] for _, row in group.iterrows()])
-            figures = [statistics.interval(column) for column in found.T]
-            drawn.setdefault(title, {})[method] = (
-                np.array([f["mean"] for f in figures]),
-                np.array([f["half"] for f in figures]),
-            )
-    return drawn, even
-
-
-def easy_and_hard(row: pd.Series) -> dict[str, float]:
-    """In percent of the gradient: ``easy``, from the easier half of the pairs; ``hardest``, from the hardest tenth."""
-    parts = by_decile(row)
-    return {
-        "easy": float(parts["positive"][:5].sum() + parts["negative"][5:].sum()),
-        "hardest": float(parts["positive"][9] + parts["negative"][0]),
-    }
-
-
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` (rows of runs and epochs) with the columns ``easy`` and ``hardest``.
+    """Return ``frame`` (rows of runs and epochs) with three columns, NaN where a run is not stored.
 
-    They are NaN where there is no gradient (no triplet is violated, and there is no MDR) and where the run is not stored.
+    ``easy``: percent of the gradient from the easier half of the pairs. ``hardest``: from the hardest
+    tenth. ``violated``: how many violated triplets the triplet loss's part rests on, of those drawn.
     """
-    found = statistics.ran(frame)
-    parts = [easy_and_hard(row) for _, row in found.iterrows()]
-    return frame.join(
-        pd.DataFrame(parts, index=found.index, columns=["easy", "hardest"], dtype=float)
-    )
+    rows = []
+    ran = statistics.ran(frame)
+    for _, row in ran.iterrows():
+        found = by_decile(row)
+        drawn = DRAWS * row.batch_size * (row.images_per_class - 1)
+        rows.append((
+            found["positive"][:5].sum() + found["negative"][5:].sum(),
+            found["positive"][9] + found["negative"][0],
+            round(drawn * sum(row.gradient_positive)),
+        ))  # fmt: skip
+    return frame.join(pd.DataFrame(rows, index=ran.index, columns=COLUMNS, dtype=float))
+
+
+def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
+    """Return what a figure of one dataset's deciles needs, from rows that :func:`shares` gave.
+
+    Returns:
+        title -> method -> (mean, half), ten numbers each in percent; title -> a decile's share of all
+        pairs, which it would give if all pairs gave alike.
+    """
+    drawn: dict[str, dict] = {}
+    share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
+    even = {"positive pairs (hard: far)": share, "negative pairs (hard: near)": 10 - share}
+    for kind, title in zip(("positive", "negative"), even, strict=True):
+        for method, group in last[last.easy.notna()].groupby("method", sort=False):
+            deciles = np.stack([by_decile(row)[kind] for _, row in group.iterrows()]).T
+            found = pd.DataFrame([statistics.interval(decile) for decile in deciles])
+            drawn.setdefault(title, {})[method] = found["mean"].to_numpy(), found.half.to_numpy()
+    return drawn, even

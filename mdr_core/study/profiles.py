@@ -1,103 +1,165 @@
-"""The study's three profiles, its methods, and the settings behind each: one table, no run script of its own."""
+"""The study's four profiles and its methods: what each trains, how large, for how long, and where."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdr_core.config import Config
 from mdr_core.data.catalog import NAMES
 from mdr_core.errors import unknown
+from mdr_core.training import learning_rate
 
-PUBLISHED = (
-    Path(__file__).parent / "published_recall.csv"
-)  # published Recall@K in percent, each with its source
-METHODS = ("Triplet", "Triplet + L2", "Triplet + MDR")
-SEEDS, ABLATION_SEEDS = 5, 3  # 0, 1, ... of Table 1 and its figures; of the ablations
-HELD_OUT_SEEDS = {
-    "quick": 3,
-    "photos": 1,
-    "paper": 1,
-}  # that are run once more, with training classes held out
+PUBLISHED = Path(__file__).parent / "published_recall.csv"  # Recall@K in percent, with its source
+METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
+BEFORE = "Before fine-tuning"  # the network with ImageNet weights, or pretrained, and a new head
+LOSSES = (
+    "triplet", "contrastive", "margin", "multi_similarity",
+    "LiftedStructureLoss", "GeneralizedLiftedStructureLoss",
+)  # fmt: skip
+STANDARD = "3 levels (−3, 0, 3)"
+LEVELS = {  # name -> how the levels differ from the paper's (−3, 0, 3), learned
+    "1 level (0)": {"levels": (0.0,)},
+    "2 levels (−3, 3)": {"levels": (-3.0, 3.0)},
+    STANDARD: {},
+    "5 levels (−3 … 3)": {"levels": (-3.0, -1.5, 0.0, 1.5, 3.0)},
+    "start at (−1, 0, 1)": {"levels": (-1.0, 0.0, 1.0)},
+    "start at (−2, 0, 2)": {"levels": (-2.0, 0.0, 2.0)},
+    "fixed (−3, 0, 3)": {"learn_levels": False},
+    "fixed (0)": {"levels": (0.0,), "learn_levels": False},
+    "statistics over pairs": {"statistics": "pairs"},
+}
+WEIGHTS = (0.1, 0.2, 0.6, 1.0)  # λ
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a dataset is trained.
+
+    Attributes:
+        config: of the triplet loss alone. mdr_weight: λ, of the runs with MDR.
+        held_out: training classes that choose an epoch. The released CUB-200 loader holds out the last
+            20 of 100; the others follow that share.
+        rates: learning rates that each method tries on held-out training classes, at full length.
+    """
+
+    config: Config
+    mdr_weight: float = 0.6
+    held_out: int = 0
+    rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the study.
+
+    Attributes:
+        purpose, hours: in words. settings: of each dataset. others: of any other dataset.
+        seeds, ablation_seeds, held_out_seeds: how many, from 0, of Table 1, of the ablations, and of
+            the runs with held-out classes.
+        ablation: what Table 2 and Figure 4 (a) run on, the first dataset; changes: how Table 2 differs.
+        weights: dataset -> λ of Table 2 (c). stronger: losses to compare with, on L2 embeddings.
+        trains: without being asked to.
+    """
+
+    purpose: str
+    hours: str
+    settings: dict[str, Setting]
+    others: Setting
+    backbones: tuple[str, ...]
+    dimensions: tuple[int, ...]
+    weights: dict[str, tuple[float, ...]]
+    losses: tuple[str, ...] = LOSSES
+    levels: tuple[str, ...] = tuple(LEVELS)
+    stronger: tuple[str, ...] = ()
+    changes: dict = field(default_factory=dict)
+    seeds: int = 5
+    ablation_seeds: int = 3
+    held_out_seeds: int = 1
+    trains: bool = True
+
+    @property
+    def ablation(self) -> str:
+        """The dataset of Table 2 and Figure 4 (a)."""
+        return next(iter(self.settings))
+
 
 QUICK = Config(
-    dataset="drawn",
-    image_size=32,
-    crop=32,
-    resize=32,
-    augment=False,
-    flip=False,
-    backbone="small_resnet",
-    weights="classes",
-    dim=64,
-    batch_size=60,
-    images_per_class=4,
-    epochs=10,
-    iterations=40,
-    lr=1e-3,
-    lr_drops=(0.6, 0.8),
-    train_images=750,
-)
+    dataset="drawn", image_size=32, crop=32, resize=32, augment=False, flip=False,
+    backbone="small_resnet", weights="classes", dim=64, batch_size=60, images_per_class=4,
+    epochs=10, iterations=40, lr=1e-3, lr_drops=(0.6, 0.8), train_images=750,
+)  # fmt: skip
 PHOTOS = Config(
-    image_size=128,
-    crop=96,
-    resize=110,
-    backbone="efficientnet_lite0",
-    dim=256,
-    batch_size=96,
-    images_per_class=4,
-    epochs=18,
-    iterations=45,
-    lr=1e-4,
-    lr_drops=(0.6, 0.8),
-    train_images=800,
-)
+    image_size=128, crop=96, resize=110, backbone="efficientnet_lite0", dim=256, batch_size=96,
+    images_per_class=4, epochs=18, iterations=45, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
+)  # fmt: skip
 PAPER = Config(device="cuda")
-PRODUCTS = PAPER.replace(
-    batch_size=256, images_per_class=3, lr=1e-4
-)  # datasets of many classes with few images
+FULL = PAPER.replace(backbone="efficientnet_lite0", epochs=10, iterations=500)  # half its steps
+PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few images a class
+DIMENSIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
-# profile -> dataset -> settings, with the dataset's lambda, and how many training classes choose an epoch
 PROFILES = {
-    "quick": {"drawn": (QUICK, 0.2, 15)},
-    "photos": {
-        "cub50": (
-            PHOTOS.replace(dataset="cub50", batch_size=80),
-            0.6,
-            5,
-        )  # 80: what 20 classes can fill
-    },
-    "paper": {
-        "cub200": (PAPER, 0.6, 20),
-        "cars196": (PAPER.replace(dataset="cars196"), 0.2, 20),
-        "sop": (PRODUCTS.replace(dataset="sop", ks=(1, 10, 100, 1000)), 0.1, 2264),
-        "inshop": (PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799),
-    },
-}
-OTHERS = {
-    "quick": PHOTOS,
-    "photos": PHOTOS,
-    "paper": PAPER,
-}  # for any other dataset, a folder of yours, say; lambda is 0.6
-# By the released CUB-200 loader the last 20 of 100 training classes are held out; the others follow that share.
+    "quick": Profile(
+        "see everything work on drawn characters", "0.2 hours on two CPU cores",
+        {"drawn": Setting(QUICK, 0.2, 15)},
+        others=Setting(PHOTOS),
+        backbones=("small_resnet_narrow", "small_resnet"), dimensions=(8, 64, 128),
+        weights={"drawn": WEIGHTS}, held_out_seeds=3,
+    ),
+    "photos": Profile(
+        "photographs in miniature: CUB's first 50 classes at 96 px", "17 hours on two CPU cores",
+        # a batch of 80, since 20 classes cannot fill more when five are held out
+        {"cub50": Setting(PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5, (1e-4, 3e-4))},
+        others=Setting(PHOTOS),
+        backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+        dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
+    ),
+    "full": Profile(
+        "the headline: CUB-200-2011 and Cars-196 whole, at 224 px", "5 hours on one H100",
+        {"cub200": Setting(FULL, 0.6, 20),
+         "cars196": Setting(FULL.replace(dataset="cars196"), 0.2, 20)},
+        others=Setting(FULL),
+        backbones=("efficientnet_lite0", "efficientnet_lite2"), dimensions=(8, 64, 512),
+        weights={"cub200": (0.2, 0.6), "cars196": (0.1, 0.2, 0.6)},
+        levels=("1 level (0)", STANDARD), seeds=3, ablation_seeds=1, trains=False,
+        stronger=("multi_similarity",),
+    ),
+    "paper": Profile(
+        "the paper's own backbone, length and four datasets", "not run yet: days on one GPU",
+        {"cub200": Setting(PAPER, 0.6, 20),
+         "cars196": Setting(PAPER.replace(dataset="cars196"), 0.2, 20),
+         "sop": Setting(PRODUCTS.replace(dataset="sop", ks=(1, 10, 100, 1000)), 0.1, 2264),
+         "inshop": Setting(PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799)},
+        others=Setting(PAPER),
+        backbones=("bn_inception", "resnet18", "resnet50"), dimensions=DIMENSIONS,
+        weights={"cub200": WEIGHTS}, trains=False,
+    ),
+}  # fmt: skip
 
-# The small search for a dataset's learning rate: every method tries the same ones, a run of the first seed each, at full
-# length (a short one favours rates that spoil a long one), judged on held-out training classes.
-SEARCHES = {"cub50": (1e-4, 3e-4)}
+
+def named(profile: str) -> Profile:
+    """Return a profile by name.
+
+    Raises:
+        StudyError: an unknown name; the message lists those that exist.
+    """
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    return PROFILES[profile]
 
 
 def datasets(profile: str) -> list[str]:
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
-    return list(PROFILES[profile])
+    """Return the names of a profile's datasets."""
+    return list(named(profile).settings)
 
 
 def config(
     profile: str, dataset: str, method: str, seed: int = 0, held_out: bool = False, **changes
 ) -> Config:
-    """The configuration of one run.
+    """Return the configuration of one run.
 
     Args:
         profile, method: names in PROFILES and METHODS.
         dataset: one of the profile's, or any other of :data:`mdr_core.data.catalog.NAMES`.
-        held_out: keep some training classes from training, to choose the epoch on them (the profile's datasets alone).
+        held_out: keep some training classes from training, to choose the epoch on them.
         changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
 
     Raises:
@@ -105,38 +167,29 @@ def config(
     """
     if dataset not in NAMES and not dataset.startswith("folder:"):
         raise unknown("dataset", dataset, NAMES)
-    own = (
-        PROFILES[profile]
-        if dataset in datasets(profile)
-        else {dataset: (OTHERS[profile].replace(dataset=dataset), 0.6, 0)}
-    )
-    base, weight, held = own[dataset]
-    weight = changes.pop("mdr_weight", weight)
-    return base.replace(
-        **{"seed": seed, "hold_out": held if held_out else 0} | by_method(method, weight) | changes
-    )
+    own = named(profile).settings.get(dataset) or named(profile).others
+    about = {"dataset": dataset, "seed": seed, "hold_out": own.held_out if held_out else 0}
+    about |= by_method(method, changes.pop("mdr_weight", own.mdr_weight))
+    untrained = {"epochs": 0, "device": "cpu"} if method == BEFORE else {}
+    return own.config.replace(**(about | changes | untrained))
 
 
-def by_method(method: str, weight: float) -> dict:
-    """What sets the methods apart; ``weight`` is lambda, which acts on Triplet + MDR alone.
+def by_method(method: str, mdr_weight: float) -> dict:
+    """Return the fields of Config that set a method apart. ``mdr_weight`` is λ of Triplet + MDR.
 
     Raises:
         StudyError: an unknown method; the message lists those that exist.
     """
-    if method not in METHODS:
+    if method not in (*METHODS, BEFORE):
         raise unknown("method", method, METHODS)
-    return {
-        "Triplet": {"mdr_weight": 0.0},
-        "Triplet + L2": {"mdr_weight": 0.0, "normalization": "l2"},
-        "Triplet + MDR": {"mdr_weight": weight},
-    }[method]
+    normalization = {"normalization": "l2"} if method == L2 else {}
+    return {"mdr_weight": mdr_weight if method == MDR else 0.0} | normalization
 
 
-def search(profile: str, dataset: str, methods=METHODS, **changes) -> list[Config]:
-    """The runs of a dataset's search, none where its settings come from elsewhere."""
-    rates = SEARCHES.get(dataset, ()) if dataset in datasets(profile) else ()
-    return [
-        config(profile, dataset, m, held_out=True, **{**changes, "lr": r})
-        for r in rates
-        for m in methods
-    ]
+def level_reach(config: Config) -> float:
+    """Return how far a level can move in a run, in standard deviations: the sum of the learning rates.
+
+    A step of Adam is at most about its learning rate long.
+    """
+    rates = [learning_rate(config, epoch) for epoch in range(1, config.epochs + 1)]
+    return config.iterations * sum(rates)

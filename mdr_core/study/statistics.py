@@ -2,9 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import (
-    stdtrit,
-)  # Student's t; scipy.stats has it too, but takes half a second to import
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
 RECALL = "test_recall@1"  # the study's one headline figure
 NOT_RUN = "not run"  # said where no run is stored, in place of a number or a verdict
@@ -42,28 +40,36 @@ def over_seeds(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired_difference(
-    frame: pd.DataFrame, value: str, column: str, one: str, other: str
-) -> dict[str, float]:
-    """one - other, seed by seed, with its interval.
+def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> pd.DataFrame:
+    """Return the seeds that have both: columns ``one`` and ``other`` with their ``value``, a row per seed.
 
     Args:
         frame: a row per run, with columns ``seed``, ``column`` and ``value``.
         one, other: two values of ``column``.
-
-    Returns:
-        As :func:`interval`, over the seeds that have both, with ``excludes_zero``: whether the interval excludes zero (False for one
-        seed and for none).
     """
-    table = (
-        frame[frame[column].isin([one, other])]
-        .pivot(index="seed", columns=column, values=value)
+    rows = frame[frame[column].isin([one, other])]
+    return (
+        rows.pivot(index="seed", columns=column, values=value)
+        .reindex(columns=[one, other])
         .dropna()
     )
-    if one not in table or other not in table:
-        return interval([]) | {"excludes_zero": False}
-    result = interval(table[one] - table[other])
+
+
+def paired_difference(
+    frame: pd.DataFrame, value: str, column: str, one: str, other: str
+) -> dict[str, float]:
+    """Return :func:`interval` of one − other, seed by seed, with ``excludes_zero`` (False for one seed and for none)."""
+    pair = paired(frame, value, column, one, other)
+    result = interval(pair[one] - pair[other])
     return result | {"excludes_zero": bool(abs(result["mean"]) > result["half"])}
+
+
+def p_value(found: dict[str, float]) -> float:
+    """Return the two-sided p that the mean of an :func:`interval` is zero (Student's t); 1 without an interval."""
+    n, half = found["n"], found["half"]
+    if n < 2 or not half:
+        return 1.0 if n < 2 or not found["mean"] else 0.0
+    return float(2 * stdtr(n - 1, -abs(found["mean"]) / half * stdtrit(n - 1, 0.975)))
 
 
 def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
