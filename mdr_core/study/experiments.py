@@ -4,7 +4,9 @@ Notebooks that ask for the same run share it: the run store trains it once.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mdr_core.config import Config
 from mdr_core.errors import unknown
@@ -82,10 +84,10 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
 def ablation(
     profile: str,
     column: str,
-    settings: dict[str, dict],
+    settings: Mapping[Any, Mapping[str, Any]],
     methods: dict[str, str],
     seeds: list[int],
-    headline: list[int],
+    headline: Sequence[int],
     changes: dict,
     dataset: str = "",
 ) -> list[dict]:
@@ -101,21 +103,25 @@ def ablation(
     for name, setting in settings.items():
         for seed in dict.fromkeys([*seeds, *headline]):
             for label, method in methods.items():
-                config = profiles.config(profile, dataset, method, seed, **(changes | setting))
+                config = profiles.config(profile, dataset, method, seed, **{**changes, **setting})
                 standard = profiles.config(profile, dataset, method, seed)
                 if seed in seeds or config == standard:
                     rows.append({column: name, "method": label, "seed": seed, "config": config})
     return rows
 
 
-def table2a(profile: str, backbones: list[str], seeds: list[int], headline=(), **changes):
+def table2a(
+    profile: str, backbones: list[str], seeds: list[int], headline: Sequence[int] = (), **changes
+):
     """Return the runs of Table 2 (a): backbones with and without MDR."""
-    settings = {name: {"backbone": name} for name in backbones}
     changes = profiles.named(profile).changes | changes
+    settings = {name: {"backbone": name} for name in backbones}
     return ablation(profile, "backbone", settings, PAIR, seeds, headline, changes)
 
 
-def table2b(profile: str, losses: list[str], seeds: list[int], headline=(), **changes):
+def table2b(
+    profile: str, losses: list[str], seeds: list[int], headline: Sequence[int] = (), **changes
+):
     """Return the runs of Table 2 (b): losses with and without MDR."""
     settings = {name: {"loss": name} for name in losses}
     changes = profiles.named(profile).changes | changes
@@ -125,9 +131,9 @@ def table2b(profile: str, losses: list[str], seeds: list[int], headline=(), **ch
 def table2c(
     profile: str,
     levels: list[str],
-    weights: dict[str, list[float]],
+    weights: Mapping[str, Sequence[float]],
     seeds: list[int],
-    headline=(),
+    headline: Sequence[int] = (),
     **changes,
 ) -> list[dict]:
     """Return the runs of Table 2 (c): levels by name; then λ by dataset, with 0 for no MDR."""
@@ -135,7 +141,7 @@ def table2c(
         if name not in LEVELS:
             raise unknown("level setting", name, LEVELS)
     changes = profiles.named(profile).changes | changes
-    settings = {name: LEVELS[name] for name in levels}
+    settings: dict[str, dict] = {name: LEVELS[name] for name in levels}
     rows = ablation(profile, "setting", settings, {WITH: MDR}, seeds, headline, changes)
     for dataset, values in weights.items():
         settings = {f"λ = {weight:g}": {"mdr_weight": weight} for weight in (0.0, *values)}
@@ -146,7 +152,12 @@ def table2c(
 
 
 def figure4a(
-    profile: str, dimensions: list[int], methods: list[str], seeds, headline=(), **changes
+    profile: str,
+    dimensions: list[int],
+    methods: list[str],
+    seeds,
+    headline: Sequence[int] = (),
+    **changes,
 ):
     """Return the runs of Figure 4 (a): embedding dimensions, every method."""
     settings = {size: {"dim": size} for size in dimensions}

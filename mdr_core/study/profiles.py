@@ -16,7 +16,7 @@ LOSSES = (
     "LiftedStructureLoss", "GeneralizedLiftedStructureLoss",
 )  # fmt: skip
 STANDARD = "3 levels (−3, 0, 3)"
-LEVELS = {  # name -> how the levels differ from the paper's (−3, 0, 3), learned
+LEVELS: dict[str, dict] = {  # name -> how the levels differ from the paper's (−3, 0, 3), learned
     "1 level (0)": {"levels": (0.0,)},
     "2 levels (−3, 3)": {"levels": (-3.0, 3.0)},
     STANDARD: {},

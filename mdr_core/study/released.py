@@ -25,7 +25,7 @@ from mdr_core.runs import store
 from mdr_core.study import profiles
 
 AT = "https://github.com/anonymous-ai-research/pretrained/raw/master/{0}/{0}.pth"
-NAMES = tuple(profiles.PROFILES["paper"])
+NAMES = profiles.datasets("paper")
 
 
 def checkpoint(name: str) -> Path:
@@ -64,7 +64,7 @@ def network(path: Path, config: Config) -> EmbeddingNet:
         net.linear.load_state_dict(head)
     except (ValueError, KeyError) as problem:
         raise StudyError(f"{path} is not a released MDR checkpoint: {problem}") from None
-    return net.to(config.device, memory_format=torch.channels_last).eval()
+    return net.to(config.device).to(memory_format=torch.channels_last).eval()
 
 
 def evaluate(
