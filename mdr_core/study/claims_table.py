@@ -7,7 +7,6 @@ import torch
 
 from mdr_core import search
 from mdr_core.config import from_dict
-from mdr_core.runs import store
 from mdr_core.study import experiments, gradient_by_difficulty, statistics
 from mdr_core.study.claims import Claim, by_cell
 from mdr_core.study.experiments import LEVELS, LOSSES, STANDARD, WITH, WITHOUT
@@ -199,7 +198,7 @@ def time_saved(report) -> dict[str, float]:
     for method in (TRIPLET, MDR):
         weights = {
             k: v
-            for k, v in store.load_weights(first[method], report.output_root).items()
+            for k, v in report.store.weights(first[method]).items()
             if not k.startswith("mdr.")
         }
         networks[method] = search.network(from_dict(first[method]["config"]), weights)

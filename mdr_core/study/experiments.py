@@ -16,7 +16,8 @@ from mdr_core import distributed
 from mdr_core.config import Config
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY
-from mdr_core.runs import executors, grids, store
+from mdr_core.runs import executors, grids
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
 from mdr_core.study.profiles import METHODS
 
@@ -218,10 +219,8 @@ def your_images(
     place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     name, base = f"folder:{place}", profiles.QUICK if drawn else profiles.OTHERS[profile]
     passes, base = PASSES / base.epochs, base.replace(**{"dataset": name} | changes)
-    batch, images = (
-        store.fillable(base, data_root, processes),
-        len(store.dataset(name, data_root, base.image_size).train.labels),
-    )
+    store = RunStore(data_root=data_root)
+    batch, images = store.batch_size(base, processes), len(store.dataset(base).train.labels)
     few = (
         base.iterations
         if "iterations" in changes
@@ -320,7 +319,8 @@ def main(argv: list[str] | None = None) -> int:
         configs = [
             c for c in everything(given.profile, **changes) if given.dataset in (None, c.dataset)
         ]
-        grids.run_all(configs, given.output_root, given.data_root, given.jobs, executor=executor)
+        store = RunStore(given.output_root, given.data_root)
+        grids.records(configs, store, given.jobs, executor=executor)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
