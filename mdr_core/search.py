@@ -26,7 +26,7 @@ from mdr_core.evaluation import epoch
 from mdr_core.files import write
 from mdr_core.networks import backbones
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
@@ -53,7 +53,7 @@ class ImageSearch:
         """From a stored run, with a split's images as the gallery."""
         config = from_dict(record["config"])
         weights = {
-            k: v for k, v in store.load_weights(record, root).items() if not k.startswith("mdr.")
+            k: v for k, v in RunStore(root).weights(record).items() if not k.startswith("mdr.")
         }
         model = network(config, weights)
         index = faiss.IndexFlatL2(config.dim)

@@ -147,9 +147,9 @@ def on_both() -> list[Config]:
 
 def add_line(change: str, new: bool) -> str:
     """Add the present text's line to code_versions.csv; what was done."""
-    lines = identity.known()
-    if identity.numbers() is not None:
-        return f"the present code has its line already: number version {identity.numbers()}"
+    lines = identity.code_versions()
+    if identity.number_version() is not None:
+        return f"the present code has its line already: number version {identity.number_version()}"
     last = max((int(line["numbers"]) for line in lines), default=1)
     line = identity.line_of(change, checked(), str(last + new), f"{datetime.now(UTC):%Y-%m-%d}")
     text = io.StringIO()

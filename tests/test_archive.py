@@ -8,6 +8,7 @@ from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.runs import identity, store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, experiments, profiles
 
 TINY = profiles.QUICK.replace(
@@ -19,7 +20,7 @@ TINY = profiles.QUICK.replace(
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     return root, [
-        store.run(c, root)
+        RunStore(root).run(c)
         for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))
     ]
 
@@ -47,10 +48,10 @@ def test_a_restored_run_is_read_back_and_gets_its_files_when_asked(stored, tmp_p
             archive.restore(path, tmp_path / "new")
             == f"1 runs restored to {tmp_path / 'new'}, all found by this installation"
         )
-    record = store.run(TINY, tmp_path / "new")
+    record = RunStore(tmp_path / "new").run(TINY)
     assert record["files"] == {} and record["history"] == records[0]["history"]
-    whole = store.run(TINY, tmp_path / "new", files=True)
-    assert whole["files"] and store.load_embeddings(whole, tmp_path / "new")["test"].shape == (
+    whole = RunStore(tmp_path / "new").run(TINY, files=True)
+    assert whole["files"] and RunStore(tmp_path / "new").embeddings(whole)["test"].shape == (
         1500,
         64,
     )
@@ -94,10 +95,10 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "table1", lambda *asked, **changes: [{"config": TINY}])
     archive.export("quick", tmp_path / "runs.csv", root)
     archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = store.run(TINY, tmp_path / "new")
+    record = RunStore(tmp_path / "new").run(TINY)
     found, own = (
-        store.load_findings(record, tmp_path / "new"),
-        store.load_findings(records[0], root),
+        RunStore(tmp_path / "new").findings(record),
+        RunStore(root).findings(records[0]),
     )
     assert (
         found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
@@ -117,15 +118,16 @@ def test_what_this_installation_does_not_find_is_counted_by_its_reason(
     archive.export("quick", tmp_path / "runs.csv", root)
     for change, reason in (
         ((fingerprint, "DRAWING", 2), "1 for other data (drawn has other images"),
-        ((identity, "numbers", lambda: None), "1 for other code ("),
+        ((identity, "number_version", lambda: None), "1 for other code ("),
         ((config, "PRETRAINING", None), "all found"),  # it does not start from it
-        ((store, "dataset", absent), "1 for the data (dataset drawn is not here)"),
+        ((store, "cached_dataset", absent), "1 for the data (dataset drawn is not here)"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(*change)
-            store.dataset.cache_clear() if hasattr(store.dataset, "cache_clear") else None
+            if hasattr(store.cached_dataset, "cache_clear"):
+                store.cached_dataset.cache_clear()
             assert reason in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    store.dataset.cache_clear()
+    store.cached_dataset.cache_clear()
 
 
 def absent(name, data_root, image_size):
@@ -146,9 +148,9 @@ def test_older_records_lack_what_was_not_recorded_then(stored, tmp_path):
     ]
     archive.to_table(old).to_csv(tmp_path / "runs.csv", index=False)
     assert "all found" in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = store.run(TINY, tmp_path / "new")
+    record = RunStore(tmp_path / "new").run(TINY)
     assert (
-        store.load_findings(record, tmp_path / "new") is None
+        RunStore(tmp_path / "new").findings(record) is None
         and "test_class_right" not in record["history"][-1]
     )
     assert "test_class_right" in records[0]["history"][-1]

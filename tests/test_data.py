@@ -249,7 +249,7 @@ def test_clothes_have_a_gallery_of_their_own(tmp_path):
 
 
 def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
-    from mdr_core.runs import store
+    from mdr_core.runs.store import RunStore
     from mdr_core.study import profiles
 
     clothes_tree(tmp_path, CLOTHES)
@@ -262,11 +262,12 @@ def test_a_run_searches_the_gallery(tmp_path, monkeypatch):
         images_per_class=2,
         ks=(1, 3),
     )
-    record = store.run(config, tmp_path / "runs", str(tmp_path))
+    store = RunStore(tmp_path / "runs", tmp_path)
+    record = store.run(config)
     assert (
         record["history"][-1]["test_recall@3"] == 100.0
     )  # the gallery holds three images, one of each query's class at least
-    embeddings = store.load_embeddings(record, tmp_path / "runs")
+    embeddings = store.embeddings(record)
     assert embeddings["test"].shape == (3, 64) and embeddings["gallery"].shape == (3, 64)
     assert embeddings["gallery_labels"].tolist() == [0, 1, 1]
 

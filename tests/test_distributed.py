@@ -22,7 +22,7 @@ from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
 from tests import processes  # noqa: F401 - the server that processes are forked from
 
@@ -92,23 +92,23 @@ def interrupted_once(config, root: Path) -> dict:
     """The run, stopped on all processes after its first epoch and asked for again."""
     whole_training, begun_at = training.train, []
 
-    def stopping(config, images, trainer, save, progress, share):
+    def stopping(config, images, trainer, save, share):
         def after(trainer):
             save(trainer)
             if trainer.history[-1]["epoch"] == 1:
                 raise InterruptedError
 
-        return whole_training(config, images, trainer, after, progress, share)
+        return whole_training(config, images, trainer, after, share=share)
 
-    def noting(config, images, trainer, *rest):
+    def noting(config, images, trainer, save, share):
         begun_at.append(len(trainer.history))
-        return whole_training(config, images, trainer, *rest)
+        return whole_training(config, images, trainer, save, share=share)
 
     training.train = stopping
     with pytest.raises((InterruptedError, StudyError)):
-        store.run(config, root)
+        RunStore(root).run(config)
     training.train = noting
-    record = store.run(config, root)
+    record = RunStore(root).run(config)
     training.train = whole_training
     assert begun_at == [2]  # with the checkpoint's two rows, epochs 0 and 1
     return record
@@ -128,8 +128,8 @@ def work(rank: int, world: int, folder: Path, weights: Path, count: int) -> None
             SMALL.replace(freeze_batch_norm=False), images(), training.start(SMALL), share=share
         )
     config = RUN.replace(weights=str(weights))
-    record = store.run(config, folder / "runs")
-    again = store.run(config, folder / "runs")
+    record = RunStore(folder / "runs").run(config)
+    again = RunStore(folder / "runs").run(config)
     assert again["history"] == record["history"] and record["provenance"]["processes"] == world
     resumed = interrupted_once(config, folder / "resumed")
     for row, own in zip(resumed["history"], record["history"], strict=True):
@@ -154,7 +154,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recall_alone(weights):
     """Recall@1 by epoch, of the run trained by one process."""
-    return recall(store.run(RUN.replace(weights=str(weights)), weights.parent / "runs"))
+    return recall(RunStore(weights.parent / "runs").run(RUN.replace(weights=str(weights))))
 
 
 def recall(record: dict) -> list[float]:

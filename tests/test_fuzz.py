@@ -30,6 +30,7 @@ from mdr_core.errors import StudyError
 from mdr_core.networks import backbones
 from mdr_core.report import notebook
 from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, profiles
 from tests.test_data import cub_tree
 
@@ -50,10 +51,10 @@ NAMES = st.sampled_from([*Config().to_dict(), "sedes"])
 def material() -> dict:
     """Good ones to spoil: a stored run, a saved index, a table of runs, a class folder, an archive."""
     folder = Path(tempfile.mkdtemp())
-    record = store.run(TINY, folder / "runs")
+    record = RunStore(folder / "runs").run(TINY)
     stored = folder / "runs" / record["key"]
     index = search.ImageSearch.of_run(
-        record, folder / "runs", store.dataset("drawn", None, 32).test.of_classes(range(4))
+        record, folder / "runs", RunStore().dataset(TINY).test.of_classes(range(4))
     ).save(folder / "index")
     trained = io.BytesIO()
     torch.save({"model": {"a": torch.zeros(3)}, "history": [{"epoch": 0}]}, trained)
@@ -144,7 +145,7 @@ def stored_run(draw, folder):
 
 def checkpoint(draw, folder):
     written(folder, {"run/checkpoint.pt": draw(spoilt(material()["checkpoint"]))})
-    store.saved(folder / "run")
+    store.checkpoint(folder / "run")
 
 
 def weights(draw, folder):

@@ -61,12 +61,12 @@ def replaced(file: str, old: str, new: str):
 
 class Code(unittest.TestCase):
     def test_the_present_text_has_a_line(self):
-        self.assertIsNotNone(identity.numbers(), f"{identity.notice()}")
+        self.assertIsNotNone(identity.number_version(), f"{identity.notice()}")
         self.assertIsNone(identity.notice())
 
     def test_a_changed_number_is_told_by_the_file_and_finds_no_run(self):
         change = replaced("losses.py", "margin: float = 0.2", "margin: float = 0.3")
-        said = edited(change, "print(identity.numbers(), identity.notice())")
+        said = edited(change, "print(identity.number_version(), identity.notice())")
         self.assertRegex(
             said,
             r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=",
@@ -84,8 +84,8 @@ class Code(unittest.TestCase):
             for path in copy.rglob("*.py"):
                 path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
-        script = "print(identity.code_version(), identity.numbers())"
-        here = f"{identity.code_version()} {identity.numbers()}"
+        script = "print(identity.code_hash(), identity.number_version())"
+        here = f"{identity.code_hash()} {identity.number_version()}"
         self.assertEqual(edited(windows, script), here)
         for locale in ("en_US.ISO-8859-1", "C"):
             self.assertEqual(
@@ -101,7 +101,7 @@ class Code(unittest.TestCase):
 
     def test_texts_of_one_number_version_share_their_runs(self):
         lines = [identity.line_of("one", "here", "7", "2026-01-01")]
-        with mock.patch.object(identity, "known", lambda: lines):
+        with mock.patch.object(identity, "code_versions", lambda: lines):
             one = identity.key_of(Config(), "data")
             with mock.patch.object(identity, "texts", lambda: {"losses": "other"}):
                 lines.append(identity.line_of("two", "here", "7", "2026-01-02"))
@@ -112,7 +112,7 @@ class Code(unittest.TestCase):
 
 class Keys(unittest.TestCase):
     def setUp(self):
-        patch = mock.patch.object(identity, "numbers", lambda: "1")
+        patch = mock.patch.object(identity, "number_version", lambda: "1")
         patch.start()
         self.addCleanup(patch.stop)
 

@@ -1,12 +1,14 @@
 """What is said before a training begins, and the one display while reports are made."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mdr_core.report import render
 from mdr_core.report.progress import Progress
-from mdr_core.runs import grids, identity, plan, store
+from mdr_core.runs import grids, identity, plan
+from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
 
 TINY = profiles.QUICK.replace(
@@ -51,9 +53,9 @@ def test_who_edited_the_code_is_told(known, monkeypatch):
 
 
 def test_without_training_what_is_not_stored_is_none_and_a_row_without_numbers(tmp_path, capsys):
-    store.run(TINY, tmp_path)
+    RunStore(tmp_path).run(TINY)
     configs = [TINY, TINY.replace(seed=1)]
-    found = grids.records(configs, tmp_path, train=False)
+    found = grids.records(configs, RunStore(tmp_path), train=False)
     assert (
         found[0]["config"]["seed"] == 0
         and found[1] is None
@@ -67,19 +69,19 @@ def test_without_training_what_is_not_stored_is_none_and_a_row_without_numbers(t
     )
     assert frame["test_recall@1"].isna().tolist() == [False, False, True]
     assert grids.frame(configs[1:], [None])["test_recall@1"].isna().all()
-    grids.records(configs, tmp_path, jobs=1)
+    grids.records(configs, RunStore(tmp_path), jobs=1)
     assert "2 runs: 1 stored, 1 to train" in capsys.readouterr().err
 
 
 def test_files_are_trained_for_those_that_need_them(tmp_path):
     configs = [TINY, TINY.replace(seed=1)]
-    for record in grids.records(configs, tmp_path, jobs=1, progress=False):
+    for record in grids.records(configs, RunStore(tmp_path), jobs=1, progress=False):
         path = tmp_path / record["key"] / "run.json"
         path.write_text(
-            store.json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}})
+            json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}})
         )  # as restored
     seen = []
-    found = grids.records(configs, tmp_path, jobs=1, progress=seen.append, files={configs[1]})
+    found = grids.records(configs, RunStore(tmp_path), jobs=1, progress=seen.append, files={configs[1]})
     assert [bool(r["files"]) for r in found] == [False, True] and seen == [configs[1]]
 
 
@@ -100,7 +102,7 @@ def test_one_display_shows_runs_and_reports(tmp_path, monkeypatch, capsys):
         "of_notebooks",
         lambda profile, seeds, **changes: {"a": [{"config": TINY.replace(seed=s)} for s in (0, 1)]},
     )
-    store.run(TINY, tmp_path)
+    RunStore(tmp_path).run(TINY)
     with Progress(["a"], {"profile": "quick", "output_root": str(tmp_path), "jobs": 1}) as progress:
         progress.train()
         progress.rendered()

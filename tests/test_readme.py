@@ -7,7 +7,7 @@ from PIL import Image
 
 from mdr_core.data.dataset import load_dataset
 from mdr_core.report import readme
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
 from mdr_core.study import profiles
 
@@ -38,7 +38,7 @@ def test_the_first_snippet_trains_a_step():
 def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = profiles.QUICK.replace(weights="random", epochs=1, iterations=1)
-    record = store.run(config, tmp_path / "runs", files=True)
+    record = RunStore(tmp_path / "runs").run(config, files=True)
     images = load_dataset("drawn").test
     ImageSearch.of_run(record, tmp_path / "runs", images).save("outputs/your_images")
     Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")

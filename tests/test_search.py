@@ -7,7 +7,7 @@ from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.report import toy_examples
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
 from mdr_core.study import experiments
 
@@ -38,11 +38,11 @@ def test_saved_loaded_and_searched(folder, tmp_path):
         "quick", folder, "Triplet + MDR", [0], drawn=True, weights="random", epochs=1, iterations=2
     )[0]
     assert row["config"].mdr_weight == 0.2 and row["config"].batch_size == 60
-    record = store.run(row["config"], tmp_path / "runs", files=True)
+    record = RunStore(tmp_path / "runs").run(row["config"], files=True)
     images = load_dataset(row["config"].dataset, image_size=32)
     kept = ImageSearch.of_run(record, tmp_path / "runs", images.test).save(tmp_path / "index")
     search = ImageSearch.load(kept)
-    embeddings = store.load_embeddings(record, tmp_path / "runs")["test"].numpy()
+    embeddings = RunStore(tmp_path / "runs").embeddings(record)["test"].numpy()
     assert np.allclose(search.embed(images.test.images), embeddings, rtol=1e-4, atol=1e-5)
     answer = search.nearest(folder / images.test.paths[5], k=3)
     assert (

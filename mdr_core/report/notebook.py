@@ -22,7 +22,8 @@ from mdr_core.config import Config, checked
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
-from mdr_core.runs import executors, grids, store
+from mdr_core.runs import executors, grids
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles, statistics
 
 warnings.filterwarnings(
@@ -115,6 +116,7 @@ class Report:
         }
         self.output_root = path_of(values["output_root"])
         self.data_root = str(path_of(values["data_root"])) if values["data_root"] else None
+        self.store = RunStore(self.output_root, self.data_root)
         if "weights" in self.changes and (file := path_of(values["weights"])).is_file():
             self.changes["weights"] = str(file)
         scheduler = values.get("scheduler")
@@ -126,9 +128,7 @@ class Report:
         }
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
-            self.changes["batch_size"] = store.fillable(
-                config, self.data_root, self.where["processes"]
-            )
+            self.changes["batch_size"] = self.store.batch_size(config, self.where["processes"])
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
         self.records: dict[str, dict] = {}
 
@@ -150,11 +150,7 @@ class Report:
             StudyError: neither this grid nor one before it has a stored run. ``optional``: further grids follow, which may have one.
         """
         found = grids.records(
-            [row["config"] for row in grid],
-            self.output_root,
-            self.data_root,
-            files=files,
-            **self.where,
+            [row["config"] for row in grid], self.store, files=files, **self.where
         )
         self.records |= {record["key"]: record for record in found if record is not None}
         if grid and not (self.records or optional):
@@ -171,7 +167,7 @@ class Report:
             for row, record in zip(grid, self.records_of(grid), strict=True)
             if record is not None
         ]
-        stored = [(row, store.load_embeddings(record, self.output_root)) for row, record in found]
+        stored = [(row, self.store.embeddings(record)) for row, record in found]
         return [
             row | {"test": e["test"].numpy(), "labels": e["test_labels"].numpy()}
             for row, e in stored
@@ -179,7 +175,7 @@ class Report:
 
     def images(self, dataset: str, image_size: int):
         """A dataset as the runs saw it."""
-        return store.dataset(dataset, self.data_root, image_size)
+        return self.store.dataset(Config(dataset=dataset, image_size=image_size))
 
     def finding(self, sentence: str, figure: str = "") -> None:
         """The report's one-sentence finding and its headline figure; they open the page and stand in the index."""

@@ -1,4 +1,4 @@
-"""One display of the whole while reports are made: what is stored, what is trained, how far it is."""
+"""One display while reports are made: what is stored, what is trained, how far it is."""
 
 import sys
 
@@ -9,115 +9,92 @@ from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.report.notebook import SETTINGS, path_of
 from mdr_core.runs import executors, grids, plan
+from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments
 
-MACHINE = (
-    "profile",
-    "data_root",
-    "output_root",
-    "save_root",
-    "jobs",
-    "processes",
-    "scheduler",
-)  # parameters that change no page
+# parameters that change no page
+MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
+BAR = "{percentage:3.0f}% |{bar:20}| {desc}, {elapsed} gone, about {remaining} left"
 SECONDS_A_REPORT = 5.0  # to run and render a notebook whose runs are stored, about
 
 
 class Progress:
-    """One display of the whole: the runs that the notebooks ask for are trained together, before the notebooks read them.
+    """One display of the whole: the notebooks' runs are trained together, before they are read.
 
-    What a notebook asks for is known where no other parameters are given than seeds, settings of a run and the machine's; under
-    others each notebook trains its own.
+    A notebook's runs are known where no other parameters are given than seeds, settings of a run
+    and the machine's; under others each notebook trains its own.
     """
 
     def __init__(self, notebooks: list[str], parameters: dict):
+        self.given, self.reports = parameters, len(notebooks)
+        self.train_missing = parameters.get("train", True)
         settings = {
-            k: v
-            for k, v in parameters.items()
-            if k not in (*MACHINE, "seeds", "train") and v not in (-1, "")
+            name: value
+            for name, value in parameters.items()
+            if name not in (*MACHINE, "seeds", "train") and value not in (-1, "")
         }
-        known = (
-            not settings.keys() - SETTINGS
-            and not settings.keys() & {"dataset", "weights"}
-            and isinstance(parameters.get("seeds", []), list)
+        seeds, runs = parameters.get("seeds"), {}
+        if settings.keys() <= SETTINGS - {"dataset", "weights"} and isinstance(seeds or [], list):
+            runs = experiments.of_notebooks(parameters["profile"], seeds, **settings)
+        asked = [row["config"] for name in notebooks for row in runs.get(name, [])]
+        self.configs: list[Config] = list(dict.fromkeys(asked))
+        self.whole: set[Config] = set()  # with weights and embeddings
+        if {*notebooks} & {*experiments.WITH_FILES}:
+            self.whole = {row["config"] for row in runs.get("retrieval_gallery", [])}
+        self.store = RunStore(
+            path_of(parameters.get("output_root", "runs")),
+            path_of(parameters["data_root"]) if parameters.get("data_root") else None,
         )
-        asked = (
-            experiments.of_notebooks(parameters["profile"], parameters.get("seeds"), **settings)
-            if known
-            else {}
-        )
-        self.configs = list(
-            dict.fromkeys(row["config"] for name in notebooks for row in asked.get(name, []))
-        )
-        shown = (
-            asked.get("retrieval_gallery", []) if {*notebooks} & {*experiments.WITH_FILES} else []
-        )
-        self.whole = {row["config"] for row in shown}
-        self.parameters, self.reports = parameters, len(notebooks)
-        self.counts = {"runs": 0, "reports": 0}
-        self.bar, self.missing = None, []
+        self.missing: list[Config] = []
+        self.done = {"runs": 0, "reports": 0}
 
     def __enter__(self) -> "Progress":
-        given = self.parameters.get
-        self.asked = {
-            "root": path_of(given("output_root", "runs")),
-            "data_root": given("data_root") and str(path_of(given("data_root"))),
-            "jobs": given("jobs") or None,
-            "processes": given("processes", 1),
-            "files": self.whole,
-        }
         try:
-            stored = grids.records(self.configs, **self.asked, train=False)
+            stored = grids.records(self.configs, self.store, files=self.whole, train=False)
         except StudyError:  # a dataset that is not here: each notebook says so itself
             self.configs, stored = [], []
-        self.missing = [
-            config for config, record in zip(self.configs, stored, strict=True) if record is None
-        ]
-        if not given("train", True):
-            tqdm.write(
-                f"{len(self.configs)} runs: {len(self.configs) - len(self.missing)} stored, the others are not run",
-                file=sys.stderr,
-            )
-            self.missing = []
-        jobs = given("jobs") or min(cpu_count(), len(self.missing)) or 1
-        if self.configs and given("train", True):
-            tqdm.write(plan.line(len(self.configs), self.missing, jobs), file=sys.stderr)
-        self.weights = {config: (plan.seconds(config) or 60) / jobs for config in self.missing}
-        total = sum(self.weights.values()) + SECONDS_A_REPORT * self.reports
-        self.bar = tqdm(
-            total=total,
-            smoothing=0,
-            bar_format="{percentage:3.0f}% |{bar:20}| {desc}, {elapsed} gone, about {remaining} left",
-        )
-        self.count()
+        known = dict(zip(self.configs, stored, strict=True))
+        missing = [config for config, record in known.items() if record is None]
+        jobs = self.given.get("jobs") or min(cpu_count(), len(missing)) or 1
+        if not self.train_missing:
+            line = f"{len(known)} runs: {len(known) - len(missing)} stored, the others are not run"
+            tqdm.write(line, file=sys.stderr)
+        elif self.configs:
+            tqdm.write(plan.line(len(known), missing, jobs), file=sys.stderr)
+            self.missing = missing
+        self.seconds = {config: (plan.seconds(config) or 60) / jobs for config in self.missing}
+        total = sum(self.seconds.values()) + SECONDS_A_REPORT * self.reports
+        self.bar = tqdm(total=total, smoothing=0, bar_format=BAR)
+        self.advance()
         return self
 
-    def __exit__(self, *problem) -> None:
+    def __exit__(self, *problem: object) -> None:
         self.bar.close()
 
-    def count(self, **done: int) -> None:
-        self.counts = {name: number + done.get(name, 0) for name, number in self.counts.items()}
-        runs = f"{self.counts['runs']} of {len(self.missing)} runs, " if self.missing else ""
-        self.bar.set_description_str(f"{runs}{self.counts['reports']} of {self.reports} reports")
-
-    def trained(self, config: Config) -> None:
-        self.count(runs=1)
-        self.bar.update(self.weights[config])
+    def advance(self, seconds: float = 0.0, **done: int) -> None:
+        for name, number in done.items():
+            self.done[name] += number
+        runs = f"{self.done['runs']} of {len(self.missing)} runs, " if self.missing else ""
+        self.bar.set_description_str(f"{runs}{self.done['reports']} of {self.reports} reports")
+        self.bar.update(seconds)
 
     def rendered(self) -> None:
-        self.count(reports=1)
-        self.bar.update(SECONDS_A_REPORT)
+        self.advance(SECONDS_A_REPORT, reports=1)
 
     def train(self) -> None:
-        """Train what is missing. A run that fails is told again by the notebook that asks for it."""
-        if self.missing:
-            scheduler = self.parameters.get("scheduler")
-            try:
-                grids.records(
-                    self.missing,
-                    **self.asked,
-                    progress=self.trained,
-                    executor=executors.cluster(scheduler) if scheduler else None,
-                )
-            except StudyError as problem:
-                tqdm.write(str(problem), file=sys.stderr)
+        """Train what is missing. A run that fails is told again by the notebook that reads it."""
+        if not self.missing:
+            return
+        scheduler = self.given.get("scheduler")
+        try:
+            grids.records(
+                self.missing,
+                self.store,
+                self.given.get("jobs") or None,
+                lambda config: self.advance(self.seconds[config], runs=1),
+                self.whole,
+                executors.cluster(scheduler) if scheduler else None,
+                self.given.get("processes", 1),
+            )
+        except StudyError as problem:
+            tqdm.write(str(problem), file=sys.stderr)

@@ -1,15 +1,14 @@
-"""What names a run: its configuration, its data, and the code that computes its numbers.
+"""Name a run by its configuration, its data, and the code that computes its numbers.
 
-A run's key is a hash of three things, so that a stored run is found on any machine, and only where it belongs:
+A run's key is a hash of these three. A stored run is found on any machine, only where it belongs.
 
 * **configuration**: every setting that differs from its default.
-* **data**: the bytes of the image files as they are, labels, class names, split, image size, and DECODING. Drawn characters: DRAWING
-  and the seed. The decoded pixels do not enter. Pillow, libjpeg and numpy are provenance: two installations share a run whose
-  pixels differ in the last place.
-* **code**: the *number version* of the text of the files CODE. Texts that give the same numbers share one; ``code_versions.csv`` lists
-  them, a line each, with what that was checked on. A text without a line has runs of its own.
+* **data**: the dataset's fingerprint (:mod:`mdr_core.data.fingerprint`). Decoded pixels do not
+  enter: two installations share a run whose pixels differ in the last place.
+* **code**: the *number version* of the text of CODE, by ``code_versions.csv``. Its lines are texts,
+  each with what its numbers were checked on. A text without a line has runs of its own.
 
-Only the standard library is imported here, so that every Python can check that it makes the same keys.
+Only the standard library is imported here: every Python can check that it makes the same keys.
 """
 
 import csv
@@ -21,87 +20,68 @@ from mdr_core.data.fingerprint import drawn_fingerprint, sha256
 
 PACKAGE = Path(__file__).parent.parent
 VERSIONS = Path(__file__).parent / "code_versions.csv"
-CODE = (
-    "regularizer",
-    "losses",
-    "training",
-    "config",
-    "distributed",
-    "data/augmentation",
-    "data/batches",
-    "networks/embedding",
-    "networks/backbones",
-    "networks/bn_inception",
-    "networks/fold_batch_norm",
-    "evaluation/epoch",
-    "evaluation/retrieval",
-    "evaluation/class_centers",
-    "evaluation/pair_statistics",
-)
+LOOP = ("regularizer", "losses", "training", "config", "distributed")
+CODE = (*LOOP, "data/augmentation", "data/batches", "networks/*", "evaluation/*")
 
 
 @functools.cache
 def texts() -> dict[str, str]:
-    """File of CODE -> sha256 of its text, read as UTF-8, with the line endings of Unix."""
-    read = {name: (PACKAGE / f"{name}.py").read_bytes().decode() for name in CODE}
-    return {
-        name: sha256(text.replace("\r\n", "\n").replace("\r", "\n").encode())
-        for name, text in read.items()
-    }
+    """Return file -> sha256 of its text, read as UTF-8 with the line endings of Unix."""
+    found = {}
+    for path in sorted(path for name in CODE for path in PACKAGE.glob(f"{name}.py")):
+        text = path.read_bytes().decode().replace("\r\n", "\n").replace("\r", "\n")
+        if path.name != "__init__.py":
+            found[path.relative_to(PACKAGE).with_suffix("").as_posix()] = sha256(text.encode())
+    return found
 
 
-def code_version() -> str:
-    """64 hexadecimal digits of the text of the files that can change numbers, comments included."""
+def code_hash() -> str:
+    """Return 64 hexadecimal digits that name the present text of CODE, comments included."""
     return sha256(texts())
 
 
 @functools.cache
-def known() -> list[dict[str, str]]:
-    """The lines of ``code_versions.csv``, oldest first."""
+def code_versions() -> list[dict[str, str]]:
+    """Return the lines of ``code_versions.csv``, oldest first."""
     with open(VERSIONS, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def numbers() -> str | None:
-    """The number version of the present text, or None where nobody has checked which numbers it gives."""
-    return next((line["numbers"] for line in known() if line["hash"] == code_version()), None)
+def number_version() -> str | None:
+    """Return the number version of the present text; None where nobody has checked its numbers."""
+    return next((line["numbers"] for line in code_versions() if line["hash"] == code_hash()), None)
 
 
 def line_of(change: str, checked: str, version: str, date: str) -> dict[str, str]:
-    """The present text's line for ``code_versions.csv``."""
-    files = " ".join(f"{name}={digest[:8]}" for name, digest in texts().items())
+    """Return the present text's line for ``code_versions.csv``."""
     return {
-        "hash": code_version(),
+        "hash": code_hash(),
         "numbers": version,
         "date": date,
         "change": change,
         "checked": checked,
-        "files": files,
+        "files": " ".join(f"{name}={digest[:8]}" for name, digest in texts().items()),
     }
 
 
-def differing() -> list[str]:
-    """The files whose text is not that of the newest line."""
-    last = dict(pair.split("=") for pair in known()[-1]["files"].split())
-    return [
-        f"mdr_core/{name}.py" for name, digest in texts().items() if last.get(name) != digest[:8]
-    ]
-
-
 def notice() -> str | None:
-    """One line for who has edited the code, None where the present text has a line in ``code_versions.csv``."""
-    if numbers() is not None:
+    """Return one line for who has edited the code; None where the present text has its line."""
+    if number_version() is not None:
         return None
+    last = code_versions()[-1]
+    recorded = dict(pair.split("=") for pair in last["files"].split())
+    edited = [name for name, digest in texts().items() if recorded.get(name) != digest[:8]]
+    files = ", ".join(f"mdr_core/{name}.py" for name in edited)
     return (
-        f"{', '.join(differing())} differs from the code of {known()[-1]['date']}: runs of its own. If its numbers are meant to be the "
-        'same, make same CHANGE="what changed" checks that and shares the stored runs'
+        f"{files} differs from the code of {last['date']}: runs of its own. If its numbers are "
+        'meant to be the same, make same CHANGE="what changed" checks that and shares the stored runs'
     )
 
 
 def key_of(config: Config, data: str) -> str:
-    """16 hexadecimal digits that name a run.
+    """Return the 16 hexadecimal digits that name a run.
 
-    Settings at their default do not enter, so that a setting added later leaves the stored runs valid.
+    Settings at their default do not enter, so that stored runs stay valid when a setting is added.
 
     Args:
         data: the dataset's fingerprint.
@@ -110,8 +90,6 @@ def key_of(config: Config, data: str) -> str:
     values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}
     if Path(config.weights).is_file():
         values["weights"] = sha256(Path(config.weights).read_bytes())
-    elif (
-        config.weights == "classes"
-    ):  # it starts from a run of its own, on drawn images as this one is
+    elif config.weights == "classes":  # they are a run's, which trains on drawn characters
         values["weights"] = key_of(pretraining(config), drawn_fingerprint("drawn_pretraining"))
-    return sha256([values, data, numbers() or code_version()])[:16]
+    return sha256([values, data, number_version() or code_hash()])[:16]

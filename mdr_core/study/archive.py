@@ -21,6 +21,7 @@ from mdr_core.config import from_dict, hints
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs import identity, store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
 
 
@@ -92,10 +93,9 @@ def read(path: Path) -> list[dict]:
 
 def export(profile: str, path: Path, root: Path, data_root: str | None = None, **changes) -> int:
     """Write every complete run of a profile's experiments to ``path``; how many there were. ``changes``: fields of Config."""
-    found = []
+    found, runs = [], RunStore(root, data_root)
     for config in experiments.everything(profile, **changes):
-        images = store.dataset(config.dataset, data_root, config.image_size)
-        record = store.stored(root / identity.key_of(config, images.fingerprint), config)
+        record = store.stored(runs.folder(config), config)
         found += [record] if record is not None else []
     if not found:
         raise StudyError(
@@ -129,7 +129,7 @@ def restore(path: Path, root: Path, data_root: str | None = None) -> str:
     """Put the runs of ``path`` into the store ``root``, unless they are there; how many there are, and whether this installation finds them."""
     reasons, records = [], read(path)
     for record in records:
-        store.restore(record, root, path.parent / "findings")
+        RunStore(root).restore(record, path.parent / "findings")
         reasons += [why] if (why := not_found(record, data_root)) else []
     said = f"{len(records)} runs restored to {root}"
     if not reasons:
@@ -146,14 +146,14 @@ def not_found(record: dict, data_root: str | None) -> str | None:
     except StudyError as problem:
         return f"another configuration ({problem})"
     try:
-        fingerprint = store.dataset(config.dataset, data_root, config.image_size).fingerprint
+        fingerprint = RunStore(data_root=data_root).dataset(config).fingerprint
     except StudyError as problem:
         return f"the data ({problem})"
     if identity.key_of(config, fingerprint) == record["key"]:
         return None
     if fingerprint != record["provenance"]["data"]:
         return f"other data ({config.dataset} has other images, labels or classes here)"
-    if identity.numbers() != record["provenance"].get("numbers"):
+    if identity.number_version() != record["provenance"].get("numbers"):
         return f"other code ({identity.notice() or 'its number version is ' + str(record['provenance'].get('numbers'))})"
     return "another configuration (a default of mdr_core/config.py has changed)"
 

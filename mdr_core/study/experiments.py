@@ -11,7 +11,7 @@ from typing import Any
 from mdr_core.config import Config
 from mdr_core.errors import unknown
 from mdr_core.files import REPOSITORY
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
 from mdr_core.study.profiles import BEFORE, L2, LEVELS, MDR, METHODS, TRIPLET
 
@@ -171,7 +171,7 @@ def your_images(
     method: str,
     seeds: list[int],
     drawn: bool,
-    data_root: str | None = None,
+    store: RunStore,
     processes: int = 1,
     **changes,
 ) -> list[dict]:
@@ -189,8 +189,8 @@ def your_images(
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}"} | changes))
-    images = store.dataset(base.dataset, data_root, base.image_size).train
-    batch = store.fillable(base, data_root, processes)
+    images = store.dataset(base).train
+    batch = store.batch_size(base, processes)
     iterations = base.iterations
     if "iterations" not in changes:
         iterations = min(iterations, math.ceil(passes * len(images.labels) / batch))

@@ -21,7 +21,7 @@ from mdr_core.evaluation import epoch, retrieval
 from mdr_core.networks import backbones
 from mdr_core.networks.bn_inception import from_released
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.runs import store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
 
 AT = "https://github.com/anonymous-ai-research/pretrained/raw/master/{0}/{0}.pth"
@@ -77,7 +77,7 @@ def evaluate(
         the paper's Table 1.
     """
     config = profiles.config("paper", name, "Triplet + MDR", device=device)
-    images, net = store.dataset(name, data_root, config.image_size), network(path, config)
+    images, net = RunStore(data_root=data_root).dataset(config), network(path, config)
     parts = []
     for split in (images.test, images.gallery):
         if split is not None:
