@@ -1,7 +1,9 @@
-"""The study's one command line: ``python -m mdr_core reports|train|download|archive|released|readme``."""
+"""The command line: ``python -m mdr_core reports|train|download|archive|released|readme``."""
 
 import importlib
 import sys
+
+from mdr_core.errors import StudyError
 
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
@@ -18,7 +20,12 @@ def main(argv: list[str]) -> int:
         lines = [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: python -m mdr_core COMMAND [--help]", *lines, sep="\n")
         return 0 if argv[:1] in (["--help"], ["-h"]) else 2
-    return importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}").main(argv[1:])
+    module = importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}")
+    try:
+        return module.main(argv[1:])
+    except (StudyError, OSError) as problem:  # the latter where a file cannot be written
+        print(problem, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

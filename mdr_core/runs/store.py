@@ -185,39 +185,42 @@ class RunStore:
             trainer = training.start(config, backbone)
         return trainer
 
-    def restore(self, record: dict[str, Any], findings_folder: Path) -> None:
-        """Store a record that comes without weights and embeddings, unless the run is stored.
+    def restore(self, record: dict[str, Any], folder: Path) -> None:
+        """Store a record that was archived, unless the run is stored.
 
         Args:
-            record: as run.json holds it, with ``key``, and with ``findings``, a checksum or None,
-                in place of ``files``.
-            findings_folder: holds KEY.safetensors where there is such a checksum.
+            record: as run.json holds it, with ``key``, and with the checksums ``findings`` and
+                ``weights`` (or None) in place of ``files``.
+            folder: holds findings/KEY.safetensors and weights/KEY.safetensors accordingly.
 
         Raises:
             StudyError: record or file is not what its checksum says.
         """
-        key, expected = record["key"], record["findings"]
+        key, files = record["key"], {}
         if not re.fullmatch("[0-9a-f]{16}", key):
             raise StudyError(f"{key!r} is not the key of a run: fetch the file anew")
         if content_of(record["config"], record["history"]) != record["content"]:
             raise StudyError(f"run {key} has changed since it was stored: fetch the file anew")
-        source = findings_folder / f"{key}.safetensors"
-        content = source.read_bytes() if expected and source.is_file() else b""
-        if expected and sha256(content) != expected:
-            raise StudyError(
-                f"{source} is absent or has changed since it was stored: fetch it anew"
-            )
-        folder = self.root / key
+        for name in ("findings", "weights"):
+            source = folder / name / f"{key}.safetensors"
+            if not record.get(name):
+                continue
+            files[f"{name}.safetensors"] = source.read_bytes() if source.is_file() else b""
+            if sha256(files[f"{name}.safetensors"]) != record[name]:
+                raise StudyError(
+                    f"{source} is absent or has changed since it was stored: fetch it anew"
+                )
+        stored = self.root / key
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            if (folder / "run.json").exists():
+        with locked(stored):
+            if (stored / "run.json").exists():
                 return
-            folder.mkdir(exist_ok=True)
-            if expected:
-                write(folder / FINDINGS, content)
-            values = {k: v for k, v in record.items() if k not in ("key", "findings")}
-            values["files"] = {FINDINGS: expected} if expected else {}
-            write(folder / "run.json", json.dumps(values, indent=1))
+            stored.mkdir(exist_ok=True)
+            for name, content in files.items():
+                write(stored / name, content)
+            values = {k: v for k, v in record.items() if k not in ("key", "findings", "weights")}
+            values["files"] = {name: sha256(content) for name, content in files.items()}
+            write(stored / "run.json", json.dumps(values, indent=1))
 
     def weights(self, record: Record) -> dict[str, torch.Tensor]:
         """Return a run's weights: the model's by name, MDR's under ``mdr.``."""
@@ -234,7 +237,7 @@ class RunStore:
 
 
 def stored(folder: Path, config: Config | None = None, files: bool = False) -> Record | None:
-    """Return a complete run's record, or None; with ``files``, only one with weights.
+    """Return a complete run's record, or None; with ``files``, only one with weights and embeddings.
 
     A run that is corrupt, or of another configuration than ``config``, is set aside.
     """
@@ -254,7 +257,8 @@ def stored(folder: Path, config: Config | None = None, files: bool = False) -> R
     except BAD as problem:  # what reading somebody else's file may raise
         set_aside(folder, str(problem))
         return None
-    return None if files and WEIGHTS not in record["files"] else record | {"key": folder.name}
+    lacks = files and not {WEIGHTS, EMBEDDINGS} <= record["files"].keys()
+    return None if lacks else record | {"key": folder.name}
 
 
 def content_of(config: dict, history: list[dict]) -> str:

@@ -1,89 +1,83 @@
 """The stored runs of a profile as one CSV beside its reports, and back again.
 
-    python -m mdr_core archive export --profile photos      # reports/photos/runs.csv from the run store
-    python -m mdr_core archive restore --profile photos     # the run store from reports/photos/runs.csv
+    python -m mdr_core archive export --profile photos       # the run store -> reports/photos
+    python -m mdr_core archive restore --profile photos      # reports/photos -> the run store
+    python -m mdr_core archive take new.zip --profile full   # what train --pack made -> both
 
-The file has a row per run and epoch: the run's key, its configuration (``config.…``) and the epoch's numbers; a run's first
-row also has what they depend on (``provenance``, JSON). Beside it, ``findings/KEY.safetensors``: what each method of Table 1 found on
-the test images with the first seed. Restored runs render reports without hours of training; they come without weights and
-embeddings, and a notebook that needs those trains the run anew.
+``runs.csv`` has a row per run and epoch: the run's key, its configuration (``config.…``) and the
+epoch's numbers. A run's first row also has its provenance (JSON) and the checksums of its files.
+Beside it, ``findings/KEY.safetensors`` has what each method of Table 1 found on the test images
+with the first seed. Restored runs render reports without training; they come without weights.
 """
 
 import argparse
 import json
-import sys
+import tempfile
+import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
-from mdr_core.config import from_dict, hints
+from mdr_core.config import Config, from_dict, hints
+from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
-from mdr_core.runs import identity, store
-from mdr_core.runs.store import RunStore
+from mdr_core.runs import identity
+from mdr_core.runs.store import FINDINGS, WEIGHTS, Record, RunStore
 from mdr_core.study import experiments, profiles
 
+FILES = {"findings": FINDINGS, "weights": WEIGHTS}  # column and folder -> file of a run
+ONCE = ("key", "content", "provenance", *FILES)
 
-def to_table(records: list[dict]) -> pd.DataFrame:
-    """A row per run and epoch, every cell text: a string as it is, anything else as JSON."""
+
+def to_table(records: Iterable[dict]) -> pd.DataFrame:
+    """Return a row per run and epoch, every cell text: a string as it is, anything else as JSON."""
     rows = []
     for record in records:
-        about = {"key": record["key"]} | {
-            f"config.{k}": text(v) for k, v in record["config"].items()
-        }
-        once = {
-            "content": record["content"],
-            "provenance": text(record["provenance"]),
-            "findings": record["files"].get(store.FINDINGS, ""),
-        }
-        rows += [
-            about | {k: text(v) for k, v in row.items()} | (once if i == 0 else {})
-            for i, row in enumerate(record["history"])
-        ]
+        config = {f"config.{name}": value for name, value in record["config"].items()}
+        once = {name: record[name] for name in ONCE if record.get(name)}
+        for row in record["history"]:
+            cells = {"key": record["key"]} | config | row | once
+            rows.append({k: v if isinstance(v, str) else json.dumps(v) for k, v in cells.items()})
+            once = {}
     return pd.DataFrame(rows).fillna("")
 
 
 def from_table(table: pd.DataFrame) -> list[dict]:
-    """The records of :func:`to_table`; cells that are empty were never there."""
+    """Return the records of :func:`to_table`; cells that are empty were never there."""
     records = []
     for key, rows in table.groupby("key", sort=False):
         cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
-        config = {
-            k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")
-        }
-        config = {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()}
-        other = ("key", "content", "provenance", "findings")
-        history = [
-            {
-                k: json.loads(v)
-                for k, v in row.items()
-                if k not in other and not k.startswith("config.")
-            }
+        config = {k[7:]: v for k, v in cells[0].items() if k.startswith("config.")}
+        epochs = [
+            {k: json.loads(v) for k, v in row.items() if k not in ONCE and k[:7] != "config."}
             for row in cells
         ]
-        records.append(
-            {
-                "key": key,
-                "config": config,
-                "history": history,
-                "content": cells[0]["content"],
-                "provenance": json.loads(cells[0]["provenance"]),
-                "findings": cells[0].get("findings"),
-            }
-        )
+        records.append({
+            "key": key,
+            "config": {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()},
+            "history": epochs,
+            "content": cells[0]["content"],
+            "provenance": json.loads(cells[0]["provenance"]),
+            **{name: cells[0].get(name) for name in FILES},
+        })  # fmt: skip
     return records
 
 
-def text(thing: object) -> str:
-    return thing if isinstance(thing, str) else json.dumps(thing)
-
-
 def read(path: Path) -> list[dict]:
-    """The records of a ``runs.csv``."""
+    """Return the records of a ``runs.csv``.
+
+    Raises:
+        StudyError: it is absent, or no table of runs.
+    """
     if not path.is_file():
         raise StudyError(
-            f"there is no {path}: it comes with the repository, for the profiles whose runs are committed"
+            f"there is no {path}: it comes with the repository for the profiles that have runs"
         )
     try:
         return from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
@@ -91,70 +85,130 @@ def read(path: Path) -> list[dict]:
         raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
 
 
-def export(profile: str, path: Path, root: Path, data_root: str | None = None, **changes) -> int:
-    """Write every complete run of a profile's experiments to ``path``; how many there were. ``changes``: fields of Config."""
-    found, runs = [], RunStore(root, data_root)
-    for config in experiments.everything(profile, **changes):
-        record = store.stored(runs.folder(config), config)
-        found += [record] if record is not None else []
-    if not found:
+def export(profile: str, folder: Path, store: RunStore, **changes) -> int:
+    """Write a profile's runs, those of the store and those that ``folder`` has already.
+
+    Args:
+        changes: fields of Config that the runs were trained with, the device, say.
+
+    Returns:
+        how many there are.
+    """
+    configs = experiments.everything(profile, **changes)
+    path = folder / "runs.csv"
+    there = {from_dict(record["config"]): record for record in read(path)} if path.exists() else {}
+    stored = {config: record for config in configs if (record := store.read(config))}
+    if not stored:
         raise StudyError(
-            f"{root} holds no run of profile {profile}: make reports PROFILE={profile} trains them"
+            f"{store.root} holds no run of profile {profile}: "
+            f"make reports PROFILE={profile} trains them"
         )
-    beside = path.parent / "findings"
-    beside.mkdir(parents=True, exist_ok=True)
-    shown = {
-        row["config"]
-        for row in experiments.table1(
-            profile, profiles.datasets(profile), list(profiles.METHODS), [0], **changes
-        )
-    }
-    kept = [r for r in found if store.FINDINGS in r["files"] and from_dict(r["config"]) in shown]
-    for record in kept:
-        write(
-            beside / f"{record['key']}.safetensors",
-            (root / record["key"] / store.FINDINGS).read_bytes(),
-        )
-    for left in {*beside.glob("*.safetensors")} - {
-        beside / f"{record['key']}.safetensors" for record in kept
-    }:
-        left.unlink()
-    kept_keys = {record["key"] for record in kept}
-    table = to_table([r if r["key"] in kept_keys else r | {"files": {}} for r in found])
-    write(path, table.to_csv(index=False, lineterminator="\n"))
-    return len(found)
+    names, methods = profiles.datasets(profile), [*profiles.METHODS, profiles.BEFORE]
+    first = {row["config"] for row in experiments.table1(profile, names, methods, [0], **changes)}
+    records = []
+    for config in configs:
+        if config in stored:
+            records.append(packed(stored[config], store, folder, findings=config in first))
+        elif config in there:
+            records.append(there[config])
+    kept = {record["key"] for record in records if record["findings"]}
+    for file in (folder / "findings").glob("*.safetensors"):
+        if file.stem not in kept:
+            file.unlink()
+    write(path, to_table(records).to_csv(index=False, lineterminator="\n"))
+    return len(records)
 
 
-def restore(path: Path, root: Path, data_root: str | None = None) -> str:
-    """Put the runs of ``path`` into the store ``root``, unless they are there; how many there are, and whether this installation finds them."""
-    reasons, records = [], read(path)
+def packed(
+    record: Record, store: RunStore, folder: Path, findings: bool = True, weights: bool = False
+) -> dict:
+    """Return the record as :func:`to_table` takes it; its files are written below ``folder``."""
+    content = {}
+    if findings and FINDINGS in record["files"]:
+        content["findings"] = (store.root / record["key"] / FINDINGS).read_bytes()
+    if weights and WEIGHTS in record["files"]:
+        state = load_file(store.root / record["key"] / WEIGHTS)
+        half = {k: v.half() if v.dtype == torch.float32 else v for k, v in state.items()}
+        content["weights"] = safetensors(half)
+    for name, data in content.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write(folder / name / f"{record['key']}.safetensors", data)
+    return {**record, **{name: sha256(content[name]) if name in content else "" for name in FILES}}
+
+
+def pack(configs: list[Config], store: RunStore, path: Path, committed: Path) -> int:
+    """Write stored runs into one zip file, to be taken elsewhere: records, findings, some weights.
+
+    Runs that the table ``committed`` has are left out.
+
+    The weights, in float16, are those of each dataset's first run with MDR and seed 0.
+
+    Returns:
+        how many runs there are.
+    """
+    seen: set[str] = set()
+    there = {record["key"] for record in read(committed)} if committed.exists() else set()
+    with tempfile.TemporaryDirectory() as name:
+        folder, records = Path(name), []
+        for config in configs:
+            record = store.read(config)
+            if record is not None and record["key"] not in there:
+                first = config.mdr_weight > 0 and config.seed == 0 and config.dataset not in seen
+                seen |= {config.dataset} if first else set()
+                records.append(packed(record, store, folder, weights=first))
+        if not records:
+            raise StudyError(f"{store.root} has no run that is not committed: nothing to pack")
+        write(folder / "runs.csv", to_table(records).to_csv(index=False, lineterminator="\n"))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, file.relative_to(folder))
+    return len(records)
+
+
+def take(path: Path, store: RunStore) -> str:
+    """Put the runs of :func:`pack` into the store; return what :func:`restore` says."""
+    try:
+        with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(path) as archive:
+            archive.extractall(name)  # which drops absolute paths and ..
+            return restore(Path(name), store)
+    except (zipfile.BadZipFile, OSError) as problem:
+        raise StudyError(f"{path} cannot be read: {problem}; fetch it anew") from None
+
+
+def restore(folder: Path, store: RunStore) -> str:
+    """Put a folder's runs into the store, unless they are there.
+
+    Returns:
+        a line: how many there are, and how many of them this installation finds.
+    """
+    reasons, records = [], read(folder / "runs.csv")
     for record in records:
-        RunStore(root).restore(record, path.parent / "findings")
-        reasons += [why] if (why := not_found(record, data_root)) else []
-    said = f"{len(records)} runs restored to {root}"
+        store.restore(record, folder)
+        reasons += [why] if (why := not_found(record, store)) else []
+    text = f"{len(records)} runs restored to {store.root}"
     if not reasons:
-        return f"{said}, all found by this installation"
-    return f"{said}; this installation does not find {len(reasons)} of them: " + "; ".join(
-        f"{count} for {why}" for why, count in Counter(reasons).items()
-    )
+        return f"{text}, all found by this installation"
+    causes = "; ".join(f"{count} for {why}" for why, count in Counter(reasons).items())
+    return f"{text}; this installation does not find {len(reasons)} of them: {causes}"
 
 
-def not_found(record: dict, data_root: str | None) -> str | None:
-    """Why this installation does not find a stored run; None where it does."""
+def not_found(record: dict, store: RunStore) -> str | None:
+    """Return why this installation does not find a stored run; None where it does."""
     try:
         config = from_dict(record["config"])
     except StudyError as problem:
         return f"another configuration ({problem})"
     try:
-        fingerprint = RunStore(data_root=data_root).dataset(config).fingerprint
+        fingerprint = store.dataset(config).fingerprint
     except StudyError as problem:
         return f"the data ({problem})"
     if identity.key_of(config, fingerprint) == record["key"]:
         return None
     if fingerprint != record["provenance"]["data"]:
         return f"other data ({config.dataset} has other images, labels or classes here)"
-    if identity.number_version() != record["provenance"].get("numbers"):
-        return f"other code ({identity.notice() or 'its number version is ' + str(record['provenance'].get('numbers'))})"
+    version = record["provenance"].get("numbers")
+    if identity.number_version() != version:
+        return f"other code ({identity.notice() or f'its number version is {version}'})"
     return "another configuration (a default of mdr_core/config.py has changed)"
 
 
@@ -162,31 +216,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mdr_core archive", description="Stored runs as one CSV, and back."
     )
-    parser.add_argument("action", choices=("export", "restore"))
-    parser.add_argument("--profile", default="photos")
-    parser.add_argument("--file", type=Path, help="default: reports/PROFILE/runs.csv")
-    parser.add_argument(
-        "--output-root", type=Path, default=REPOSITORY / "runs", help="the run store"
-    )
+    parser.add_argument("action", choices=("export", "restore", "take"))
+    parser.add_argument("packed", nargs="?", type=Path, help="the file to take")
+    parser.add_argument("--profile", default="photos", help=", ".join(profiles.PROFILES))
+    parser.add_argument("--folder", type=Path, help="default: reports/PROFILE")
+    parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
-    parser.add_argument(
-        "--device", help="that the runs to export were trained on (default: the profile's)"
-    )
+    parser.add_argument("--device", help="of the runs to export (default: the profile's)")
     given = parser.parse_args(argv)
-    path = given.file or REPOSITORY / "reports" / given.profile / "runs.csv"
-    try:
-        if given.action == "export":
-            changes = {"device": given.device} if given.device else {}
-            print(
-                f"{export(given.profile, path, given.output_root, given.data_root, **changes)} runs written to {path}"
-            )
-        else:
-            print(restore(path, given.output_root, given.data_root))
-    except (StudyError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    folder = given.folder or REPOSITORY / "reports" / given.profile
+    store = RunStore(given.output_root, given.data_root)
+    if (given.action == "take") != (given.packed is not None):
+        parser.error("take wants the file that train --pack wrote, and nothing else does")
+    if given.action == "take":
+        print(take(given.packed, store))
+    if given.action == "restore":
+        print(restore(folder, store))
+    else:
+        changes = {"device": given.device} if given.device else {}
+        print(f"{export(given.profile, folder, store, **changes)} runs written to {folder}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

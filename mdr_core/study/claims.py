@@ -8,8 +8,8 @@ classes (:mod:`mdr_core.study.class_bootstrap`). By both together it
 * is *open* where they are too wide to say;
 * is *not tested* where there is no interval, or where the setting cannot tell.
 
-A claim about several backbones, losses or dimensions has a cell for each. There an interval that lies
-off zero counts only if its p, corrected for the number of cells by Holm's method, is below 0.05.
+A claim about several backbones, losses or dimensions has a cell for each. There intervals off zero
+count only if p, corrected for the number of cells by Holm's method, is below 0.05.
 """
 
 from collections.abc import Callable
@@ -113,7 +113,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One word for all cells that are tested. In every backbone, say, it fails where one does."""
+        """One word for the tested cells. A claim about all backbones fails where one does."""
         found = {cell.verdict for cell in self.cells} - {NOT_TESTED}
         if len(found) < 2:
             return found.pop() if found else NOT_TESTED
@@ -121,7 +121,7 @@ class Result:
 
     @property
     def told(self) -> str:
-        """The verdict in words, cell by cell or, for more than two, as the number of cells that hold."""
+        """The verdict in words: of two cells each, of more the number that hold."""
         ran = [cell for cell in self.cells if cell.verdict != NOT_TESTED]
         seed = " (one seed)" if ran and max(cell.seeds["n"] for cell in ran) == 1 else ""
         if len(ran) > 2:

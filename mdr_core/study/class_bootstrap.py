@@ -1,8 +1,8 @@
 """Uncertainty over test classes: would other classes of the same kind have told the same?
 
-The test classes are drawn anew, with replacement, as many as there are. Recall@1 of a resample is the
-number of right answers over the number of queries of its classes. Two methods are compared on the
-same resamples, so that what makes a class hard for both cancels.
+The test classes are drawn anew, with replacement, as many as there are. Recall@1 of a resample is
+the number of right answers over the number of queries of its classes. Two methods are compared on
+the same resamples, so that what makes a class hard for both cancels.
 """
 
 from typing import NamedTuple
@@ -55,8 +55,8 @@ def with_counts(frame: pd.DataFrame, findings: dict[str, dict[str, torch.Tensor]
         frame: a row per run and epoch, with ``key`` and ``epoch``. ``findings``: key -> findings.
 
     Returns:
-        ``frame`` with ``test_class_queries`` and ``test_class_right``, lists of C numbers, where the
-        record or the findings have them; NaN elsewhere.
+        ``frame`` with ``test_class_queries`` and ``test_class_right``: lists of C numbers where the
+        record or the findings have them, NaN elsewhere.
     """
     columns = ["test_class_queries", "test_class_right"]
     frame = frame.reindex(columns=[*frame, *(name for name in columns if name not in frame)])

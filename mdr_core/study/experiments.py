@@ -1,5 +1,6 @@
-"""Which runs each table and figure of the paper needs. A grid is a list of rows: labels and ``config``.
+"""Which runs each table and figure of the paper needs.
 
+A grid is a list of rows: labels, and a run's ``config``.
 Notebooks that ask for the same run share it: the run store trains it once.
 """
 
@@ -95,7 +96,7 @@ def ablation(
 
     Args:
         settings: name -> fields of Config. methods: label -> method.
-        headline: seeds of Table 1, taken too where a setting is Table 1's: every seed that exists counts.
+        headline: seeds of Table 1, taken too where a setting is Table 1's: each stored one counts.
         dataset: by default the profile's for ablations.
     """
     dataset = dataset or profiles.named(profile).ablation

@@ -1,8 +1,8 @@
 """How much of the gradient easy and hard pairs give, with and without MDR, from what runs recorded.
 
 Easy are positives that lie near and negatives that lie far; hard are the others. A record has
-``|dL/dd_ij|`` of the triplet loss by decile of distance (:mod:`mdr_core.evaluation.pair_statistics`).
-This is measured. L_MDR's part follows from its definition: λ / (B (B − 1) σ), the same for every pair.
+``|dL/dd_ij|`` of the triplet loss by decile of distance: this is measured. L_MDR's part follows
+from its definition: λ / (B (B − 1) σ), the same for every pair.
 """
 
 import numpy as np
@@ -15,9 +15,10 @@ COLUMNS = ["easy", "hardest", "violated"]
 
 
 def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
-    """Return one epoch's gradient in percent of its total: ``positive`` and ``negative``, ten deciles each.
+    """Return one epoch's gradient in percent of its total, by decile of distance.
 
-    Nearest pairs first; NaN where there is no gradient (no triplet is violated, and there is no MDR).
+    ``positive`` and ``negative`` have ten numbers each, nearest pairs first; NaN where there is no
+    gradient (no triplet is violated, and there is no MDR).
 
     Args:
         row: with ``gradient_positive``, ``gradient_negative``, ``gradient_mdr``, ``mdr_weight``,
@@ -34,8 +35,8 @@ def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``frame`` (rows of runs and epochs) with three columns, NaN where a run is not stored.
 
-    ``easy``: percent of the gradient from the easier half of the pairs. ``hardest``: from the hardest
-    tenth. ``violated``: how many violated triplets the triplet loss's part rests on, of those drawn.
+    ``easy``: percent of the gradient from the easier half of the pairs. ``hardest``: from the
+    hardest tenth. ``violated``: how many violated triplets the triplet loss's part rests on.
     """
     rows = []
     ran = statistics.ran(frame)
@@ -54,8 +55,8 @@ def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
     """Return what a figure of one dataset's deciles needs, from rows that :func:`shares` gave.
 
     Returns:
-        title -> method -> (mean, half), ten numbers each in percent; title -> a decile's share of all
-        pairs, which it would give if all pairs gave alike.
+        title -> method -> (mean, half), ten numbers each in percent; title -> a decile's share of
+        all pairs, which it would give if all pairs gave alike.
     """
     drawn: dict[str, dict] = {}
     share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)

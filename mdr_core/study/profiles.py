@@ -1,4 +1,4 @@
-"""The study's four profiles and its methods: what each trains, how large, for how long, and where."""
+"""The study's four profiles and its methods: what each trains, how long, and where."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +36,8 @@ class Setting:
 
     Attributes:
         config: of the triplet loss alone. mdr_weight: λ, of the runs with MDR.
-        held_out: training classes that choose an epoch. The released CUB-200 loader holds out the last
-            20 of 100; the others follow that share.
+        held_out: training classes that choose an epoch. The released CUB-200 loader holds out the
+            last 20 of 100; the others follow that share.
         rates: learning rates that each method tries on held-out training classes, at full length.
     """
 
@@ -53,9 +53,9 @@ class Profile:
 
     Attributes:
         purpose, hours: in words. settings: of each dataset. others: of any other dataset.
-        seeds, ablation_seeds, held_out_seeds: how many, from 0, of Table 1, of the ablations, and of
-            the runs with held-out classes.
-        ablation: what Table 2 and Figure 4 (a) run on, the first dataset; changes: how Table 2 differs.
+        seeds, ablation_seeds, held_out_seeds: how many, from 0, of Table 1, of the ablations, and
+            of the runs with held-out classes.
+        ablation: the dataset of Table 2 and Figure 4 (a). changes: how Table 2's runs differ.
         weights: dataset -> λ of Table 2 (c). stronger: losses to compare with, on L2 embeddings.
         trains: without being asked to.
     """
@@ -187,9 +187,9 @@ def by_method(method: str, mdr_weight: float) -> dict:
 
 
 def level_reach(config: Config) -> float:
-    """Return how far a level can move in a run, in standard deviations: the sum of the learning rates.
+    """Return how far a level can move in a run, in standard deviations of the distance.
 
-    A step of Adam is at most about its learning rate long.
+    It is the sum of the learning rates: a step of Adam is about one learning rate long at most.
     """
     rates = [learning_rate(config, epoch) for epoch in range(1, config.epochs + 1)]
     return config.iterations * sum(rates)

@@ -3,13 +3,12 @@
     python -m mdr_core released cub200                              # downloads the checkpoint
     python -m mdr_core released cub200 --checkpoint cub200.pth      # one that is here already
 
-Their release names no checksum: a checkpoint is read by ``torch.load(weights_only=True)``, which runs no code of it, and
-must have this network's names and shapes; its own sha256 is printed beside the figures.
+Their release names no checksum. A checkpoint is read by ``torch.load(weights_only=True)``, which
+runs no code of it, and must have this network's names and shapes; its sha256 is printed.
 """
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -43,8 +42,8 @@ def checkpoint(name: str) -> Path:
             torch.hub.download_url_to_file(AT.format(name), str(path))
         except (OSError, RuntimeError) as problem:
             raise StudyError(
-                f"the checkpoint cannot be downloaded ({problem}): fetch {AT.format(name)} elsewhere, then give "
-                "its path as --checkpoint"
+                f"the checkpoint cannot be downloaded ({problem}): fetch {AT.format(name)} "
+                "elsewhere, then give its path as --checkpoint"
             ) from None
     return path
 
@@ -70,11 +69,10 @@ def network(path: Path, config: Config) -> EmbeddingNet:
 def evaluate(
     name: str, path: Path, device: str = "cpu", data_root: str | None = None
 ) -> pd.DataFrame:
-    """Recall@K in percent of a released checkpoint on its dataset's test classes, by the paper's protocol.
+    """Return Recall@K in percent of a released checkpoint, by the paper's protocol.
 
     Returns:
-        One row per K: ``raw`` embeddings, Euclidean, as the paper judges them, and ``L2``-normalized ones. To be held against
-        the paper's Table 1.
+        One row per K: ``raw`` embeddings, as the paper evaluates them, and ``L2``-normalized ones.
     """
     config = profiles.config("paper", name, "Triplet + MDR", device=device)
     images, net = RunStore(data_root=data_root).dataset(config), network(path, config)
@@ -103,16 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data-root", help="where the dataset lies")
     given = parser.parse_args(argv)
-    try:
-        path = given.checkpoint or checkpoint(given.name)
-        table = evaluate(given.name, path, given.device, given.data_root)
-        print(table.to_string(index=False, float_format="{:.1f}".format))
-        print(f"{path}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
-    except StudyError as problem:
-        print(problem, file=sys.stderr)
-        return 2
+    path = given.checkpoint or checkpoint(given.name)
+    table = evaluate(given.name, path, given.device, given.data_root)
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+    print(f"{path}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

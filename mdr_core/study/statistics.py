@@ -4,23 +4,24 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
-RECALL = "test_recall@1"  # the study's one headline figure
-NOT_RUN = "not run"  # said where no run is stored, in place of a number or a verdict
+RECALL = "test_recall@1"  # the study's one headline number
+NOT_RUN = "not run"  # in place of a number or a verdict, where no run is stored
+LABELS = ("dataset", "method", "backbone", "loss_name", "setting", "dimension")
 
 
 def ran(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of stored runs: those where ``stored`` is true, or all of a table without that column."""
+    """Return the rows of stored runs: those where ``stored`` is true; all without that column."""
     return frame[frame.stored.astype(bool)] if "stored" in frame else frame
 
 
 def interval(values, confidence: float = 0.95) -> dict[str, float]:
-    """Mean and the half-width of its confidence interval.
+    """Return the mean and the half width of its confidence interval.
 
     Args:
-        values: one number per seed; NaN where a seed has none (it was not run, say), which does not count.
+        values: one number per seed; NaN, where a seed has none, does not count.
 
     Returns:
-        ``{"mean", "half", "n"}``; ``half`` is NaN for fewer than two values: one seed has no interval.
+        ``{"mean", "half", "n"}``; ``half`` is NaN for fewer than two values.
     """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
@@ -41,7 +42,7 @@ def over_seeds(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
 
 
 def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> pd.DataFrame:
-    """Return the seeds that have both: columns ``one`` and ``other`` with their ``value``, a row per seed.
+    """Return the seeds that have both: their ``value`` in columns ``one`` and ``other``.
 
     Args:
         frame: a row per run, with columns ``seed``, ``column`` and ``value``.
@@ -58,14 +59,14 @@ def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -
 def paired_difference(
     frame: pd.DataFrame, value: str, column: str, one: str, other: str
 ) -> dict[str, float]:
-    """Return :func:`interval` of one − other, seed by seed, with ``excludes_zero`` (False for one seed and for none)."""
+    """Return :func:`interval` of one − other, seed by seed; ``excludes_zero`` needs two seeds."""
     pair = paired(frame, value, column, one, other)
     result = interval(pair[one] - pair[other])
     return result | {"excludes_zero": bool(abs(result["mean"]) > result["half"])}
 
 
 def p_value(found: dict[str, float]) -> float:
-    """Return the two-sided p that the mean of an :func:`interval` is zero (Student's t); 1 without an interval."""
+    """Return the two-sided p that the mean of an :func:`interval` is zero; 1 for one seed."""
     n, half = found["n"], found["half"]
     if n < 2 or not half:
         return 1.0 if n < 2 or not found["mean"] else 0.0
@@ -73,7 +74,7 @@ def p_value(found: dict[str, float]) -> float:
 
 
 def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
-    """``63.1 ± 0.8``; one seed has no interval and says so; NOT_RUN where there is none."""
+    """Return ``63.1 ± 0.8``; ``63.1 (n = 1)`` for one seed; NOT_RUN for none."""
     if not figure["n"]:
         return NOT_RUN
     mean = f"{figure['mean']:{'+' if sign else ''}.{digits}f}"
@@ -85,37 +86,33 @@ def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
 
 
 def labels(frame: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another."""
-    return [
-        c
-        for c in ("dataset", "method", "backbone", "loss_name", "setting", "dimension")
-        if c in frame
-    ]
+    """Return the columns that tell one setting from another."""
+    return [name for name in LABELS if name in frame]
 
 
 def by_run(frame: pd.DataFrame):
-    """Rows grouped by run; ``labels`` of a grid may name one stored run twice, so labels count too."""
+    """Group rows by run; a grid may name one stored run twice, so its labels count too."""
     return frame.groupby([*labels(frame), "key"], sort=False)
 
 
 def final(frame: pd.DataFrame) -> pd.DataFrame:
-    """The last epoch of every run: the study's headline."""
+    """Return the last epoch of every run."""
     return frame.loc[by_run(frame).epoch.idxmax()]
 
 
 def best(frame: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Of every run the trained epoch with the largest ``by``; of a run that is not stored its one row."""
+    """Return every run's trained epoch with the largest ``by``; the one row of a run not stored."""
     trained = frame[frame.epoch > 0]
     return trained.loc[by_run(trained.fillna({by: float("-inf")}))[by].idxmax()]
 
 
 def past_best(frame: pd.DataFrame) -> pd.Series:
-    """For every row, how far its test Recall@1 lies below its run's best trained epoch, in points; NaN at epoch 0."""
+    """Return how far each row's test Recall@1 lies below its run's best; NaN at epoch 0."""
     return by_run(frame[frame.epoch > 0])[RECALL].transform("max") - frame[RECALL]
 
 
 def first_seed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the stored rows of one seed of each dataset: the first among those of which the most methods are stored."""
+    """Return one seed's stored rows of each dataset: the first with the most methods stored."""
     found = ran(frame)
     methods = found.groupby(["dataset", "seed"]).method.transform("nunique")
     found = found[methods == methods.groupby(found.dataset).transform("max")]
@@ -123,11 +120,13 @@ def first_seed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
-    """The final epochs, led by the untrained embedding: epoch 0 of the first stored method (the first whose embedding is raw, if any
-    is), setting by setting and seed by seed."""
+    """Return the final epochs, led by epoch 0 of the first method, one whose embedding is raw.
+
+    That is the network before fine-tuning, setting by setting and seed by seed.
+    """
     start = ran(frame)[lambda f: f.epoch == 0]
     raw = start[start.normalization != "l2"]
     first = start if raw.empty else raw
-    own = [c for c in (*labels(frame), "seed") if c in frame and c != "method"]
-    untrained = first.drop_duplicates(own) if own else first
-    return pd.concat([untrained.assign(method="Untrained"), final(frame)])
+    own = [name for name in (*labels(frame), "seed") if name in frame and name != "method"]
+    before = first.drop_duplicates(own) if own else first
+    return pd.concat([before.assign(method="Untrained"), final(frame)])

@@ -4,36 +4,66 @@ Stopped or killed, it goes on where it was. Under torchrun its processes train e
 """
 
 import argparse
+import signal
 import sys
+from pathlib import Path
 
 from mdr_core import distributed
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY
 from mdr_core.runs import executors, grids
-from mdr_core.study import experiments, profiles
+from mdr_core.runs.store import RunStore
+from mdr_core.study import archive, experiments, profiles
+
+
+class TimeIsUp(BaseException):  # no Exception: no run is to report it as its own failure
+    """The minutes that were given have passed."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mdr_core train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core train", description="Train the missing runs of a profile."
+    )
     parser.add_argument("--profile", default="quick", help=", ".join(profiles.PROFILES))
     parser.add_argument("--dataset", help="only the runs on this one")
     parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
-    parser.add_argument("--jobs", type=int, help="processes, a run each (default: one per core)")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time (default: one per core, one on a GPU)"
+    )
+    parser.add_argument("--minutes", type=float, help="stop then; the same command goes on later")
+    parser.add_argument(
+        "--pack", type=Path, help="a zip file for the runs that are not committed yet"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: the profile's)")
     parser.add_argument("--scheduler", help="of a Dask cluster to train on, as tcp://host:8786")
     given = parser.parse_args(argv)
+    distributed.join()
+    known = profiles.datasets(given.profile)
+    if given.dataset and given.dataset not in known:
+        raise unknown("dataset", given.dataset, known)
+    if given.minutes is not None and given.minutes <= 0:
+        raise StudyError(f"minutes must be positive, got {given.minutes:g}")
+    changes = {"device": given.device} if given.device else {}
+    configs = experiments.everything(given.profile, **changes)
+    configs = [c for c in configs if given.dataset in (None, c.dataset)]
+    store = RunStore(given.output_root, given.data_root)
+    executor = executors.cluster(given.scheduler) if given.scheduler else None
     try:
-        distributed.join()
-        known = profiles.datasets(given.profile)
-        if given.dataset and given.dataset not in known:
-            raise unknown("dataset", given.dataset, known)
-        changes = {"device": given.device} if given.device else {}
-        configs = experiments.everything(given.profile, **changes)
-        configs = [c for c in configs if given.dataset in (None, c.dataset)]
-        executor = executors.cluster(given.scheduler) if given.scheduler else None
-        grids.records(configs, given.output_root, given.data_root, given.jobs, executor=executor)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 2
+        if given.minutes:
+            signal.signal(signal.SIGALRM, time_is_up)
+            signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
+        grids.records(configs, store, given.jobs, executor=executor)
+    except TimeIsUp:
+        print(f"{given.minutes:g} minutes are over: the same command goes on", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if given.pack:
+        committed = REPOSITORY / "reports" / given.profile / "runs.csv"
+        count = archive.pack(configs, store, given.pack, committed)
+        print(f"{count} runs packed into {given.pack}")
     return 0
+
+
+def time_is_up(*signal_and_frame: object) -> None:
+    raise TimeIsUp
