@@ -1,92 +1,100 @@
-"""The README's results, taken from the committed runs alone (``reports/PROFILE/runs.csv``): ``python -m mdr_core readme`` writes them anew."""
+"""The README's results and profiles, written from the committed runs: ``python -m mdr_core readme``."""
 
 import re
 
 import pandas as pd
+from safetensors.torch import load_file
 
 from mdr_core.config import from_dict
 from mdr_core.files import REPOSITORY
-from mdr_core.report import tables
 from mdr_core.runs import grids
-from mdr_core.study import archive, experiments, profiles, statistics
+from mdr_core.study import archive, claims, class_bootstrap, experiments, profiles, statistics
+from mdr_core.study.profiles import L2, MDR, METHODS, PROFILES, TRIPLET
+from mdr_core.study.statistics import RECALL
 
-COLUMNS = {
-    "test_recall@1": "R@1",
-    "test_recall@2": "R@2",
-    "test_recall@4": "R@4",
-    "test_recall@8": "R@8",
-    "test_recall@1_l2": "R@1 on L2",
-    "test_r_precision": "R-precision",
-    "test_map_at_r": "MAP@R",
-}
-BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
+README = REPOSITORY / "README.md"
+TITLES = {"cub200": "CUB-200-2011", "cars196": "Cars-196", "cub50": "CUB-50", "drawn": "drawn"}
+BLOCK = r"(?<=<!-- {0} -->\n).*(?=<!-- end of {0} -->)"
+
+
+def blocks() -> dict[str, str]:
+    """Return the README's generated parts by name."""
+    return {"results": results(), "profiles": sizes()}
 
 
 def results() -> str:
-    """A table, a few sentences and a figure for every profile whose runs are committed, the one on photographs first."""
-    parts = []
-    for profile in [
-        p for p in ("photos", "quick") if (REPOSITORY / "reports" / p / "runs.csv").exists()
-    ]:
-        records = {
-            from_dict(r["config"]): r
-            for r in archive.read(REPOSITORY / "reports" / profile / "runs.csv")
-        }
-        grid = experiments.table1(
-            profile, profiles.datasets(profile), list(profiles.METHODS), list(range(profiles.SEEDS))
-        )
-        configs = [row["config"] for row in grid]
-        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        frame = grids.frame(configs, [records.get(config) for config in configs], labels)
-        _, texts = tables.recall(statistics.with_untrained(frame), list(COLUMNS))
-        parts += [
-            f"\n### On the {profile} profile\n",
-            f"Test images after the last epoch, %, mean ± 95 % interval over the seeds ([report](reports/{profile}/recall_at_k.html), "
-            f"[claims](reports/{profile}/claims.html)):\n",
-            markdown(texts.rename(columns=COLUMNS).reset_index()),
-            *(line + "\n" for line in said(frame)),
-            *(
-                f"![Recall@1 by epoch on {d}, test and training classes](reports/{profile}/learning_curves-{d}-{profile}.svg)\n"
-                for d in profiles.datasets(profile)
-            ),
-            f"Training: {trained(list(records.values()))}.\n",
-        ]
-    return "\n".join(parts) + "\n"
-
-
-def markdown(table: pd.DataFrame) -> str:
-    rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
-
-
-def said(frame: pd.DataFrame) -> list[str]:
-    """MDR's paired differences in Recall@1 of each dataset, at the last epoch and at the best one."""
-    ways = {
-        "after the last epoch": statistics.final(frame),
-        "with every run at its best epoch on the test classes": statistics.best(
-            frame, statistics.RECALL
-        ),
-    }
-    lines = {}
-    for way, chosen in ways.items():
-        for dataset, group in tables.differences(chosen).groupby("dataset", sort=False):
-            lines.setdefault(dataset, []).append(f"{way}, {tables.clause(group)}")
-    return [
-        f"**{dataset}**, points of Recall@1, paired by seed: " + "; ".join(found) + "."
-        for dataset, found in lines.items()
+    """Return the headline's table and differences, a figure, and the other profiles in a line each."""
+    frame = table1("full")
+    last, best = statistics.final(frame), statistics.best(frame, RECALL)
+    rows = []
+    for dataset in profiles.datasets("full"):
+        for method in METHODS:
+            numbers = [
+                statistics.interval(rows_of(of, dataset, method)[value])["mean"]
+                for of, value in ((last, RECALL), (best, RECALL), (last, "test_map_at_r"))
+            ]
+            rows.append([TITLES[dataset], method, *(f"{number:.1f}" for number in numbers)])
+    columns = ["dataset", "method", "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
+    lines = [f"- **{TITLES[d]}**: {differences(last, d)}." for d in profiles.datasets("full")]
+    others = [
+        f"`{name}` ({TITLES[dataset]}): {differences(statistics.final(table1(name)), dataset)}"
+        for name in ("photos", "quick")
+        for dataset in profiles.datasets(name)
     ]
+    return "\n".join([
+        "Test images in %, EfficientNet-Lite0, 5,000 steps, one seed "
+        "([report](reports/full/recall_at_k.html), [claims](reports/full/claims.html)):\n",
+        markdown(columns, rows),
+        *lines,
+        "",
+        "![Recall@1 by epoch on CUB-200-2011](reports/full/learning_curves-cub200-full.svg)\n",
+        f"In miniature, {'; '.join(others)}.\n",
+    ])  # fmt: skip
 
 
-def trained(records: list[dict]) -> str:
-    """How much work the runs were. By each run's fastest epoch, since others may have waited for something else."""
-    epochs = [
-        pd.Series([row["seconds"] for row in r["history"] if row["epoch"] > 0]) for r in records
+def table1(profile: str) -> pd.DataFrame:
+    """Return the committed runs of Table 1 as a frame, with right answers by class."""
+    folder = REPOSITORY / "reports" / profile
+    records = {from_dict(record["config"]): record for record in archive.read(folder / "runs.csv")}
+    seeds = list(range(PROFILES[profile].seeds))
+    grid = experiments.table1(profile, profiles.datasets(profile), list(METHODS), seeds)
+    configs = [row["config"] for row in grid]
+    frame = grids.frame(configs, [records.get(config) for config in configs], grid)
+    found = {path.stem: load_file(path) for path in (folder / "findings").glob("*.safetensors")}
+    return class_bootstrap.with_counts(frame.drop(columns="config"), found)
+
+
+def rows_of(frame: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    return frame[(frame.dataset == dataset) & (frame.method == method)]
+
+
+def differences(last: pd.DataFrame, dataset: str) -> str:
+    """Return MDR's differences in words, with the interval over the test classes and over seeds."""
+    texts = []
+    for other in (L2, TRIPLET):
+        claim = claims.Claim("", "", "", "", MDR, other, "", counts="test_class_right")
+        [cell] = claims.evaluate(claim, last[last.dataset == dataset]).cells
+        texts.append(f"MDR − {other.removeprefix('Triplet + ')} {cell.text()}")
+    return ", ".join(texts)
+
+
+def sizes() -> str:
+    """Return the table of profiles."""
+    rows = [
+        [f"`{name}`", own.purpose, ", ".join(own.settings), own.network, own.time]
+        for name, own in PROFILES.items()
     ]
-    return f"{len(epochs)} runs, about {sum(of_run.min() * len(of_run) for of_run in epochs) / 3600:.1f} core hours in all"
+    return markdown(["profile", "what it is for", "data", "network", "time"], rows)
 
 
-if __name__ == "__main__":
-    readme = REPOSITORY / "README.md"
-    readme.write_text(
-        BLOCK.sub(lambda _: results(), readme.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    text = README.read_text(encoding="utf-8")
+    for name, block in blocks().items():
+        text = re.sub(BLOCK.format(name), lambda _, block=block: block, text, flags=re.DOTALL)
+    README.write_text(text, encoding="utf-8")
+    return 0

@@ -103,6 +103,19 @@ class Cell:
         within = all(-self.margin <= low and high <= self.margin for low, high in self.intervals)
         return LEVEL if within else OPEN
 
+    def text(self, digits: int = 1) -> str:
+        """Return the difference with its intervals: ``+5.7 ± 0.9 over seeds, 4.0 to 7.5 over classes``."""
+        if not self.seeds["n"]:
+            return statistics.NOT_RUN
+        text = f"{self.seeds['mean']:+.{digits}f}".replace("-", "−")
+        parts = [f"± {self.seeds['half']:.{digits}f} over {self.seeds['n']} seeds"] * (
+            self.seeds["n"] > 1
+        )
+        if self.classes:
+            low, high = (f"{end:.{digits}f}".replace("-", "−") for end in self.classes[1:3])
+            parts.append(f"{low} to {high} over test classes")
+        return f"{text} ({', '.join(parts)})" if parts else f"{text} (one seed, no interval)"
+
 
 @dataclass(frozen=True)
 class Result:

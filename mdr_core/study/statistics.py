@@ -33,7 +33,7 @@ def interval(values, confidence: float = 0.95) -> dict[str, float]:
 
 
 def over_seeds(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    """:func:`interval` of a column within groups: columns ``by``, mean, half, n, in the groups' first order."""
+    """Return :func:`interval` of a column in each group: columns ``by``, mean, half, n."""
     rows = [
         dict(zip(by, key, strict=True)) | interval(group[value])
         for key, group in frame.groupby(by, sort=False)
