@@ -1,4 +1,4 @@
-"""The README's results and profiles, written from the committed runs: ``python -m mdr_core readme``."""
+"""The README's results and profiles, from the committed runs: ``python -m mdr_core readme``."""
 
 import re
 
@@ -23,7 +23,7 @@ def blocks() -> dict[str, str]:
 
 
 def results() -> str:
-    """Return the headline's table and differences, a figure, and the other profiles in a line each."""
+    """Return the headline's table, differences and figure, and a line on the other profiles."""
     frame = table1("full")
     last, best = statistics.final(frame), statistics.best(frame, RECALL)
     rows = []
