@@ -16,12 +16,12 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports download restore archive test test-all bench same soak lab lock clean setup
+.PHONY: help reports download restore archive test test-all lint bench same soak lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
-	@echo "Options: PROFILE=quick|photos|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  PYTHON=python3 (3.11 or newer)"
+	@echo "Options: PROFILE=quick|photos|full|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  PYTHON=python3 (3.11 or newer)"
 
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
 	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
@@ -40,6 +40,12 @@ test: $(READY) ## run the tests
 
 test-all: $(READY) ## run the tests with their long forms: more kills, examples and processes
 	.venv/bin/python -m pytest -m ""
+
+lint: $(READY) ## check format, style, types and which part of mdr_core imports which
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/results/
 	.venv/bin/python -m benchmarks
