@@ -1,4 +1,4 @@
-"""The study's one command line: ``python -m mdr_core reports|train|download|archive|released|readme``."""
+"""The study's command line: ``python -m mdr_core COMMAND``."""
 
 import importlib
 import sys

@@ -63,7 +63,7 @@ def steps(config, share: Share, count: int, dtype=torch.float64) -> list[tuple]:
     trainer.mdr.to(dtype)
     loss = losses.make(config.loss, config.margin, config.images_per_class)
     batches = BalancedBatches(split.labels, config.batch_size, config.images_per_class).draw(
-        count, trainer.host
+        count, trainer.batch_generator
     )
     found = []
     for index in batches:

@@ -29,7 +29,7 @@ from safetensors.torch import save as safetensors
 from mdr_core.config import Config, from_dict, pretraining
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
-from mdr_core.distributed import ALONE, Share, current, packed
+from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, locked, write
 from mdr_core.runs import identity
@@ -212,12 +212,12 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
                 for k, v in pretrained.items()
                 if k.startswith("backbone.")
             }
-        backbone = share.state_from_first(backbone)
+        backbone = share.from_first(backbone)
     trainer = training.start(config, backbone)
-    state = share.state_from_first(saved(folder) if share.first else None)
+    state = share.from_first(saved(folder) if share.first else None)
     try:
         if state is not None:
-            trainer.load_state_dict(state)
+            trainer.resume(state)
     except Exception as problem:  # noqa: BLE001 - whatever a foreign file makes torch raise
         if share.first:
             unreadable(folder, problem)
@@ -225,7 +225,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
 
     def save(trainer):
         if share.first:
-            write(folder / "checkpoint.pt", packed(trainer.state_dict()))
+            write(folder / "checkpoint.pt", trainer.checkpoint())
 
     trainer = training.train(config, images, trainer, save, progress, share)
     embeddings = {}
@@ -242,7 +242,7 @@ def trained(config, images, folder, root, data_root, progress, share: Share = AL
     }
     write(folder / WEIGHTS, safetensors({k: v.contiguous() for k, v in weights.items()}))
     write(folder / EMBEDDINGS, safetensors(embeddings))
-    write(folder / FINDINGS, safetensors(epoch.findings(*embeddings.values())))
+    write(folder / FINDINGS, safetensors(epoch.findings(epoch.RetrievalSet(*embeddings.values()))))
     values = json.loads(json.dumps(config.to_dict()))
     about = provenance(config, images) | {
         "processes": share.world,

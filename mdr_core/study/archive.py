@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mdr_core.config import from_dict, hints
+from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs import identity, store
@@ -51,7 +51,7 @@ def from_table(table: pd.DataFrame) -> list[dict]:
         config = {
             k.removeprefix("config."): v for k, v in cells[0].items() if k.startswith("config.")
         }
-        config = {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()}
+        config = {k: v if Config.__annotations__.get(k) is str else json.loads(v) for k, v in config.items()}
         other = ("key", "content", "provenance", "findings")
         history = [
             {

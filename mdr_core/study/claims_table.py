@@ -202,7 +202,7 @@ def time_saved(report) -> dict[str, float]:
             for k, v in store.load_weights(first[method], report.output_root).items()
             if not k.startswith("mdr.")
         }
-        networks[method] = search.network(from_dict(first[method]["config"]), weights)
+        networks[method] = search.trained_network(from_dict(first[method]["config"]), weights)
     crop = first[MDR]["config"]["crop"]
     images = torch.randint(
         0, 256, (32, 3, crop, crop), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
