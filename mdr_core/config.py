@@ -65,7 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = converted(field.name, field.type, getattr(self, field.name))
+            value = checked(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         for name in POSITIVE:
             if getattr(self, name) < 1:
@@ -106,12 +106,12 @@ def from_dict(values: dict[str, typing.Any]) -> Config:
     return Config(**values)
 
 
-def converted(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
+def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
     """Return ``value`` as ``kind``: integers pass as floats, lists as tuples, nothing else."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise StudyError(f"{name} must be a list, got {value!r}")
-        return tuple(converted(name, typing.get_args(kind)[0], item) for item in value)
+        return tuple(checked(name, typing.get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

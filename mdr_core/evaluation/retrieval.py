@@ -198,7 +198,7 @@ def overlap(
 def _hits(images: RetrievalSet, depth: int, index: Index) -> np.ndarray:
     """Return (Q, depth) whether the r-th nearest image is of the query's class."""
     query = None if images.gallery is None else images.query
-    found = index.nearest(min(depth, len(index.gallery) - (query is None)), query)
+    found = index.nearest(min(int(depth), len(index.gallery) - (query is None)), query)
     labels = np.asarray(images.searched[1])
     return (labels[found] == np.asarray(images.labels)[:, None]) & (found >= 0)
 
@@ -257,7 +257,7 @@ def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
     place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     own = images.gallery is None
     relevant = np.where(classes[place] == labels, counts[place] - own, 0)
-    hits = _hits(images, int(max(*ks, relevant.max())), index)
+    hits = _hits(images, max(*ks, relevant.max()), index)
     recall, right, some = _recall(hits, ks), hits[:, 0], relevant > 0
     average = np.full(len(hits), np.nan)
     hits, relevant = hits[some], relevant[some]
