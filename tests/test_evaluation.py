@@ -1,4 +1,4 @@
-"""What an epoch's end records, against naive loops: by class, galleries of equal size, distances by kind of pair, findings."""
+"""What an epoch's end records, against naive loops."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mdr_core.regularizer import MDR
 
 
 def embedded(seed=0, classes=6, each=(5, 9), dim=4):
-    """(N, D) float32 and (N,) labels, in mixed order, with a duplicate of an image in another class."""
+    """(N, D) float32 and (N,) labels, in mixed order; an image has a duplicate in another class."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(*each, (classes,), generator=generator)
     labels = torch.arange(classes).repeat_interleave(counts)
@@ -26,7 +26,7 @@ def embedded(seed=0, classes=6, each=(5, 9), dim=4):
 
 
 def ranked(x, labels, i, gallery=None, gallery_labels=None):
-    """The gallery's labels in the order of a query's distance, ties by index; its own image left out."""
+    """The gallery's labels by distance to a query, ties by index; its own image left out."""
     others = x if gallery is None else gallery
     own = labels if gallery is None else gallery_labels
     found = sorted(
@@ -82,9 +82,7 @@ def test_the_numbers_by_class_add_up_to_those_of_all_queries():
     row = epoch.by_class(labels, found, "_l2")
     queries = np.array(row["test_class_queries"])
     assert queries.tolist() == labels.bincount().tolist()
-    assert 100 * sum(row["test_class_right_l2"]) / queries.sum() == pytest.approx(
-        found.recall[1]
-    )
+    assert 100 * sum(row["test_class_right_l2"]) / queries.sum() == pytest.approx(found.recall[1])
     assert 100 * sum(row["test_class_ap_at_r_l2"]) / queries.sum() == pytest.approx(
         found.map_at_r, rel=1e-4
     )

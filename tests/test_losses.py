@@ -1,4 +1,4 @@
-"""Losses against their formulas written as loops, on unnormalized distances; sampling and models."""
+"""Losses against their formulas written as loops, on unnormalized distances; sampling, models."""
 
 import contextlib
 import hashlib

@@ -49,7 +49,7 @@ def test_a_running_regularizer_is_used_and_left_alone():
 
 
 def test_the_triplet_gradient_is_autograds(monkeypatch):
-    """|dL/dd| by the formula against the derivative of the loss written on a matrix of distances."""
+    """|dL/dd| by the formula against autograd on the loss as a function of the distances."""
     monkeypatch.setattr(pair_statistics, "DRAWS", 1)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x).requires_grad_()
@@ -81,9 +81,9 @@ def test_mdr_pulls_every_pair_alike():
 def test_deciles_are_ordered_by_distance():
     d = torch.arange(100.0).view(10, 10)
     weight = (d >= 90).float()
-    assert pair_statistics.sum_by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [
-        0
-    ] * 9 + [10]
+    assert pair_statistics.sum_by_decile(
+        d, weight, torch.ones_like(d, dtype=torch.bool)
+    ).tolist() == [0] * 9 + [10]
 
 
 def test_shares_of_easy_and_hard_pairs():

@@ -1,4 +1,4 @@
-"""Recall@K, R-precision and MAP@R against one-query-at-a-time loops; ties, duplicates, crops, intervals, settings."""
+"""Recall@K, R-precision and MAP@R against one-query-at-a-time loops; crops, intervals, settings."""
 
 import numpy as np
 import pytest
