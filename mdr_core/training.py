@@ -77,14 +77,11 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
         backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
     """
     device = torch.device(config.device)
-    if device.type == "cuda":
-        gpus = torch.cuda.device_count()
-        if not torch.cuda.is_available():
-            raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
-        if int(os.environ.get("LOCAL_RANK", 0)) >= gpus:
-            raise StudyError(
-                f"there are {gpus} GPUs here, fewer than processes: start one process for each"
-            )
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
+    if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= gpus:
+        raise StudyError(f"there are {gpus} GPUs here, fewer than processes: start one for each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = backbone(config.backbone, config.weights if backbone_state is None else "random")
@@ -135,12 +132,7 @@ def train(
             "freeze_batch_norm must be True on several processes: each would see its own statistics"
         )
     share.rows(config.batch_size)
-
-    test = RetrievalSet(data.test.images, data.test.labels)
-    if data.gallery is not None:
-        test = RetrievalSet(*test[:2], data.gallery.images, data.gallery.labels)
-    if config.hold_out:
-        data = data.hold_out(config.hold_out)
+    whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
     if list(loss.parameters()):
@@ -150,20 +142,8 @@ def train(
     # Images lie on the device as bytes, and are cropped there.
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
     labels = data.train.labels.to(device)
-    sample = evaluation.training_sample(data.train, config)
-    batch = data.train.of_images(batches.draw(1, Generator().manual_seed(0))[0])
-    evaluated = {
-        "test": test,
-        "train": RetrievalSet(sample.images, sample.labels),
-        "batch": RetrievalSet(batch.images, batch.labels),
-    }
-    if config.hold_out:
-        evaluated["held_out"] = RetrievalSet(data.test.images, data.test.labels)
-    # Crops to evaluate never change: they are made once.
-    crops = {
-        name: split.map(lambda x, _: evaluation.center_crops(config, x, device, share))
-        for name, split in evaluated.items()
-    }
+    one_batch = batches.draw(1, Generator().manual_seed(0))[0]
+    crops = crops_to_evaluate(config, whole, data, one_batch, share)
 
     if not trainer.history:
         row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
@@ -201,6 +181,33 @@ def train(
         bar.update()
     bar.close()
     return trainer
+
+
+def crops_to_evaluate(
+    config: Config, whole: RetrievalDataset, data: RetrievalDataset, one_batch: Tensor, share: Share
+) -> dict[str, RetrievalSet[Tensor]]:
+    """Return the center crops of all that is evaluated after an epoch: they never change.
+
+    Args:
+        whole: the dataset; data: the same where some of its training classes are held out.
+        one_batch: indices of training images.
+    """
+    sample, batch = evaluation.training_sample(data.train, config), data.train.of_images(one_batch)
+    images = {
+        "test": RetrievalSet(whole.test.images, whole.test.labels),
+        "train": RetrievalSet(sample.images, sample.labels),
+        "batch": RetrievalSet(batch.images, batch.labels),
+    }
+    if whole.gallery is not None:
+        gallery = whole.gallery.images, whole.gallery.labels
+        images["test"] = RetrievalSet(whole.test.images, whole.test.labels, *gallery)
+    if config.hold_out:
+        images["held_out"] = RetrievalSet(data.test.images, data.test.labels)
+    device = torch.device(config.device)
+    return {
+        name: split.map(lambda x, _: evaluation.center_crops(config, x, device, share))
+        for name, split in images.items()
+    }
 
 
 def run_epoch(
@@ -255,13 +262,9 @@ def run_epoch(
 
 
 def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield the images (R, 3, S, S) of each batch on the device.
+    """Yield each batch of images on the device, by indices (steps, R) into those given.
 
     From the host they come through pinned memory on their own stream, while the device works.
-
-    Args:
-        images: (N, 3, S, S), on the device or the host.
-        indices: (steps, R) into them.
     """
     if images.device.type == device.type:
         yield from (images[index] for index in indices.to(device))
@@ -276,10 +279,7 @@ def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Itera
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """Return lr times lr_factor for each drop that lies behind an epoch, counted from 1.
-
-    A drop is a share of the epochs; the first epoch always has all of lr.
-    """
+    """Return an epoch's learning rate; epochs count from 1, and the first always has all of lr."""
     drops = [max(round(drop * config.epochs), 1) for drop in config.lr_drops]
     return config.lr * config.lr_factor ** sum(epoch > drop for drop in drops)
 

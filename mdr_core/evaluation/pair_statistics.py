@@ -58,9 +58,9 @@ def batch_statistics(
         "pair_std": pairs.std().item(),
         "positive_mean": positive.mean().item(),
         "negative_mean": negative.mean().item(),
-        "z_histogram": z.clamp(-REACH, REACH).histc(BINS, -REACH, REACH).int().tolist(),
-        "positive_histogram": distance_histogram(positive / pairs.mean()),
-        "negative_histogram": distance_histogram(negative / pairs.mean()),
+        "z_histogram": histogram(z, -REACH, REACH, BINS),
+        "positive_histogram": histogram(positive / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
+        "negative_histogram": histogram(negative / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
         "level_share": rounded(nearest.bincount(minlength=len(mdr.levels)) / len(z)),
         # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
         "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),
@@ -88,8 +88,8 @@ def triplet_gradient(x: Tensor, d: Tensor, labels: Tensor, margin: float) -> Ten
     return gradient
 
 
-def distance_histogram(relative: Tensor) -> list[int]:
-    return relative.clamp(max=FARTHEST).histc(DISTANCE_BINS, 0, FARTHEST).int().tolist()
+def histogram(values: Tensor, low: float, high: float, bins: int) -> list[int]:
+    return values.clamp(low, high).histc(bins, low, high).int().tolist()
 
 
 def sum_by_decile(d: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
