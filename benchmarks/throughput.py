@@ -80,12 +80,12 @@ def ways(
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(
         steps, torch.Generator().manual_seed(0)
     )
-    fixed = augmentation.random_resized_crop(images[picks[0]], crop, trainer.device)
+    fixed = augmentation.random_resized_crop(images[picks[0]], crop, trainer.generator)
 
     def step(x, target, with_mdr=True):
         with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last))
-        total = loss(embeddings, target, trainer.device)
+        total = loss(embeddings, target, trainer.generator)
         if with_mdr:
             total = total + config.mdr_weight * trainer.mdr(embeddings)
         trainer.optimizer.zero_grad()

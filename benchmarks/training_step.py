@@ -43,11 +43,11 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
 
     def run():
         trainer.model.train()
-        for index in batches.draw(STEPS, trainer.host):
-            crops = augmentation.random_resized_crop(images[index], config.crop, trainer.device)
+        for index in batches.draw(STEPS, trainer.batch_generator):
+            crops = augmentation.random_resized_crop(images[index], config.crop, trainer.generator)
             embeddings = trainer.model(crops.contiguous(memory_format=layout))
             total = loss(
-                embeddings, labels[index], trainer.device
+                embeddings, labels[index], trainer.generator
             ) + config.mdr_weight * trainer.mdr(embeddings)
             trainer.optimizer.zero_grad()
             total.backward()

@@ -1,20 +1,20 @@
-"""Multi-level Distance Regularization for Deep Metric Learning (Kim and Park, AAAI 2021), reproduced.
+"""A reproduction of Multi-level Distance Regularization (Kim and Park, AAAI 2021).
 
-``from mdr_core import MDR`` imports torch alone; each of the other names imports what it needs.
+``from mdr_core import MDR`` imports torch alone; each other name imports what it needs.
 """
 
 import importlib
 
-_HOMES = {
+_MODULES = {
     "MDR": "regularizer",
     "normalize_by_mean_distance": "regularizer",
     "recall_at_k": "evaluation.retrieval",
     "ImageSearch": "search",
 }
-__all__ = [*_HOMES]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,13 +1,13 @@
-"""One run's whole configuration: a frozen dataclass. What is not in it cannot change a run's numbers."""
-
-from __future__ import annotations
+"""One run's whole configuration: what is not in it cannot change a run's numbers."""
 
 import dataclasses
-import functools
 import typing
 from dataclasses import dataclass
 
 from mdr_core.errors import StudyError, unknown
+
+POSITIVE = ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class")
+NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed")
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,16 @@ class Config:
 
     # The data
     dataset: str = "cub200"  # a name that mdr_core.data.dataset.load_dataset knows
-    image_size: int = (
-        256  # images are held at this many pixels square; drawn characters are always 32
-    )
+    image_size: int = 256  # images are held at this many pixels square (drawn characters: 32)
     crop: int = 224  # pixels of the crops that the network sees
-    resize: int = 256  # a test image is resized to this, then its centre is cropped
+    resize: int = 256  # a test image is resized to this, then its center is cropped
     flip: bool = True  # mirror training images at random
-    augment: bool = True  # random resized crop; without it, the centre crop
-    hold_out: int = 0  # the last so many training classes are kept from training and judged beside the test classes
+    augment: bool = True  # random resized crop; without it, the center crop
+    hold_out: int = 0  # the last so many training classes are evaluated instead of trained on
 
     # The network
     backbone: str = "bn_inception"
-    weights: str = "imagenet"  # or "random", "classes" (pretrained on the dataset's own pretraining classes), a path
+    weights: str = "imagenet"  # or "random", a path, "classes" (pretrained: see PRETRAINING)
     dim: int = 512  # of the embedding
     normalization: str = "mean_distance"  # or "l2", "none"
     freeze_batch_norm: bool = True
@@ -39,12 +37,12 @@ class Config:
     # The loss: L_metric + mdr_weight * L_MDR + level_weight * sum of squared levels
     loss: str = "triplet"
     margin: float = 0.2  # of triplet and margin losses, in distances
-    mdr_weight: float = 0.0  # lambda; 0 trains without MDR. The paper: 0.6 on CUB, 0.2 on Cars, 0.1 on SOP and In-Shop
+    mdr_weight: float = 0.0  # lambda: 0.6 on CUB, 0.2 on Cars, 0.1 on SOP, In-Shop; 0 is no MDR
     level_weight: float = 0.01  # nu
     levels: tuple[float, ...] = (-3.0, 0.0, 3.0)  # where the levels start
     learn_levels: bool = True
-    momentum: float = 0.9  # of the running mean and deviation
-    statistics: str = "released"  # over the whole matrix with its zero diagonal; or "pairs", as the paper words it
+    momentum: float = 0.9  # of the running mean and standard deviation
+    statistics: str = "released"  # with the matrix's zero diagonal; or "pairs", as in the paper
 
     # The optimization
     batch_size: int = 128
@@ -60,79 +58,47 @@ class Config:
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
-    train_images: int = (
-        2000  # at most so many training images (an even spread) are judged; not in the paper
-    )
+    train_images: int = 2000  # at most, evenly spread, are evaluated; not in the paper
 
     # The machine
     device: str = "cpu"  # or "cuda": there in bfloat16, channels last
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(
-                self,
-                field.name,
-                checked(field.name, hints()[field.name], getattr(self, field.name)),
-            )
-        for name in (
-            "image_size",
-            "crop",
-            "resize",
-            "dim",
-            "iterations",
-            "batch_size",
-            "images_per_class",
-        ):
+            value = checked(field.name, field.type, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in (
-            "epochs",
-            "hold_out",
-            "mdr_weight",
-            "level_weight",
-            "lr",
-            "weight_decay",
-            "seed",
-        ):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.seed >= 2**63:
-            raise StudyError(f"seed must be less than 2**63, got {self.seed}")
-        if self.train_images < 2:
-            raise StudyError(
-                f"train_images must be at least 2, of which one is searched for the other, got {self.train_images}"
-            )
-        if not 0 <= self.momentum < 1:
-            raise StudyError(f"momentum must lie between 0 and 1, 1 excluded, got {self.momentum}")
-        if not self.levels:
-            raise StudyError("levels must hold at least one number")
         for name, choices in (("device", ("cpu", "cuda")), ("statistics", ("released", "pairs"))):
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
-        if self.crop > self.resize:
-            raise StudyError(f"crop ({self.crop}) must not exceed resize ({self.resize})")
-        if not self.ks or min(self.ks) < 1:
-            raise StudyError(f"ks must hold numbers of at least 1, got {self.ks}")
-        if not all(0 < drop < 1 for drop in self.lr_drops):
-            raise StudyError(
-                f"lr_drops are shares of the epochs, between 0 and 1, got {self.lr_drops}"
-            )
+        checks = (
+            (self.seed < 2**63, "seed must be less than 2**63"),
+            (self.train_images >= 2, "train_images must be at least 2: a query and one to find"),
+            (0 <= self.momentum < 1, "momentum must lie between 0 and 1, 1 excluded"),
+            (self.levels, "levels must hold at least one number"),
+            (self.crop <= self.resize, f"crop must not exceed resize ({self.resize})"),
+            (self.ks and min(self.ks) >= 1, "ks must hold numbers of at least 1"),
+            (all(0 < drop < 1 for drop in self.lr_drops), "lr_drops must lie between 0 and 1"),
+        )
+        for valid, rule in checks:
+            if not valid:
+                raise StudyError(f"{rule}, got {getattr(self, rule.split()[0])}")
 
-    def replace(self, **changes) -> Config:
-        """A copy with some fields changed; an unknown name is refused."""
+    def replace(self, **changes: typing.Any) -> "Config":
+        """Return a copy with some fields changed; an unknown name is refused."""
         return from_dict(self.to_dict() | changes)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, typing.Any]:
         return dataclasses.asdict(self)
 
 
-@functools.cache
-def hints() -> dict[str, type]:
-    return typing.get_type_hints(Config)
-
-
-def from_dict(values: dict) -> Config:
-    """A Config from plain values, as JSON holds them. Strict: an unknown name is an error, not ignored."""
+def from_dict(values: dict[str, typing.Any]) -> Config:
+    """Return a Config of plain values, as JSON holds them; an unknown name is an error."""
     known = [field.name for field in dataclasses.fields(Config)]
     for name in values:
         if name not in known:
@@ -140,13 +106,12 @@ def from_dict(values: dict) -> Config:
     return Config(**values)
 
 
-def checked(name: str, kind: type, value):
-    """``value`` as ``kind``, or a StudyError. Integers pass as floats, lists as tuples; nothing else is converted."""
+def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
+    """Return ``value`` as ``kind``: integers pass as floats, lists as tuples, nothing else."""
     if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, list | tuple):
             raise StudyError(f"{name} must be a list, got {value!r}")
-        return tuple(checked(name, inner, v) for v in value)
+        return tuple(checked(name, typing.get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -156,7 +121,7 @@ def checked(name: str, kind: type, value):
     return value
 
 
-PRETRAINING = Config(  # on drawn characters of classes of their own: where the small network starts from, with weights="classes"
+PRETRAINING = Config(  # what weights="classes" starts from: a run on other drawn characters
     dataset="drawn_pretraining",
     image_size=32,
     crop=32,
@@ -180,5 +145,5 @@ PRETRAINING = Config(  # on drawn characters of classes of their own: where the 
 
 
 def pretraining(config: Config) -> Config:
-    """The run whose backbone a run with ``weights="classes"`` starts from."""
+    """Return the run whose backbone a run with ``weights="classes"`` starts from."""
     return PRETRAINING.replace(backbone=config.backbone)

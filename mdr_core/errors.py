@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 
 class StudyError(Exception):
-    """Bad input: one clear line that says what is wrong and what to do. Notebooks and commands end with that line."""
+    """Bad input: one line that says what is wrong and what to do. Notebooks and commands end so."""
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).splitlines()))  # a file's name may hold a line break
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> StudyError:
-    """The error for a name that does not exist, listing those that do."""
+    """Return the error for a name that does not exist, listing those that do."""
     return StudyError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(known))}")

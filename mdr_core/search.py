@@ -1,4 +1,4 @@
-"""A trained model with its index, to keep and to search: ``weights.safetensors``, ``config.json``, ``gallery.faiss``.
+"""A trained network with an index of images: kept in a folder, loaded and searched.
 
 from mdr_core.search import ImageSearch
 search = ImageSearch.load("my_index")
@@ -24,11 +24,11 @@ from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.files import write
-from mdr_core.networks import backbones
+from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.store import RunStore
 
-FILES = ("weights.safetensors", "config.json", "gallery.faiss")
+FILES = WEIGHTS, CONFIG, INDEX = ("weights.safetensors", "config.json", "gallery.faiss")
 
 
 @dataclass
@@ -38,43 +38,38 @@ class ImageSearch:
     Attributes:
         model: in eval mode.
         config: of the run that trained it.
-        index: faiss, exact, Euclidean.
-        names: the class of each image in the index; paths: where each came from.
+        index: exact, Euclidean.
+        names: the class of each image in the index.
+        paths: where each image came from.
     """
 
     model: EmbeddingNet
     config: Config
-    index: faiss.Index
+    index: faiss.IndexFlatL2
     names: list[str]
     paths: list[str]
 
     @classmethod
     def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
-        """From a stored run, with a split's images as the gallery."""
-        config = from_dict(record["config"])
-        weights = {
-            k: v for k, v in RunStore(root).weights(record).items() if not k.startswith("mdr.")
-        }
-        model = network(config, weights)
+        """Return a stored run's network with a split's images as the gallery."""
+        config, weights = from_dict(record["config"]), RunStore(root).weights(record)
+        model = trained_network(
+            config, {k: v for k, v in weights.items() if not k.startswith("mdr.")}
+        )
         index = faiss.IndexFlatL2(config.dim)
         index.add(epoch.embed_split(config, model, gallery).numpy())
-        return cls(
-            model,
-            config,
-            index,
-            [gallery.class_names[c] for c in gallery.labels.tolist()],
-            list(gallery.paths),
-        )
+        names = [gallery.class_names[c] for c in gallery.labels.tolist()]
+        return cls(model, config, index, names, list(gallery.paths))
 
     def save(self, folder: str | Path) -> Path:
-        """Write the three files, each whole or not at all."""
+        """Write FILES, each whole or not at all, and return their folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        write(folder / FILES[0], safetensors(weights))
-        write(folder / FILES[1], json.dumps(about, indent=1))
-        write(folder / FILES[2], faiss.serialize_index(self.index).tobytes())
+        write(folder / WEIGHTS, safetensors(weights))
+        write(folder / CONFIG, json.dumps(about, indent=1))
+        write(folder / INDEX, faiss.serialize_index(self.index).tobytes())
         return folder
 
     @classmethod
@@ -85,41 +80,37 @@ class ImageSearch:
             if not (folder / name).is_file():
                 raise StudyError(f"{folder} is not a saved index: it lacks {name}")
         try:
-            about = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
-            config = from_dict(about["config"])
-            index = flat_index(
-                np.fromfile(folder / FILES[2], dtype=np.uint8), len(about["names"]), config.dim
-            )
-            if len(about["paths"]) != index.ntotal:
-                raise ValueError("its files are not of one another")
-            return cls(
-                network(config, load_file(folder / FILES[0])),
-                config,
-                index,
-                about["names"],
-                about["paths"],
-            )
+            about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config, names, paths = from_dict(about["config"]), about["names"], about["paths"]
+            content = np.fromfile(folder / INDEX, dtype=np.uint8)
+            index = flat_index(content, len(names), config.dim)
+            if len(paths) != index.ntotal:
+                raise ValueError("its files do not belong together")
+            model = trained_network(config, load_file(folder / WEIGHTS))
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
             raise StudyError(
                 f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]
             ) from None
+        return cls(model, config, index, names, paths)
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
-        """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
-        return epoch.embed(
-            self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)
-        ).numpy()
+        """Return the embeddings (N, D) of square images (N, 3, S, S) uint8."""
+        crops = augmentation.centre_crop(images, self.config.resize, self.config.crop)
+        return epoch.embed(self.model, crops).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:
-        """The k images nearest to a new one: ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index."""
+        """Return the k images nearest to an image file.
+
+        Returns:
+            ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index.
+        """
         path = Path(image)
         if not path.is_file():
             raise StudyError(f"there is no image {path}")
-        image = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy()).permute(
-            2, 0, 1
+        query = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy())
+        squared, found = self.index.search(
+            self.embed(query.permute(2, 0, 1)[None]), min(k, self.index.ntotal)
         )
-        query = self.embed(image[None])
-        squared, found = self.index.search(query, min(k, self.index.ntotal))
         places = found[0].tolist()
         return pd.DataFrame(
             {
@@ -132,8 +123,9 @@ class ImageSearch:
 
 
 def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
-    """The exact Euclidean index of a file's bytes. faiss itself is not given them: what it would make of a spoilt head is
-    not bounded. The embeddings are the file's end, and the index made of them must give the very same bytes.
+    """Return the index of a file's bytes, which are not given to faiss: it may not survive them.
+
+    The embeddings are the file's end; the index made of them must give the very same bytes.
 
     Raises:
         ValueError: it is not the file of ``count`` embeddings of ``dim`` dimensions.
@@ -148,9 +140,9 @@ def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
     return index
 
 
-def network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
-    """The trained network of a configuration, in eval mode."""
-    backbone = backbones.backbone(config.backbone, "random")
-    model = EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
+def trained_network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
+    """Return the network of a configuration with trained weights, in eval mode."""
+    net = backbone(config.backbone, "random")
+    model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()

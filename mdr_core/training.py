@@ -1,19 +1,22 @@
-"""The training loop, the one that every experiment uses, on CPU and GPU.
+"""The training loop of every experiment, on CPU and GPU.
 
-    for every epoch:  draw batches -> crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam;  then judge
+    for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
+                     evaluate
 
-Nothing inside an epoch waits for the device (what a library's loss does inside is its own affair): indices, crops, triplets
-and statistics are computed there, and the losses are read back once, at the epoch's end. On several processes (mdr_core.distributed) each embeds its
-share of the batch, and all take the step that one would take.
+Nothing inside an epoch waits for the device (except inside a library's loss): indices, crops,
+triplets and statistics are computed there, and the losses are read once, at the epoch's end. In
+distributed training each process embeds its share of the batch (mdr_core.distributed).
 """
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from mdr_core import losses
@@ -23,64 +26,69 @@ from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
-from mdr_core.evaluation.epoch import crops, home, judge, spread, without_by_class
-from mdr_core.networks import backbones
+from mdr_core.evaluation import epoch as evaluation
+from mdr_core.evaluation.retrieval import RetrievalSet
+from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
+
+Row = dict[str, Any]
 
 
 @dataclass
 class Trainer:
-    """Everything that a run changes while it trains, and so everything that a resumed run needs."""
+    """What a run changes while it trains, and so what a resumed run needs."""
 
     model: EmbeddingNet
     mdr: MDR
     optimizer: torch.optim.Optimizer
-    host: torch.Generator  # draws the batches
-    device: torch.Generator  # draws crops, flips and negatives
-    history: list[dict]  # a row per epoch judged, the first (epoch 0) before any training
+    batch_generator: Generator  # on the CPU: draws the batches
+    generator: Generator  # on the device: draws crops, flips and negatives
+    history: list[Row]  # a row per evaluated epoch; epoch 0 is before any training
 
-    def state_dict(self) -> dict:
-        return {
+    def checkpoint(self) -> bytes:
+        """Return the content of a checkpoint file."""
+        content = io.BytesIO()
+        state = {
             "model": self.model.state_dict(),
             "mdr": self.mdr.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "host": self.host.get_state(),
-            "device": self.device.get_state(),
+            "host": self.batch_generator.get_state(),
+            "device": self.generator.get_state(),
             "history": self.history,
         }
+        torch.save(state, content)
+        return content.getvalue()
 
-    def load_state_dict(self, state: dict) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a loaded checkpoint."""
         self.model.load_state_dict(state["model"])
         self.mdr.load_state_dict(state["mdr"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.host.set_state(state["host"])
-        self.device.set_state(state["device"])
+        self.batch_generator.set_state(state["host"])
+        self.generator.set_state(state["device"])
         self.history = state["history"]
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """A trainer before its first step; every random number it will use derives from ``config.seed``.
+    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
 
     Args:
         backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
     """
     device = torch.device(config.device)
+    gpus = torch.cuda.device_count()
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
-    if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= torch.cuda.device_count():
-        raise StudyError(
-            f"there are {torch.cuda.device_count()} GPUs here, fewer than processes: start one process for each"
-        )
+    if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= gpus:
+        raise StudyError(f"there are {gpus} GPUs here, fewer than processes: start one for each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = backbones.backbone(
-            config.backbone, "random" if backbone_state is not None else config.weights
-        )
+        net = backbone(config.backbone, config.weights if backbone_state is None else "random")
         if backbone_state is not None:
-            backbone.load_state_dict(backbone_state)
-        model = EmbeddingNet(backbone, config.dim, config.normalization, config.freeze_batch_norm)
-    model = model.to(device, memory_format=torch.channels_last)
+            net.load_state_dict(backbone_state)
+        model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
+    model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(
         config.levels, config.momentum, config.learn_levels, config.statistics, check_finite=False
     ).to(device)
@@ -92,8 +100,8 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
         model=model,
         mdr=mdr,
         optimizer=torch.optim.Adam(groups, lr=config.lr, fused=True),
-        host=torch.Generator().manual_seed(config.seed),
-        device=torch.Generator(device).manual_seed(config.seed),
+        batch_generator=Generator().manual_seed(config.seed),
+        generator=Generator(device).manual_seed(config.seed),
         history=[],
     )
 
@@ -109,15 +117,14 @@ def train(
     """Train from wherever ``trainer`` stands to the last epoch.
 
     Args:
-        data: its training split is trained on; its test split is judged after every epoch, and so
-            are ``config.hold_out`` training classes, if any, that are kept from training.
-        after_epoch: called with the trainer after every epoch has been judged; the run store saves it there.
+        data: after every epoch its test split is evaluated, as are the ``config.hold_out`` training
+            classes that are kept from training.
+        after_epoch: called with the trainer after every evaluation; the run store saves it there.
         progress: show a bar over the epochs.
-        share: this process's, where several train the run together; each must be given the same trainer.
+        share: this process's; each process must give an equal trainer.
 
     Raises:
-        StudyError: the loss became NaN or Inf (epoch, step and settings are named), a batch cannot be filled, or
-            cannot be shared evenly.
+        StudyError: the loss became NaN or Inf, a batch cannot be filled or not shared evenly.
     """
     device = torch.device(config.device)
     if share.world > 1 and not config.freeze_batch_norm:
@@ -126,110 +133,120 @@ def train(
         )
     share.rows(config.batch_size)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
-    # Images lie on the device as bytes, and are cropped there. Crops to judge never change: they are made once.
-    images, labels = (
-        data.train.images.to(home(data.train.images.nbytes, device)),
-        data.train.labels.to(device),
-    )
-    judged = {"test": crops(config, whole.test, device, share)}
-    if whole.gallery is not None:
-        judged["test"] += crops(config, whole.gallery, device, share)
-    if config.hold_out:
-        judged["held_out"] = crops(config, data.test, device, share)
-    judged["train"] = crops(config, spread(data.train, config), device, share)
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
     if list(loss.parameters()):
         raise StudyError(
             f"loss {config.loss!r} has parameters of its own, which this loop does not train"
         )
-    probe = crops(
-        config,
-        data.train.of_images(batches.draw(1, torch.Generator().manual_seed(0))[0]),
-        device,
-        share,
-    )
+    # Images lie on the device as bytes, and are cropped there.
+    images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
+    labels = data.train.labels.to(device)
+    one_batch = batches.draw(1, Generator().manual_seed(0))[0]
+    crops = crops_to_evaluate(config, whole, data, one_batch, share)
 
     if not trainer.history:
-        trainer.history.append(
-            {"epoch": 0, "seconds": 0.0}
-            | judge(config, trainer.model, trainer.mdr, judged, probe, share)
-        )
+        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+        trainer.history.append({"epoch": 0, "seconds": 0.0} | row)
         after_epoch(trainer)
+    done = trainer.history[-1]["epoch"]
     bar = tqdm(
-        total=config.epochs,
-        initial=trainer.history[-1]["epoch"],
-        disable=not (progress and share.first),
-        unit="epoch",
+        total=config.epochs, initial=done, unit="epoch", disable=not (progress and share.first)
     )
-    for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
+    for epoch in range(done + 1, config.epochs + 1):
         began = time.perf_counter()
         rate = learning_rate(config, epoch)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate
-        terms = run_epoch(
-            config,
-            trainer,
-            loss,
-            images,
-            labels,
-            batches.draw(config.iterations, trainer.host),
-            share,
-        )
+        indices = batches.draw(config.iterations, trainer.batch_generator)
+        terms = run_epoch(config, trainer, loss, images, labels, indices, share)
         bad = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten()
         if len(bad):
             raise StudyError(
-                f"the loss became NaN or Inf in epoch {epoch}, step {int(bad[0]) + 1}, with lr {rate:g}, loss "
-                f"{config.loss}, mdr_weight {config.mdr_weight:g}, seed {config.seed}: lower lr or mdr_weight"
+                f"the loss became NaN or Inf in epoch {epoch}, step {int(bad[0]) + 1}, with lr "
+                f"{rate:g}, loss {config.loss}, mdr_weight {config.mdr_weight:g}, seed "
+                f"{config.seed}: lower lr or mdr_weight"
             )
-        means = dict(
-            zip(("loss", "metric_loss", "mdr_loss"), terms.mean(dim=0).tolist(), strict=True)
-        )
-        row = (
-            {"epoch": epoch, "lr": rate}
-            | means
-            | mdr_figures(trainer.mdr)
-            | {"train_seconds": time.perf_counter() - began}
-        )
-        row |= judge(config, trainer.model, trainer.mdr, judged, probe, share)
-        trainer.history = with_by_class(
-            [*trainer.history, row | {"seconds": time.perf_counter() - began}]
-        )
+        means = terms.mean(dim=0).tolist()
+        row = {"epoch": epoch, "lr": rate}
+        row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
+        row |= {f"level_{i}": level for i, level in enumerate(trainer.mdr.levels.tolist())}
+        row["running_mean"] = trainer.mdr.running_mean.item()
+        row["running_std"] = trainer.mdr.running_std.item()
+        row["train_seconds"] = time.perf_counter() - began
+        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+        row["seconds"] = time.perf_counter() - began
+        trainer.history = with_by_class([*trainer.history, row])
         after_epoch(trainer)
         bar.update()
     bar.close()
     return trainer
 
 
-def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALONE) -> Tensor:
-    """One epoch's steps.
+def crops_to_evaluate(
+    config: Config, whole: RetrievalDataset, data: RetrievalDataset, one_batch: Tensor, share: Share
+) -> dict[str, RetrievalSet[Tensor]]:
+    """Return the center crops of all that is evaluated after an epoch: they never change.
 
     Args:
-        images: (N, 3, S, S) uint8, on the device or the host; labels: (N,), on the device.
+        whole: the dataset; data: the same where some of its training classes are held out.
+        one_batch: indices of training images.
+    """
+    sample, batch = evaluation.training_sample(data.train, config), data.train.of_images(one_batch)
+    images = {
+        "test": RetrievalSet(whole.test.images, whole.test.labels),
+        "train": RetrievalSet(sample.images, sample.labels),
+        "batch": RetrievalSet(batch.images, batch.labels),
+    }
+    if whole.gallery is not None:
+        gallery = whole.gallery.images, whole.gallery.labels
+        images["test"] = RetrievalSet(whole.test.images, whole.test.labels, *gallery)
+    if config.hold_out:
+        images["held_out"] = RetrievalSet(data.test.images, data.test.labels)
+    device = torch.device(config.device)
+    return {
+        name: split.map(lambda x, _: evaluation.center_crops(config, x, device, share))
+        for name, split in images.items()
+    }
+
+
+def run_epoch(
+    config: Config,
+    trainer: Trainer,
+    loss: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+    share: Share = ALONE,
+) -> Tensor:
+    """Take one epoch's steps.
+
+    Args:
+        images: (N, 3, S, S) uint8, on the device or the host.
+        labels: (N,), on the device.
         indices: (steps, batch) into them.
-        share: this process's rows of every batch.
 
     Returns:
         (steps, 3) on the CPU: total, metric and MDR loss of each step.
     """
     device = labels.device
     terms = torch.zeros(len(indices), 3, device=device)
-    rows = share.rows(indices.shape[1])
+    batch = indices.shape[1]
+    rows = share.rows(batch)
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     trainer.model.train()
     trainer.mdr.train()
-    for step, (index, own) in enumerate(
-        zip(indices.to(device), fetched(images, indices[:, rows], device), strict=True)
-    ):
+    own_images = load_batches(images, indices[:, rows], device)
+    for step, (index, own) in enumerate(zip(indices.to(device), own_images, strict=True)):
         if config.augment:
             x = augmentation.random_resized_crop(
-                own, config.crop, trainer.device, config.flip, rows, indices.shape[1]
+                own, config.crop, trainer.generator, config.flip, rows, batch
             )
         else:
             x = augmentation.centre_crop(own, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
-        metric = loss(embeddings, labels[index], trainer.device, share)
+        metric = loss(embeddings, labels[index], trainer.generator, share)
         total = metric
         if config.mdr_weight > 0:
             regularization = trainer.mdr(embeddings, rows, share.total)
@@ -244,13 +261,10 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
     return share.total(terms).cpu()
 
 
-def fetched(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """The images of each batch, on the device. From the host they come through pinned memory on a stream of their own, while
-    the device is at work on the batch before.
+def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Yield each batch of images on the device, by indices (steps, R) into those given.
 
-    Args:
-        images: (N, 3, S, S), on the device or the host.
-        indices: (steps, R) into them.
+    From the host they come through pinned memory on their own stream, while the device works.
     """
     if images.device.type == device.type:
         yield from (images[index] for index in indices.to(device))
@@ -265,18 +279,15 @@ def fetched(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[T
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """Of an epoch counted from 1: lr times lr_factor for every share of the epochs that lies behind it; the first has all of lr."""
-    behind = sum(epoch - 1 >= max(round(drop * config.epochs), 1) for drop in config.lr_drops)
-    return config.lr * config.lr_factor**behind
+    """Return an epoch's learning rate; epochs count from 1, and the first always has all of lr."""
+    drops = [max(round(drop * config.epochs), 1) for drop in config.lr_drops]
+    return config.lr * config.lr_factor ** sum(epoch > drop for drop in drops)
 
 
-def with_by_class(history: list[dict]) -> list[dict]:
-    """The numbers of each test class in the last and in the best trained epoch alone, since they take most of a row's room."""
+def with_by_class(history: list[Row]) -> list[Row]:
+    """Keep the numbers by class of the last and the best trained epoch alone: they are long."""
     best = max((row for row in history if row["epoch"] > 0), key=lambda row: row["test_recall@1"])
-    return [row if row is best or row is history[-1] else without_by_class(row) for row in history]
-
-
-def mdr_figures(mdr: MDR) -> dict[str, float]:
-    """Levels and running statistics, as an epoch's end leaves them."""
-    levels = {f"level_{i}": value for i, value in enumerate(mdr.levels.tolist())}
-    return levels | {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
+    return [
+        row if row is best or row is history[-1] else evaluation.without_by_class(row)
+        for row in history
+    ]

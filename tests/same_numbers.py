@@ -1,7 +1,7 @@
-"""Short trainings with recorded numbers: they tell whether edited code still computes what the stored runs were made with.
+"""Short trainings with recorded numbers: does edited code compute what the stored runs hold?
 
-make same CHANGE="what changed"                          # train, compare, and add a line to mdr_core/runs/code_versions.csv
-python -m tests.same_numbers "what changed" --new        # where the numbers are meant to change: record them anew
+make same CHANGE="what changed"                       # train, compare, add a line to the versions
+python -m tests.same_numbers "what changed" --new     # the numbers are meant to change: record them
 """
 
 import argparse
@@ -86,7 +86,7 @@ def kind_of_cpu() -> str:
 
 
 def numbers(name: str) -> list[dict[str, float]]:
-    """The history of a case on a fifth of the drawn classes: all that is a smooth function of the weights, and Recall@1."""
+    """Return a case's history on a fifth of the drawn classes: SMOOTH, levels and Recall@1."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how many there are changes the order of sums
     images = load_dataset("drawn")
@@ -95,15 +95,17 @@ def numbers(name: str) -> list[dict[str, float]]:
     )
     history = training.train(CASES[name], images, training.start(CASES[name])).history
     torch.set_num_threads(threads)
-    keep = lambda k: (
-        k in (*SMOOTH, "test_recall@1") or k.startswith("level_") and k != "level_share"
-    )
-    return [{k: v for k, v in row.items() if keep(k)} for row in history]
+    keep = {*SMOOTH, "test_recall@1"}
+    keep |= {k for k in history[-1] if k.startswith("level_") and k != "level_share"}
+    return [{k: v for k, v in row.items() if k in keep} for row in history]
 
 
 def unequal(name: str) -> list[str]:
-    """What differs from the recorded numbers by more than rounding: 1e-4 of the number on the kind of CPU where they were recorded,
-    5e-3 (or 1e-3) on another, and two points of Recall@1, since a neighbour may change places."""
+    """Return what differs from the recorded numbers by more than rounding.
+
+    That is 1e-4 of the number on the kind of CPU where they were recorded, 5e-3 (or 1e-3) on
+    another, and two points of Recall@1, since a neighbor may change places.
+    """
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     here = kind_of_cpu() in recorded
     expected = recorded[kind_of_cpu() if here else next(iter(recorded))][name]
@@ -121,13 +123,14 @@ def unequal(name: str) -> list[str]:
             )
             if not abs(now[key] - value) <= room:
                 differ.append(
-                    f"{name}, epoch {was.get('epoch', '')}: {key} is {now[key]:.8g}, recorded {value:.8g}"
+                    f"{name}, epoch {was.get('epoch', '')}: {key} is {now[key]:.8g}, "
+                    f"recorded {value:.8g}"
                 )
     return differ
 
 
 def checked() -> str:
-    """What a line of code_versions.csv says it was compared on; the CUDA path only where there is a GPU to train on."""
+    """Return what a line of code_versions.csv says it was compared on."""
     cuda = "not the CUDA path: there was no GPU"
     if torch.cuda.is_available():
         losses = [
@@ -157,7 +160,10 @@ def add_line(change: str, new: bool) -> str:
     writer.writeheader()
     writer.writerows([*lines, line])
     write(identity.VERSIONS, text.getvalue())
-    return f"a line added to {identity.VERSIONS.name}: number version {line['numbers']}, checked on {line['checked']}"
+    return (
+        f"a line added to {identity.VERSIONS.name}: number version {line['numbers']}, "
+        f"checked on {line['checked']}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -180,7 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     if differ:
         print(
             *differ,
-            "The code does not give the recorded numbers: no line was added. Where they are meant to change, use --new.",
+            "The code does not give the recorded numbers: no line was added. "
+            "Where they are meant to change, use --new.",
             sep="\n",
             file=sys.stderr,
         )

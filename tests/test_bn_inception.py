@@ -93,7 +93,8 @@ def state() -> dict[str, torch.Tensor]:
 def reference() -> dict[str, np.ndarray]:
     if not REFERENCE.is_file():
         pytest.skip(
-            "shared/reference/bn_inception_reference.npz is absent: set MDR_SHARED to the shared directory"
+            "shared/reference/bn_inception_reference.npz is absent: "
+            "set MDR_SHARED to the shared directory"
         )
     with np.load(REFERENCE) as arrays:
         return dict(arrays)

@@ -1,8 +1,9 @@
 """Several processes on one batch take the steps that a single process takes (gloo, on the CPU).
 
-The steps are compared in float64: there the gradients agree to about 1e-10, step by step. In float32 the first step's agree
-to its rounding (a random network's embeddings lie far from the origin and near each other, so the distances' last digits are
-lost), and Adam, which divides each gradient by its own size, then carries on a difference in the smallest ones.
+The steps are compared in float64: there the gradients agree to about 1e-10, step by step. In
+float32 the first step's agree to its rounding: a random network's embeddings lie far from the
+origin and near each other, so the distances' last digits are lost. Adam, which divides each
+gradient by its own size, then carries on a difference in the smallest ones.
 """
 
 import functools
@@ -63,7 +64,7 @@ def steps(config, share: Share, count: int, dtype=torch.float64) -> list[tuple]:
     trainer.mdr.to(dtype)
     loss = losses.make(config.loss, config.margin, config.images_per_class)
     batches = BalancedBatches(split.labels, config.batch_size, config.images_per_class).draw(
-        count, trainer.host
+        count, trainer.batch_generator
     )
     found = []
     for index in batches:

@@ -1,4 +1,4 @@
-"""What an epoch's end records, against naive loops: by class, galleries of equal size, distances by kind of pair, findings."""
+"""What an epoch's end records, against naive loops."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,12 @@ import torch
 
 from mdr_core import training
 from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
+from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
 
 
 def embedded(seed=0, classes=6, each=(5, 9), dim=4):
-    """(N, D) float32 and (N,) labels, in mixed order, with a duplicate of an image in another class."""
+    """(N, D) float32 and (N,) labels, in mixed order; an image has a duplicate in another class."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(*each, (classes,), generator=generator)
     labels = torch.arange(classes).repeat_interleave(counts)
@@ -25,7 +26,7 @@ def embedded(seed=0, classes=6, each=(5, 9), dim=4):
 
 
 def ranked(x, labels, i, gallery=None, gallery_labels=None):
-    """The gallery's labels in the order of a query's distance, ties by index; its own image left out."""
+    """The gallery's labels by distance to a query, ties by index; its own image left out."""
     others = x if gallery is None else gallery
     own = labels if gallery is None else gallery_labels
     found = sorted(
@@ -43,19 +44,18 @@ def test_the_rank_of_the_first_right_image_is_the_loop_s():
         for i in range(len(x)):
             order, _ = ranked(x, labels, i, *gallery)
             expected.append(order.index(int(labels[i])) + 1 if int(labels[i]) in order else 0)
-        given = [None if g is None else g.numpy() for g in gallery]
-        assert retrieval.first_ranks(x.numpy(), labels.numpy(), *given).tolist() == expected
+        assert retrieval.first_ranks(RetrievalSet(x, labels, *gallery)).tolist() == expected
     alone = torch.cat([labels, torch.tensor([9])])
     assert (
-        retrieval.first_ranks(torch.cat([x, x[:1]]).numpy(), alone.numpy())[-1] == 0
+        retrieval.first_ranks(RetrievalSet(torch.cat([x, x[:1]]), alone))[-1] == 0
     )  # its class has no other image
 
 
 def test_findings_are_what_a_loop_finds():
     x, labels = embedded()
-    found = epoch.findings(x, labels)
+    found = epoch.findings(RetrievalSet(x, labels))
     for i in range(len(x)):
-        order = ranked(x, labels, i)[1][: epoch.NEIGHBOURS]
+        order = ranked(x, labels, i)[1][: epoch.NEIGHBORS]
         assert found["nearest"][i].tolist() == [j for _, j in order]
         assert found["distances"][i].tolist() == pytest.approx(
             [d for d, _ in order], rel=2e-3, abs=1e-3
@@ -72,21 +72,19 @@ def test_findings_are_what_a_loop_finds():
         "first_right": torch.int32,
         "labels": torch.int32,
     }
-    few = epoch.findings(x[:4], torch.tensor([0, 0, 1, 1]), *embedded(1))
-    assert few["nearest"].shape == (4, epoch.NEIGHBOURS) and few["centers"].shape == (2, 4)
+    few = epoch.findings(RetrievalSet(x[:4], torch.tensor([0, 0, 1, 1]), *embedded(1)))
+    assert few["nearest"].shape == (4, epoch.NEIGHBORS) and few["centers"].shape == (2, 4)
 
 
 def test_the_numbers_by_class_add_up_to_those_of_all_queries():
     x, labels = embedded()
-    found = retrieval.judge(x.numpy(), labels.numpy(), [1])
+    found = retrieval.evaluate(RetrievalSet(x, labels), [1], retrieval.Index(x))
     row = epoch.by_class(labels, found, "_l2")
     queries = np.array(row["test_class_queries"])
     assert queries.tolist() == labels.bincount().tolist()
-    assert 100 * sum(row["test_class_right_l2"]) / queries.sum() == pytest.approx(
-        found["recall"][1]
-    )
+    assert 100 * sum(row["test_class_right_l2"]) / queries.sum() == pytest.approx(found.recall[1])
     assert 100 * sum(row["test_class_ap_at_r_l2"]) / queries.sum() == pytest.approx(
-        found["map_at_r"], rel=1e-4
+        found.map_at_r, rel=1e-4
     )
     right = [ranked(x, labels, i)[0][0] == int(labels[i]) for i in range(len(x))]
     assert row["test_class_right_l2"][3] == sum(
@@ -109,19 +107,19 @@ def test_a_matched_gallery_has_as_many_images_of_a_class_as_the_training_gallery
     x, labels = embedded(each=(8, 12))
     some = epoch.evenly(labels, 4)
     expected = retrieval.recall_at_k(x[some].numpy(), labels[some].numpy(), [1])[1]
-    assert epoch.matched([x], labels, None, 4, None) == expected
+    assert epoch.matched_recall(RetrievalSet(x, labels), 4) == expected
     assert expected != retrieval.recall_at_k(x.numpy(), labels.numpy(), [1])[1]
     gallery, of_gallery = embedded(1, each=(8, 12))
     some = epoch.evenly(of_gallery, 3)  # the fourth is the query itself
     expected = retrieval.recall_at_k(
         x.numpy(), labels.numpy(), [1], gallery[some].numpy(), of_gallery[some].numpy()
     )[1]
-    assert epoch.matched([x, gallery], labels, of_gallery, 4, None) == expected
+    assert epoch.matched_recall(RetrievalSet(x, labels, gallery, of_gallery), 4) == expected
 
 
 def test_histograms_of_positive_and_negative_pairs_are_apart():
     x, labels = embedded()
-    row = pair_statistics.figures(x, labels, MDR(), "none", None)
+    row = pair_statistics.batch_statistics(x, labels, MDR(), "none", None)
     d = torch.pdist(x)
     same = torch.stack(
         [labels[i] == labels[j] for i in range(len(x)) for j in range(i + 1, len(x))]
@@ -139,18 +137,18 @@ def test_histograms_of_positive_and_negative_pairs_are_apart():
 
 def test_distances_within_a_class_are_those_of_its_pairs(monkeypatch):
     x, labels = embedded()
-    found = class_centers.within_classes(x.numpy(), labels.numpy())
+    found = class_centers.within_class_distances(x.numpy(), labels.numpy())
     d = torch.pdist(x[labels == 4])
     assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4) and found["square"][
         4
     ] == pytest.approx(d.square().mean().item(), rel=1e-4)
-    assert class_centers.within_classes(x.numpy()[:1], np.array([0])) == {
+    assert class_centers.within_class_distances(x.numpy()[:1], np.array([0])) == {
         "distance": [None],
         "square": [None],
     }
     monkeypatch.setattr(class_centers, "MOST_CLASSES", 3)
     assert (
-        class_centers.within_classes(x.numpy(), labels.numpy())["distance"]
+        class_centers.within_class_distances(x.numpy(), labels.numpy())["distance"]
         == found["distance"][::2]
     )
 

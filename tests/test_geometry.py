@@ -18,7 +18,7 @@ def points(seed=0, classes=5, each=6):
 def test_spread_is_what_loops_give():
     x, labels = points()
     middle = [x[labels == c].mean(axis=0) for c in range(5)]
-    assert np.allclose(class_centers.centres(x, labels), middle, atol=1e-5)
+    assert np.allclose(class_centers.centers(x, labels), middle, atol=1e-5)
     norm = np.linalg.norm
     scale = np.mean([norm(a - b) for i, a in enumerate(x) for b in x[:i]])
     between = np.mean([norm(a - b) for i, a in enumerate(middle) for b in middle[:i]])
@@ -26,7 +26,7 @@ def test_spread_is_what_loops_give():
     nearest = np.mean(
         [min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)]
     )
-    found = class_centers.spread(x, labels)
+    found = class_centers.class_distances(x, labels)
     assert found == pytest.approx(
         {
             "between": between / scale,
@@ -42,8 +42,8 @@ def test_spread_is_what_loops_give():
 
 def test_the_scale_alone_grows_with_the_embedding():
     x, labels = points()
-    found = class_centers.spread(x, labels)
-    assert class_centers.spread(7 * x, labels) == pytest.approx(
+    found = class_centers.class_distances(x, labels)
+    assert class_centers.class_distances(7 * x, labels) == pytest.approx(
         found | {"scale": 7 * found["scale"]}, rel=1e-5
     )
 
@@ -51,8 +51,8 @@ def test_the_scale_alone_grows_with_the_embedding():
 def test_many_classes_are_thinned_evenly(monkeypatch):
     x, labels = points(classes=8)
     monkeypatch.setattr(class_centers, "MOST_CLASSES", 4)
-    assert class_centers.spread(x, labels) == pytest.approx(
-        class_centers.spread(x[labels % 2 == 0], labels[labels % 2 == 0] // 2)
+    assert class_centers.class_distances(x, labels) == pytest.approx(
+        class_centers.class_distances(x[labels % 2 == 0], labels[labels % 2 == 0] // 2)
     )
 
 

@@ -1,6 +1,8 @@
-"""Losses against their formulas written as loops, on unnormalized distances; sampling and models."""
+"""Losses against their formulas written as loops, on unnormalized distances; sampling, models."""
 
+import contextlib
 import hashlib
+import inspect
 
 import pytest
 import torch
@@ -51,9 +53,24 @@ def test_multi_similarity_equals_the_formula(batch):
     )
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in losses.NAMES if n != "classification"] + losses.library_losses()
-)
+def buildable() -> list[str]:
+    """The losses of the library that can be built on a distance alone."""
+    found = []
+    for name, cls in inspect.getmembers(losses.library, inspect.isclass):
+        if issubclass(cls, losses.library.BaseMetricLossFunction) and not name.startswith("Base"):
+            # The others need a number of classes, another distance, or another loss.
+            with contextlib.suppress(TypeError, KeyError, ValueError, AssertionError):
+                cls(distance=losses.distances.LpDistance(normalize_embeddings=False))
+                found.append(name)
+    return found
+
+
+def test_every_distance_based_loss_of_the_library_is_listed():
+    # HistogramLoss bins similarities in [-1, 1], which distances leave.
+    assert set(losses.OF_LIBRARY) == set(buildable()) - {"HistogramLoss"}
+
+
+@pytest.mark.parametrize("name", [*losses.NAMES[:-1], *losses.OF_LIBRARY])
 def test_no_loss_normalizes_embeddings_behind_the_readers_back(batch, name):
     x, y, _ = batch
     make = lambda scale: losses.make(name)(scale * x, y, torch.Generator().manual_seed(1))  # noqa: E731

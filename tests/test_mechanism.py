@@ -20,7 +20,7 @@ def embeddings(seed=0):
 
 
 def test_the_histogram_and_shares_count_every_pair_once():
-    row = pair_statistics.figures(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
+    row = pair_statistics.batch_statistics(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
     assert sum(row["z_histogram"]) == 24 * 23 // 2
     assert sum(row["level_share"]) == pytest.approx(1, abs=1e-3)
     x = normalize_by_mean_distance(embeddings())
@@ -42,14 +42,14 @@ def test_a_running_regularizer_is_used_and_left_alone():
     mdr = MDR((-1.0, 1.0))
     mdr(normalize_by_mean_distance(embeddings(1)))
     before = {k: v.clone() for k, v in mdr.state_dict().items()}
-    row = pair_statistics.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = pair_statistics.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
     assert all(torch.equal(v, before[k]) for k, v in mdr.state_dict().items())
     assert "gradient_positive" not in row and len(row["level_share"]) == 2
     assert row["gradient_mdr"] == pytest.approx(1 / mdr.running_std.item(), rel=1e-4)
 
 
 def test_the_triplet_gradient_is_autograds(monkeypatch):
-    """|dL/dd| by the formula against the derivative of the loss written on a matrix of distances."""
+    """|dL/dd| by the formula against autograd on the loss as a function of the distances."""
     monkeypatch.setattr(pair_statistics, "DRAWS", 1)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x).requires_grad_()
@@ -74,16 +74,16 @@ def test_mdr_pulls_every_pair_alike():
     off = ~torch.eye(24, dtype=torch.bool)
     nearest[off].mean().backward()
     each = d.grad[off].abs()
-    row = pair_statistics.figures(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = pair_statistics.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
 def test_deciles_are_ordered_by_distance():
     d = torch.arange(100.0).view(10, 10)
     weight = (d >= 90).float()
-    assert pair_statistics.by_decile(d, weight, torch.ones_like(d, dtype=torch.bool)).tolist() == [
-        0
-    ] * 9 + [10]
+    assert pair_statistics.sum_by_decile(
+        d, weight, torch.ones_like(d, dtype=torch.bool)
+    ).tolist() == [0] * 9 + [10]
 
 
 def test_shares_of_easy_and_hard_pairs():
@@ -134,7 +134,7 @@ def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_a
 ):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
-    part = epoch.spread(split, Config(train_images=wanted))
+    part = epoch.training_sample(split, Config(train_images=wanted))
     counts = part.labels.bincount()
     assert len(part.labels) <= 70 and int(counts[counts > 0].min()) >= 2
     assert len(part.labels.unique()) == classes

@@ -1,4 +1,4 @@
-"""MDR against its formula written out, and each departure of the released code from the paper or good practice."""
+"""MDR against its formula written out, and each departure of the released code from the paper."""
 
 import copy
 import shutil

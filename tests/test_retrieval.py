@@ -1,4 +1,4 @@
-"""Recall@K, R-precision and MAP@R against one-query-at-a-time loops; ties, duplicates, crops, intervals, settings."""
+"""Recall@K, R-precision and MAP@R against one-query-at-a-time loops; crops, intervals, settings."""
 
 import numpy as np
 import pytest
@@ -31,17 +31,18 @@ def test_figures_equal_the_literal_loop_on_data_full_of_ties_and_duplicates(own,
         if own
         else (rng.integers(0, 3, (90, 4)).astype(np.float32), rng.integers(0, 11, 90))
     )
-    found = retrieval.judge(x, y, (1, 2, 8), g, z, device=device)
+    index = retrieval.Index(x if own else g, device=device)
+    found = retrieval.evaluate(retrieval.RetrievalSet(x, y, g, z), (1, 2, 8), index)
     hits = list(loop(x, y, g, z))
     for k in (1, 2, 8):
-        assert found["recall"][k] == pytest.approx(100 * np.mean([h[:k].any() for h in hits]))
+        assert found.recall[k] == pytest.approx(100 * np.mean([h[:k].any() for h in hits]))
     precision, average = [], []
     for h in hits:
         if r := int(h.sum()):
             precision.append(h[:r].mean())
             average.append(sum(h[: i + 1].mean() for i in range(r) if h[i]) / r)
-    assert found["r_precision"] == pytest.approx(100 * np.mean(precision))
-    assert found["map_at_r"] == pytest.approx(100 * np.mean(average))
+    assert found.r_precision == pytest.approx(100 * np.mean(precision))
+    assert found.map_at_r == pytest.approx(100 * np.mean(average))
 
 
 def test_all_images_alike_leaves_each_query_itself_out_and_ranks_by_index():
@@ -53,9 +54,9 @@ def test_bad_embeddings_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         retrieval.nearest(np.full((4, 2), np.nan, dtype=np.float32), 1)
     with pytest.raises(ValueError, match="NaN"):
-        retrieval.nearest(np.full((4, 2), np.inf, dtype=np.float32), 1, device="cpu")
+        retrieval.Index(np.full((4, 2), np.inf), device="cpu")
     with pytest.raises(ValueError, match="leave device out"):
-        retrieval.nearest(np.ones((4, 2), dtype=np.float32), 1, factory="HNSW32", device="cpu")
+        retrieval.Index(np.ones((4, 2)), "HNSW32", device="cpu")
     with pytest.raises(ValueError, match="between 1 and the 3"):
         retrieval.nearest(np.ones((4, 2), dtype=np.float32), 4)
 
@@ -185,12 +186,12 @@ def test_an_approximate_index_says_what_it_misses(tmp_path, monkeypatch):
         )
         == exact
     )
-    own = retrieval.nearest(gallery, 3, factory="IVF16,Flat", search="nprobe=4")
+    own = retrieval.Index(gallery, "IVF16,Flat", "nprobe=4").nearest(3)
     assert not (own == np.arange(4000)[:, None]).any()
     with pytest.raises(ValueError, match="faiss refuses index 'Flatt'"):
-        retrieval.nearest(query, 1, gallery, "Flatt")
+        retrieval.Index(gallery, "Flatt")
     # Fewer found than asked for: -1, and no hit.
-    lonely = retrieval.nearest(query, 600, gallery, "IVF64,Flat", "nprobe=1")
-    assert (lonely == -1).any() and 0 < retrieval.judge(
-        query, labels[:300], [600], gallery, labels, True, "IVF64,Flat"
-    )["r_precision"] <= 100
+    index = retrieval.Index(gallery, "IVF64,Flat", "nprobe=1")
+    assert (index.nearest(600, query) == -1).any()
+    images = retrieval.RetrievalSet(query, labels[:300], gallery, labels)
+    assert 0 < retrieval.evaluate(images, [600], index).r_precision <= 100

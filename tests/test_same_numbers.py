@@ -1,4 +1,4 @@
-"""The code trains to the recorded numbers (tests/same_numbers.py), and on a GPU to the same wherever its images are kept."""
+"""The code trains to the recorded numbers, on a GPU wherever its images are kept."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A model kept with its index: saved, loaded, searched; and the folder that is drawn for those who have none."""
+"""A model kept with its index: saved, loaded, searched; and the folder that is drawn."""
 
 import numpy as np
 import pytest

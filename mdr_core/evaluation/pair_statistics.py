@@ -1,8 +1,9 @@
-"""What a loss does to the distances of a batch, in figures: the paper's Figures 1 and 2, measured.
+"""The distances of a batch and the gradients on them: the paper's Figures 1 and 2, as numbers.
 
-The training loop calls :func:`figures` after every epoch on one and the same batch of training images, so that any
-stored run can show how its distances, its levels and its gradient moved.
+The training loop calls :func:`batch_statistics` after every epoch on the same batch.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,36 +12,35 @@ from mdr_core.losses import triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
 BINS, REACH = 48, 6.0  # of the histogram of normalized distances, over [-REACH, REACH]
-DISTANCE_BINS, FARTHEST = (
-    128,
-    2.0,
-)  # of the histograms of distances over their mean, over [0, FARTHEST]
+DISTANCE_BINS, FARTHEST = 128, 2.0  # of those of distances over their mean, over [0, FARTHEST]
 DECILES = 10
 DRAWS = 16  # of negatives, over which the triplet loss's gradient is averaged
 
 
 @torch.no_grad()
-def figures(
+def batch_statistics(
     embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, margin: float | None
-) -> dict:
-    """Distances and gradients of one batch.
+) -> dict[str, Any]:
+    """Return the distances and gradients of one batch.
 
     Args:
         embeddings: (B, D) as the network gives them in testing.
         labels: (B,).
-        mdr: the run's regularizer, left as it is; without running statistics (a run without MDR) the batch's own serve.
-        normalization: the head's; ``"mean_distance"`` is applied here as it is in training.
-        margin: of the triplet loss; None for another loss, whose gradient is then left out.
+        mdr: the run's regularizer, not changed. Where no batch has set its running statistics (a
+            run without MDR), this batch's serve.
+        normalization: the network's; ``"mean_distance"`` is applied here, as in training.
+        margin: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
-        ``pair_mean``, ``pair_std``: of the distances over pairs i != j, and ``positive_mean``, ``negative_mean``.
-        ``z_histogram``: counts of the pairs i < j by normalized distance, BINS bins over [-REACH, REACH].
-        ``positive_histogram``, ``negative_histogram``: counts of the positive (negative) pairs i < j by distance over the mean
-        distance of all pairs, DISTANCE_BINS bins over [0, FARTHEST]; what is farther counts in the last one.
+        ``pair_mean``, ``pair_std``: over the distances of pairs i != j; ``positive_mean``,
+        ``negative_mean``: over those of positive and negative pairs.
+        ``z_histogram``: counts of the pairs i < j by normalized distance.
+        ``positive_histogram``, ``negative_histogram``: counts of the positive (negative) pairs by
+        distance over the mean distance of all pairs; the last bin holds the farther ones.
         ``level_share``: the share of pairs nearest to each level.
-        ``gradient_positive``, ``gradient_negative``: what every decile of the positive (negative) pairs, nearest
-        first, adds to the sum of ``|dL/dd_ij|`` over all pairs, L being the triplet loss; and ``gradient_mdr``: the
-        same sum for L_MDR (unweighted), in which every pair has the same share.
+        ``gradient_positive``, ``gradient_negative``: what each decile of the positive (negative)
+        pairs, nearest first, adds to the sum of ``|dL/dd_ij|`` over all pairs, L being the triplet
+        loss. ``gradient_mdr``: that sum for L_MDR (unweighted), each pair's part being the same.
     """
     x = normalize_by_mean_distance(embeddings) if normalization == "mean_distance" else embeddings
     if not mdr.started:
@@ -50,58 +50,54 @@ def figures(
     d = pairwise_distances(x)
     upper = torch.ones_like(d, dtype=torch.bool).triu(1)
     same = labels[:, None] == labels[None, :]
-    pairs = d[upper]
+    pairs, positive, negative = d[upper], d[upper & same], d[upper & ~same]
     z = (pairs - mdr.running_mean) / mdr.running_std
     nearest = (z[:, None] - mdr.levels.detach()[None, :]).abs().argmin(dim=1)
-    shares = nearest.bincount(minlength=len(mdr.levels)) / len(z)
     row = {
         "pair_mean": pairs.mean().item(),
         "pair_std": pairs.std().item(),
-        "positive_mean": d[upper & same].mean().item(),
-        "negative_mean": d[upper & ~same].mean().item(),
-        "z_histogram": z.clamp(-REACH, REACH).histc(BINS, -REACH, REACH).int().tolist(),
-        "positive_histogram": distance_histogram(d[upper & same], pairs.mean()),
-        "negative_histogram": distance_histogram(d[upper & ~same], pairs.mean()),
-        "level_share": rounded(shares),
-        "gradient_mdr": float(
-            f"{1 / mdr.running_std.item():.5g}"
-        ),  # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
+        "positive_mean": positive.mean().item(),
+        "negative_mean": negative.mean().item(),
+        "z_histogram": histogram(z, -REACH, REACH, BINS),
+        "positive_histogram": histogram(positive / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
+        "negative_histogram": histogram(negative / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
+        "level_share": rounded(nearest.bincount(minlength=len(mdr.levels)) / len(z)),
+        # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
+        "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),
     }
     if margin is not None:
-        weight = triplet_gradient(x, d, labels, margin)
-        row["gradient_positive"] = rounded(
-            by_decile(d, weight, same & ~torch.eye(len(d), dtype=torch.bool))
-        )
-        row["gradient_negative"] = rounded(by_decile(d, weight, ~same))
+        gradient = triplet_gradient(x, d, labels, margin)
+        off_diagonal = ~torch.eye(len(d), dtype=torch.bool)
+        row["gradient_positive"] = rounded(sum_by_decile(d, gradient, same & off_diagonal))
+        row["gradient_negative"] = rounded(sum_by_decile(d, gradient, ~same))
     return row
 
 
 def triplet_gradient(x: Tensor, d: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """(B, B): ``|dL/dd_ij|`` of the triplet loss, averaged over DRAWS draws of negatives.
+    """Return ``|dL/dd_ij|`` (B, B) of the triplet loss, averaged over DRAWS draws of negatives.
 
-    A triplet (a, p, n) of T contributes 1/T to d_ap and to d_an while d_ap - d_an + margin > 0, and nothing after.
+    Of T triplets, one (a, p, n) adds 1/T to d_ap and to d_an while d_ap - d_an + margin > 0.
     """
     generator = torch.Generator(x.device).manual_seed(0)
-    weight = torch.zeros_like(d)
+    gradient = torch.zeros_like(d)
     for _ in range(DRAWS):
         (a, p, n), exists = triplets(x, labels, generator)
         active = (exists & (d[a, p] - d[a, n] + margin > 0)).to(d.dtype) / (exists.sum() * DRAWS)
-        weight.index_put_((a, p), active, accumulate=True)
-        weight.index_put_((a, n), active, accumulate=True)
-    return weight
+        gradient.index_put_((a, p), active, accumulate=True)
+        gradient.index_put_((a, n), active, accumulate=True)
+    return gradient
 
 
-def distance_histogram(d: Tensor, mean: Tensor) -> list[int]:
-    """Counts of distances (P,) over ``mean``, DISTANCE_BINS bins over [0, FARTHEST]."""
-    return (d / mean).clamp(max=FARTHEST).histc(DISTANCE_BINS, 0, FARTHEST).int().tolist()
+def histogram(values: Tensor, low: float, high: float, bins: int) -> list[int]:
+    return values.clamp(low, high).histc(bins, low, high).int().tolist()
 
 
-def by_decile(d: Tensor, weight: Tensor, chosen: Tensor) -> Tensor:
-    """(DECILES,): the sum of ``weight`` over the chosen pairs, by decile of their distance, nearest first."""
+def sum_by_decile(d: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
+    """Return (DECILES,) sums of the chosen pairs' values by decile of distance, nearest first."""
     order = d[chosen].argsort(stable=True)
-    return torch.stack([part.sum() for part in weight[chosen][order].tensor_split(DECILES)])
+    return torch.stack([part.sum() for part in values[chosen][order].tensor_split(DECILES)])
 
 
 def rounded(values: Tensor) -> list[float]:
-    """Five digits: enough for a figure, and short in a file."""
+    """Return five digits of each: enough for an image, and short in a file."""
     return [float(f"{v:.5g}") for v in values.tolist()]

@@ -1,9 +1,12 @@
-"""Frozen batch norm, folded into the convolution before it: the same function, one pass over memory instead of three.
+"""Frozen batch norm folded into the convolution before it: one pass over memory instead of three.
 
-With its statistics fixed, batch norm is y = scale * x + shift by channel, where scale = weight / sqrt(var + eps) and
-shift = bias - mean * scale. So conv(x; W) followed by it is conv(x; scale * W) + shift. The parameters stay what and
-where they were, gradients reach all of them, and a state dict keeps its names.
+With fixed statistics batch norm is y = scale * x + shift by channel, where
+scale = weight / sqrt(var + eps) and shift = bias - mean * scale. So conv(x; W) followed by it is
+conv(x; scale * W) + shift. Parameters keep their gradients, and a state dict its names.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.layers import Conv2dSame
@@ -13,9 +16,9 @@ from torch.nn import functional as F
 
 
 class FoldedConv(nn.Conv2d):
-    """A convolution that does the work of the batch norm after it; ``norm`` is a tuple, so that it is no submodule."""
+    """A convolution that does the work of the batch norm after it."""
 
-    norm: tuple[nn.Module]
+    norm: tuple[Any]  # the batch norm, in a tuple, so that it is no submodule
     same: bool  # padded as TensorFlow does
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,26 +27,25 @@ class FoldedConv(nn.Conv2d):
         shift = norm.bias - norm.running_mean * scale
         if self.bias is not None:
             shift = shift + self.bias * scale
-        convolve = conv2d_same if self.same else F.conv2d
+        convolve: Callable[..., Tensor] = conv2d_same if self.same else F.conv2d
         weight = self.weight * scale[:, None, None, None]
         return convolve(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
 
 
 class FoldedNorm(nn.BatchNorm2d):
-    """What is left of a folded batch norm: its parameters, and the activation where it has one (timm's does)."""
+    """What is left of a folded batch norm: its parameters, and timm's activation if any."""
+
+    act: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(x) if hasattr(self, "act") else x
 
 
 def fold(net: nn.Module, side: int = 224) -> int:
-    """Fold every batch norm whose input is a convolution's output, in place.
+    """Fold every batch norm whose input is a convolution's output, in place; return how many.
 
-    One pass over an empty image of ``side`` pixels shows which those are; the others (DenseNet's, say, which stand
-    before their convolutions) stay as they are.
-
-    Returns:
-        how many were folded.
+    One pass over an empty image of ``side`` pixels shows which those are. Others (DenseNet's, say,
+    which stand before their convolutions) stay as they are.
     """
     made, pairs, hooks = {}, [], []
 

@@ -26,7 +26,7 @@ from safetensors.torch import save as safetensors
 from mdr_core.config import Config, from_dict, pretraining
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
-from mdr_core.distributed import ALONE, Share, current, packed
+from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
 from mdr_core.files import locked, write
 from mdr_core.runs.identity import key_of
@@ -125,7 +125,7 @@ class RunStore:
 
         def save(trainer: "Trainer") -> None:
             if share.first:
-                write(folder / "checkpoint.pt", packed(trainer.state_dict()))
+                write(folder / "checkpoint.pt", trainer.checkpoint())
 
         began, images = time.time(), self.dataset(config)
         trainer = self._started(config, folder, share)
@@ -144,7 +144,7 @@ class RunStore:
         weights = {name: value.contiguous() for name, value in weights.items()}
         write(folder / WEIGHTS, safetensors(weights))
         write(folder / EMBEDDINGS, safetensors(embeddings))
-        write(folder / FINDINGS, safetensors(epoch.findings(*embeddings.values())))
+        write(folder / FINDINGS, safetensors(epoch.findings(epoch.RetrievalSet(*embeddings.values()))))
         seconds = time.time() - began
         values = json.loads(json.dumps(config.to_dict()))
         record = {
@@ -173,12 +173,12 @@ class RunStore:
                     for name, value in weights.items()
                     if name.startswith("backbone.")
                 }
-            backbone = share.state_from_first(backbone)
+            backbone = share.from_first(backbone)
         trainer = training.start(config, backbone)
-        state = share.state_from_first(checkpoint(folder) if share.first else None)
+        state = share.from_first(checkpoint(folder) if share.first else None)
         try:
             if state is not None:
-                trainer.load_state_dict(state)
+                trainer.resume(state)
         except Exception as problem:  # noqa: BLE001 - whatever a foreign state makes torch raise
             if share.first:
                 set_aside(folder, f"its checkpoint cannot be read: {problem}")

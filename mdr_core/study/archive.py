@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
-from mdr_core.config import Config, from_dict, hints
+from mdr_core.config import Config, from_dict
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
@@ -60,7 +60,7 @@ def from_table(table: pd.DataFrame) -> list[dict]:
         ]
         records.append({
             "key": key,
-            "config": {k: v if hints().get(k) is str else json.loads(v) for k, v in config.items()},
+            "config": {k: v if Config.__annotations__.get(k) is str else json.loads(v) for k, v in config.items()},
             "history": epochs,
             "content": cells[0]["content"],
             "provenance": json.loads(cells[0]["provenance"]),
