@@ -54,7 +54,7 @@ class Files(torch.utils.data.Dataset):
         return self.__dict__ | {"source": self.source.path}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__ = state | {"source": layouts.open_source(state["source"])}
+        self.__dict__ = state | {"source": layouts.Source(state["source"])}
 
 
 def ways(
@@ -74,7 +74,7 @@ def ways(
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
     source, files = store.photographs(folder)
-    pixels = np.stack([image_cache.decode(source, f, image_size) for f in files])
+    pixels = np.stack([image_cache.pixels(source.open(f), image_size, f, False) for f in files])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(

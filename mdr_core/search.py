@@ -107,7 +107,7 @@ class ImageSearch:
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """(N, D) embeddings of images (N, 3, S, S) uint8, square."""
         return epoch.embed(
-            self.model, augmentation.centre_crop(images, self.config.resize, self.config.crop)
+            self.model, augmentation.center_crop(images, self.config.resize, self.config.crop)
         ).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:

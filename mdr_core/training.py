@@ -226,7 +226,7 @@ def run_epoch(config, trainer, loss, images, labels, indices, share: Share = ALO
                 own, config.crop, trainer.device, config.flip, rows, indices.shape[1]
             )
         else:
-            x = augmentation.centre_crop(own, config.resize, config.crop)
+            x = augmentation.center_crop(own, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
         metric = loss(embeddings, labels[index], trainer.device, share)

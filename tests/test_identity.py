@@ -15,7 +15,7 @@ from unittest import mock
 
 from mdr_core.config import Config, from_dict
 from mdr_core.data import fingerprint
-from mdr_core.data.fingerprint import Listed, sha256
+from mdr_core.data.fingerprint import SplitContent, sha256
 from mdr_core.runs import identity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,17 +141,18 @@ class Keys(unittest.TestCase):
         self.assertNotEqual(keys[0], keys[2])
 
 
-def birds(part="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> Listed:
-    return Listed(part, [sha256(image.encode()) for image in images], list(labels), tuple(names))
+def birds(split="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> SplitContent:
+    digests = [sha256(image.encode()) for image in images]
+    return SplitContent(split, digests, list(labels), tuple(names))
 
 
 class Data(unittest.TestCase):
     def test_all_that_a_number_depends_on_enters(self):
         found = [
-            fingerprint.data_fingerprint([listed], size, upright)
-            for listed, size, upright in (
+            fingerprint.data_fingerprint([content], size, upright)
+            for content, size, upright in (
                 (birds(), 32, False),
-                (birds(part="test"), 32, False),
+                (birds(split="test"), 32, False),
                 (birds(images=("a", "c")), 32, False),
                 (birds(images=("b", "a")), 32, False),
                 (birds(labels=(1, 0)), 32, False),

@@ -53,7 +53,7 @@ def crops(
     all labels (N,)."""
     place = home(len(split.labels) * 3 * config.crop**2 // share.world, device)
     parts = [
-        augmentation.centre_crop(part.to(device), config.resize, config.crop).to(place)
+        augmentation.center_crop(part.to(device), config.resize, config.crop).to(place)
         for part in share.part(split.images).split(EMBED_BATCH)
     ]
     return torch.cat(parts), split.labels
