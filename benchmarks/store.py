@@ -42,15 +42,13 @@ def measure() -> pd.DataFrame:
         def one_at_a_time():
             with open(folder / "one", "wb") as file:
                 for f in files:
-                    file.write(image_cache.pixels(source.open(f), SIZE, f, False))
+                    file.write(image_cache.pixels(io.BytesIO(source.read(f)), SIZE, f, False))
                 file.flush()
                 os.fsync(file.fileno())
 
         seconds = timing.alternately(
             {
-                "store": lambda: image_cache.decode_to(
-                    folder / "store.npy", source, files, SIZE
-                ),
+                "store": lambda: image_cache.decode_to(folder / "store.npy", source, files, SIZE),
                 "one": one_at_a_time,
             },
             rounds=7,

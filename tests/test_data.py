@@ -1,6 +1,7 @@
 """Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -664,4 +665,4 @@ def test_the_real_lists_have_the_official_counts(name, reader, half):
     assert (len(names), len(files), len(set(files))) == (classes, images, images)
     assert set(files) <= set(source.files) and set(labels.tolist()) == set(range(classes))
     assert (classes // 2, int((labels < classes // 2).sum())) == half
-    image_cache.pixels(source.open(files[-1]), 32, files[-1])
+    image_cache.pixels(io.BytesIO(source.read(files[-1])), 32, "")

@@ -1,11 +1,9 @@
 """Crop a whole batch on the device: each image has its own box, each box is two small matrices.
 
 Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the filter's weights on the
-input pixels for output pixel o. The filter is Lanczos-3, widened where the image shrinks
-(antialiasing), as PIL's is. A flip is R_x with its rows reversed. So a batch of random resized
-crops is two batched matrix products. PIL also rounds and clips between the two directions: on 100
-photographs (256 px, crops of 224) torchvision's path by PIL differs by 0.19 grey levels in the
-mean, and by more than one in 0.03 % of the values.
+input pixels for output pixel o. The filter is PIL's Lanczos-3, widened where the image shrinks. A
+flip reverses R_x. PIL also rounds between the two directions: on 100 photographs (256 px, crops of
+224) torchvision's path by PIL differs by 0.19 grey levels in the mean.
 """
 
 import math
@@ -24,12 +22,9 @@ def resample_matrix(
 
     Args:
         start, length: (B,) in pixels, of each image's box along one axis.
-        low, high: (B,) the pixels that may contribute: the box itself (crop, then resize) or the
-            whole line (resize, then crop).
-        inputs, outputs: pixels before and after.
-
-    Returns:
-        (B, outputs, inputs), rows sum to one.
+        low, high: (B,) the pixels that may contribute: the box (crop, then resize) or the line
+            (resize, then crop).
+        inputs, outputs: pixels before and after: R is (B, outputs, inputs), its rows sum to one.
     """
     start, low, high = (bound[:, None, None] for bound in (start, low, high))
     scale = (length / outputs)[:, None, None]
@@ -45,11 +40,7 @@ def resample_matrix(
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return (B, 3, h, w), clipped to 0..255, of images (B, 3, H, W).
-
-    Args:
-        rows, columns: matrices (B, h, H) and (B, w, W).
-    """
+    """Return (B, 3, h, w), 0..255, of images (B, 3, H, W) by matrices (B, h, H) and (B, w, W)."""
     out = rows[:, None] @ images.to(rows.dtype).contiguous() @ columns.transpose(1, 2)[:, None]
     return out.clamp_(0, 255)
 
@@ -87,17 +78,13 @@ def random_resized_crop(
     rows: slice = slice(None),
     count: int | None = None,
 ) -> Tensor:
-    """Return training crops: a random box of each image, resized, flipped with probability 1/2.
+    """Return training crops (R, 3, size, size), float32, 0..255: a random box of each image.
 
     Args:
-        images: (R, 3, S, S), 0..255, square, on the generator's device.
-        size: of the crops, in pixels.
-        flip: characters, for one, are not mirrored.
+        images: (R, 3, S, S), 0..255, on the generator's device.
+        flip: mirror each crop with probability 1/2.
         rows, count: the images are these rows of a batch of ``count``, and get the boxes that they
             would get among all.
-
-    Returns:
-        (R, 3, size, size), float32, 0..255.
     """
     count, side = count or len(images), images.shape[-1]
     top, left, height, width = (of_all[rows] for of_all in random_boxes(count, side, generator))
@@ -110,13 +97,9 @@ def random_resized_crop(
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:
-    """Return test crops: the middle ``size`` pixels of images resized to ``resize``.
+    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255.
 
-    Args:
-        images: (B, 3, S, S), 0..255, square.
-
-    Returns:
-        (B, 3, size, size), uint8, channels last.
+    They are the middle of the images resized to ``resize``.
     """
     side = images.shape[-1]
     one = torch.ones(1, device=images.device)

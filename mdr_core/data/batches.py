@@ -7,12 +7,9 @@ from mdr_core.errors import StudyError
 
 
 class BalancedBatches:
-    """Batches of up to m random images of each class, the classes shuffled, until the batch is full.
+    """Batches of m random images a class (or all it has), of as many random classes as it takes.
 
-    Args:
-        labels: (N,) class of each training image.
-        batch_size: images in a batch.
-        images_per_class: m.
+    ``labels``: (N,) class of each training image. ``images_per_class``: m.
 
     Raises:
         StudyError: the batch cannot hold two images of a class, or all classes cannot fill it.

@@ -1,7 +1,7 @@
-"""Load retrieval datasets: disjoint training and test classes, their images held as bytes.
+"""Load retrieval datasets, whose training and test classes are disjoint.
 
-Official layouts are read as they come, from a folder or straight from a zip file. Any folder of
-class folders will do as well. Images are decoded once and kept as one memory-mapped array.
+Official layouts are read as they come, from a folder or straight from a zip file, and so is any
+folder of class folders.
 """
 
 import warnings
@@ -30,9 +30,8 @@ class Split:
         labels: (N,) int64, 0 ... C - 1.
         class_names: C names.
         paths: N, each image's path inside its dataset (empty for drawn images).
-        families: (C,) int64, a coarser group of each class (a bird's last word, a car's make, a
-            character's family), or None where the layout has none. Numbers agree between the
-            splits of a dataset.
+        families: (C,) int64, a coarser group of each class (a bird's last word, a car's make), or
+            None where the layout has none. The splits of a dataset number them alike.
     """
 
     images: Tensor
@@ -53,17 +52,14 @@ class Split:
         return replace(self, images=self.images[rows], labels=self.labels[rows], paths=paths)
 
     def of_classes(self, classes: Iterable[int]) -> "Split":
-        """Return the images of some classes, in the order they have here.
-
-        The classes are labeled from 0, in the order given.
-        """
+        """Return all images of some classes, which are labeled from 0 in the order given."""
         classes = torch.as_tensor(list(classes), dtype=torch.int64)
         label = torch.full((len(self.class_names),), -1)
         label[classes] = torch.arange(len(classes))
-        part = self.of_images((label[self.labels] >= 0).nonzero().flatten())
+        chosen = self.of_images((label[self.labels] >= 0).nonzero().flatten())
         return replace(
-            part,
-            labels=label[part.labels],
+            chosen,
+            labels=label[chosen.labels],
             class_names=tuple(self.class_names[c] for c in classes.tolist()),
             families=None if self.families is None else self.families[classes],
         )
@@ -76,8 +72,8 @@ class RetrievalDataset:
     Attributes:
         test: the queries; each is searched in the gallery or, where there is none, among all other
             test images.
-        gallery: of the test classes, with the same labels (In-Shop Clothes has one), or None.
         fingerprint: names the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`.
+        gallery: of the test classes, with the same labels (In-Shop Clothes has one), or None.
     """
 
     name: str
@@ -119,15 +115,12 @@ def load_dataset(
 
     Args:
         name: one of NAMES; a relative PATH lies in the study, wherever the program runs.
-        data_root: where the files lie; else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data``
-            beside the study.
-        image_size: images are resized to this square (Lanczos, the aspect ratio ignored, as the
-            paper does); drawn characters are always 32.
-        cache_root: where decoded images are kept; else ``MDR_CACHE``, else ``.cache`` in the study.
+        data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
+        image_size: of the square that images are resized to; drawn characters are always 32.
+        cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.
 
     Raises:
-        StudyError: unknown name, absent dataset, an image that cannot be decoded, a class with too
-            few images.
+        StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
@@ -148,10 +141,10 @@ def load_dataset(
     else:
         raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
     images, digests = decoded(source, listing.files, image_size, cache_root)
-    splits = split(name, listing, images)
+    splits = checked_splits(name, listing, images)
     digest = dict(zip(listing.files, digests, strict=True))
     contents = [
-        SplitContent(part, [digest[path] for path in s.paths], s.labels.tolist(), s.class_names)
+        SplitContent(part, [digest[p] for p in s.paths], s.labels.tolist(), s.class_names)
         for part, s in splits.items()
     ]
     fingerprint = data_fingerprint(contents, image_size, source.upright)
@@ -164,59 +157,48 @@ def drawn_dataset(name: str) -> RetrievalDataset:
     def drawn(part: str) -> Split:
         images, labels, class_names, families = drawn_characters.draw(part)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-        paths = ("",) * len(labels)
-        return Split(
-            pixels, torch.from_numpy(labels), class_names, paths, torch.from_numpy(families)
-        )
+        label, family = torch.from_numpy(labels), torch.from_numpy(families)
+        return Split(pixels, label, class_names, ("",) * len(labels), family)
 
     if name == "drawn":
         train, test = drawn("train"), drawn("test")
     else:
         every = drawn("pretrain")
         fifth = torch.arange(len(every.labels)) % 5 == 0
-        train, test = (
-            every.of_images(torch.where(~fifth)[0]),
-            every.of_images(torch.where(fifth)[0]),
-        )
+        train, test = (every.of_images(chosen.nonzero().flatten()) for chosen in (~fifth, fifth))
     return RetrievalDataset(name, train, test, drawn_fingerprint(name))
 
 
-def split(name: str, listing: layouts.Listing, images: Tensor) -> dict[str, Split]:
-    """Return the listing's "train", "test" and, if it has one, "gallery" split, checked."""
+def checked_splits(name: str, listing: layouts.Listing, images: Tensor) -> dict[str, Split]:
+    """Return the listing's "train", "test" and, if it has one, "gallery" split."""
     families = None
     if listing.families:
-        numbers = np.unique(listing.families, return_inverse=True)[1].astype(np.int64)
-        families = torch.from_numpy(numbers)
-    labels, names = torch.as_tensor(listing.labels), listing.class_names
-    every = Split(images, labels, names, tuple(listing.files), families)
-    half = len(names) // 2
-    splits = {"train": every.of_classes(range(half))}
-    splits["test"] = every.of_classes(range(half, len(names)))
+        families = torch.from_numpy(np.unique(listing.families, return_inverse=True)[1])
+    labels, names = torch.from_numpy(listing.labels), listing.class_names
+    every, half = Split(images, labels, names, tuple(listing.files), families), len(names) // 2
+    classes = {"train": range(half), "test": range(half, len(names))}
+    splits = {part: every.of_classes(some) for part, some in classes.items()}
     if listing.splits is not None:
         for part in ("train", "test", "gallery"):
-            of_part = every.of_images(torch.from_numpy(np.flatnonzero(listing.splits == part)))
-            splits[part] = of_part.of_classes(of_part.labels.unique().tolist())
-        if set(splits["train"].class_names) & set(splits["test"].class_names):
-            raise StudyError(f"{name}: its official list has classes in both training and test")
+            chosen = every.of_images(torch.from_numpy(np.flatnonzero(listing.splits == part)))
+            splits[part] = chosen.of_classes(chosen.labels.unique().tolist())
         if not len(splits["gallery"].labels):
             del splits["gallery"]
-        elif splits["gallery"].class_names != splits["test"].class_names:
+        if set(splits["train"].class_names) & set(splits["test"].class_names):
+            raise StudyError(f"{name}: its official list has classes in both training and test")
+        if "gallery" in splits and splits["gallery"].class_names != splits["test"].class_names:
             raise StudyError(
                 f"{name}: query and gallery are not of the same classes: fetch its official list "
                 "anew"
             )
-    for part, checked in splits.items():
-        classes = len(checked.class_names)
-        if classes < 2:
+    for part, split in splits.items():
+        counts = torch.bincount(split.labels, minlength=len(split.class_names))
+        if len(counts) < 2:
+            few = f"{len(counts)} class(es) in a split"
+            raise StudyError(f"{name} has {few}: retrieval needs at least 2")
+        if counts.min() < (1 if "gallery" in splits and part != "train" else 2):
             raise StudyError(
-                f"{name} has {classes} class(es) in a split: retrieval needs at least 2"
-            )
-        counts = torch.bincount(checked.labels, minlength=classes)
-        fewest = int(counts.min())
-        if fewest < (1 if "gallery" in splits and part != "train" else 2):
-            raise StudyError(
-                f"class {checked.class_names[int(counts.argmin())]!r} of {name} has {fewest} "
-                "image(s): retrieval needs at least 2 of every class; add images or remove the "
-                "class"
+                f"class {split.class_names[int(counts.argmin())]!r} of {name} has {counts.min()} "
+                "image(s): retrieval needs at least 2 of every class; add images or remove it"
             )
     return splits

@@ -59,9 +59,6 @@ BY_HAND = {
 def dataset(name: str, data_root: str | Path | None = None) -> Path:
     """Return a dataset's zip file or folder under the data root; fetch it unless it is there.
 
-    Args:
-        data_root: else ``MDR_DATA_ROOT``, else data/ in the study.
-
     Raises:
         StudyError: an unknown name, one that has to be fetched by hand, no server that answers, a
             file that is not the official one, or an archive that is not safe to unpack.

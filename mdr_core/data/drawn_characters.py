@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
 
 
 def control_points(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the control points (300, STROKES, 3, 2) in 0..1 and the family (300,) of each class."""
+    """Return each class's control points (300, STROKES, 3, 2) in 0..1, and its family (300,)."""
     rng = np.random.default_rng([seed, 0])
     family = rng.uniform(0.16, 0.84, (FAMILIES, 1, STROKES, 3, 2))
     change = rng.normal(0, CLASS_STD, (FAMILIES, CLASSES_PER_FAMILY, STROKES, 3, 2))

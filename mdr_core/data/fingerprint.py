@@ -1,8 +1,7 @@
 """Name a dataset's content: image files, labels, class names, split, image size and DECODING.
 
-Drawn characters are named by DRAWING and the seed. The decoded pixels do not enter, so that two
-installations whose pixels differ in the last place share a run. Only the standard library is
-imported here.
+The decoded pixels do not enter, so that two installations whose pixels differ in the last place
+share a run. Only the standard library is imported here.
 """
 
 import hashlib
@@ -10,21 +9,14 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# Versions of the code that decodes images and that draws characters: to be raised when a pixel may
-# change by more than rounding.
+# Versions of the code that decodes images and that draws characters. They are to be raised when a
+# pixel may change by more than rounding.
 DECODING = 1
 DRAWING = 1
 
 
 class SplitContent(NamedTuple):
-    """What the fingerprint takes of a split.
-
-    Attributes:
-        split: "train", "test" or "gallery".
-        digests: sha256 of each image file.
-        labels: of each image, 0 ... C - 1.
-        class_names: C.
-    """
+    """A split's name, sha256 of each image file, label of each image, and names of the classes."""
 
     split: str
     digests: list[str]
@@ -42,8 +34,7 @@ def sha256(content: object) -> str:
 def data_fingerprint(splits: Iterable[SplitContent], image_size: int, upright: bool) -> str:
     """Return 64 hexadecimal digits, equal for a zip file and the folder unpacked from it.
 
-    Args:
-        upright: EXIF rotation is applied to the images.
+    ``upright``: EXIF rotation is applied to the images.
     """
     return sha256([f"decoding {DECODING}", image_size, upright, [list(split) for split in splits]])
 

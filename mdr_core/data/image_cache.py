@@ -27,8 +27,8 @@ def decoded(
 ) -> tuple[Tensor, list[str]]:
     """Return all images, decoded and resized, and the sha256 of each file. Both are cached.
 
-    The cache's name hashes the decoder's version, size, paths and stamps: a changed image is decoded
-    anew. A torn cache is replaced.
+    The cache's name hashes the decoder's version, size, paths and stamps, so that a changed image
+    is decoded anew. A torn cache is replaced.
 
     Returns:
         (N, 3, size, size) uint8, channels last, memory-mapped; N hexadecimal digests.

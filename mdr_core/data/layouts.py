@@ -23,15 +23,13 @@ DAMAGED = zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotIm
 
 
 class Listing(NamedTuple):
-    """The images of a dataset.
+    """The images of a dataset: N files, of C classes.
 
     Attributes:
-        files: N.
         labels: (N,) int64, 0 ... C - 1.
-        class_names: C.
         families: C names of coarser groups of the classes; none where the layout has none.
-        splits: (N,) "train", "test" or "gallery" where the official list says; else None: the
-            first half of the classes trains, the second half tests.
+        splits: (N,) "train", "test" or "gallery" where the official list says. Else the first half
+            of the classes trains, the second half tests.
     """
 
     files: list[str]
@@ -46,17 +44,19 @@ class Source:
 
     Attributes:
         upright: apply EXIF rotation to its images. The official datasets' protocol does not.
+        files: path -> size, and checksum (zip) or time of change (folder).
     """
-
-    archive: zipfile.ZipFile
 
     def __init__(self, path: Path, upright: bool = False):
         self.path, self.upright, self.lock = path, upright, threading.Lock()
-        found: dict[str, Path | zipfile.ZipInfo] = {}
+        self.archive: zipfile.ZipFile | None = None
         if not path.exists():
             raise StudyError(f"there is no folder or zip file {path}")
         if path.is_dir():
-            found |= {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+            stats = {
+                p.relative_to(path).as_posix(): p.stat() for p in path.rglob("*") if p.is_file()
+            }
+            found = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
         else:
             try:
                 self.archive = zipfile.ZipFile(path)
@@ -64,41 +64,33 @@ class Source:
                 raise StudyError(
                     f"{path} is neither a folder nor a zip file that can be read: {problem}"
                 ) from None
-            found |= {i.filename: i for i in self.archive.infolist() if not i.is_dir()}
+            entries = self.archive.infolist()
+            found = {e.filename: (e.file_size, e.CRC) for e in entries if not e.is_dir()}
         self.files = dict(sorted(found.items()))
 
-    def _file(self, name: str) -> Path | zipfile.ZipInfo:
+    def error(self, problem: str) -> StudyError:
+        """Return the error that says what is wrong with a file of this source."""
+        return StudyError(f"{self.path}: {problem}")
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return what tells a changed file: see ``files``."""
         if name not in self.files:
             raise StudyError(f"{self.path} lacks {name}")
         return self.files[name]
 
     def read(self, name: str) -> bytes:
-        file = self._file(name)
+        """Return a file's content."""
+        size, _ = self.stamp(name)
         try:
-            if isinstance(file, Path):
-                return file.read_bytes()
-            if file.file_size > MOST:
-                raise StudyError(
-                    f"{self.path}: {name} would unpack to more than {MOST >> 20} MiB, which no "
-                    "file of a dataset does"
-                )
+            if self.archive is None:
+                return (self.path / name).read_bytes()
+            if size > MOST:
+                most = f"{MOST >> 20} MiB, which no file of a dataset does"
+                raise self.error(f"{name} would unpack to more than {most}")
             with self.lock:
-                return self.archive.read(file)
+                return self.archive.read(name)
         except DAMAGED as problem:
-            raise StudyError(
-                f"{self.path}: {name} cannot be read ({problem}): fetch it anew"
-            ) from None
-
-    def open(self, name: str) -> io.BytesIO:
-        return io.BytesIO(self.read(name))
-
-    def stamp(self, name: str) -> tuple[int, int]:
-        """Return size, and checksum (zip) or time of change (folder): they tell a changed file."""
-        file = self._file(name)
-        if isinstance(file, zipfile.ZipInfo):
-            return file.file_size, file.CRC
-        stat = file.stat()
-        return stat.st_size, stat.st_mtime_ns
+            raise self.error(f"{name} cannot be read ({problem}): fetch it anew") from None
 
     def ending(self, name: str) -> str:
         """Return the one path that ends in ``name``."""
@@ -125,11 +117,11 @@ def table(source: Source, name: str, columns: int, header: int = 0) -> list[tupl
         if line.strip()
     ]
     if not rows:
-        raise StudyError(f"{source.path}: {file} is empty")
+        raise source.error(f"{file} is empty")
     for place, row in rows:
         if len(row) != columns:
             found = " ".join(row)[:60]
-            raise StudyError(f"{source.path}: {place}: expected {columns} words, found {found!r}")
+            raise source.error(f"{place}: expected {columns} words, found {found!r}")
     return rows
 
 
@@ -138,9 +130,9 @@ def numbered(source: Source, name: str) -> dict[int, str]:
     values: dict[int, str] = {}
     for place, (number, value) in table(source, name, columns=2):
         if not number.isdecimal():
-            raise StudyError(f"{source.path}: {place}: {number[:60]!r} is not a number")
+            raise source.error(f"{place}: {number[:60]!r} is not a number")
         if int(number) in values:
-            raise StudyError(f"{source.path}: {place}: number {number} stands there twice")
+            raise source.error(f"{place}: number {number} stands there twice")
         values[int(number)] = value
     return dict(sorted(values.items()))
 
@@ -157,10 +149,10 @@ def cub(source: Source) -> Listing:
     place = {str(number): label for label, number in enumerate(classes)}
     for image in images:
         if class_of.get(image) not in place:
-            raise StudyError(
-                f"{source.path}: image {image} of images.txt has no class in image_class_labels.txt"
+            raise source.error(
+                f"image {image} of images.txt has no class in image_class_labels.txt"
             )
-    labels = np.array([place[class_of[image]] for image in images], dtype=np.int64)
+    labels = np.array([place[class_of[image]] for image in images])
     names = tuple(name.split(".", 1)[-1].replace("_", " ") for name in classes.values())
     files = [f"{folder}images/{path}" for path in images.values()]
     return Listing(files, labels, names, tuple(name.rpartition(" ")[2] for name in names))
@@ -179,11 +171,11 @@ def matlab(source: Source, name: str, variable: str) -> np.ndarray:
 
     file = source.ending(name)
     try:
-        return np.atleast_1d(loadmat(source.open(file), squeeze_me=True).get(variable, ()))
+        return np.atleast_1d(
+            loadmat(io.BytesIO(source.read(file)), squeeze_me=True).get(variable, ())
+        )
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        raise StudyError(
-            f"{source.path}: {file} is not a MATLAB file that can be read: {problem}"
-        ) from None
+        raise source.error(f"{file} is not a MATLAB file that can be read: {problem}") from None
 
 
 def cars(source: Source) -> Listing:
@@ -193,37 +185,33 @@ def cars(source: Source) -> Listing:
     """
     meta, halves = "cars_annos.mat", {"cars_annos.mat": "car_ims"}
     if not any(file.endswith(meta) for file in source.files):
-        meta = "cars_meta.mat"
-        halves = {
-            "cars_train_annos.mat": "cars_train",
-            "cars_test_annos_withlabels.mat": "cars_test",
-        }
+        meta, halves = "cars_meta.mat", {"cars_train_annos.mat": "cars_train"}
+        halves["cars_test_annos_withlabels.mat"] = "cars_test"
     names = tuple(str(name).strip() for name in matlab(source, meta, "class_names"))
     if not names or not all(names):
-        raise StudyError(
-            f"{source.path}: {source.ending(meta)} has no class_names, or an empty one"
-        )
-    files, labels, numbers = [], [], set(range(1, len(names) + 1))
+        raise source.error(f"{source.ending(meta)} has no class_names, or an empty one")
+    files, numbers, valid = [], [], set(range(1, len(names) + 1))
     for annotations, folder in halves.items():
         rows = matlab(source, annotations, "annotations")
-        fields, where = rows.dtype.names or (), f"{source.path}: {source.ending(annotations)}"
-        name = "fname" if "fname" in fields else "relative_im_path"
-        if "class" not in fields or name not in fields:
-            raise StudyError(
-                f"{where} has no annotations with class and fname or relative_im_path "
+        fields, file = rows.dtype.names or (), source.ending(annotations)
+        path = "fname" if "fname" in fields else "relative_im_path"
+        if "class" not in fields or path not in fields:
+            raise source.error(
+                f"{file} has no annotations with class and fname or relative_im_path "
                 "(the test half's official file without labels will not do)"
             )
         base = source.folder_of(annotations).removesuffix("devkit/")
-        for number, row in enumerate(rows, start=1):
-            label = row["class"]
-            if not (np.isscalar(label) and label in numbers):
-                raise StudyError(
-                    f"{where}, annotation {number}: class {label} is not one of 1 to {len(names)}"
+        base += f"{folder}/" if path == "fname" else ""
+        for line, row in enumerate(rows, start=1):
+            number = row["class"]
+            if not np.isscalar(number) or number not in valid:
+                raise source.error(
+                    f"{file}, annotation {line}: class {number} is not one of 1 to {len(names)}"
                 )
-            files.append(f"{base}{folder}/{row[name]}" if name == "fname" else f"{base}{row[name]}")
-            labels.append(int(label) - 1)
-    families = tuple(name.split()[0] for name in names)
-    return Listing(files, np.array(labels, dtype=np.int64), names, families)
+            files.append(f"{base}{row[path]}")
+            numbers.append(number)
+    labels = np.array(numbers, dtype=np.int64) - 1
+    return Listing(files, labels, names, tuple(name.split()[0] for name in names))
 
 
 def in_official_splits(rows: list[tuple[str, str, str, str]]) -> Listing:
@@ -231,7 +219,7 @@ def in_official_splits(rows: list[tuple[str, str, str, str]]) -> Listing:
     files, classes, families, splits = zip(*rows, strict=True)
     family = dict(zip(classes, families, strict=True))
     label = {name: number for number, name in enumerate(family)}
-    labels = np.array([label[name] for name in classes], dtype=np.int64)
+    labels = np.array([label[name] for name in classes])
     return Listing(list(files), labels, tuple(family), tuple(family.values()), np.array(splits))
 
 
@@ -258,9 +246,8 @@ def clothes(source: Source) -> Listing:
     rows = []
     for place, (path, item, status) in listed:
         if status not in official:
-            raise StudyError(
-                f"{source.path}: {place}: status {status!r} of {path} is not train, query or "
-                "gallery"
+            raise source.error(
+                f"{place}: status {status!r} of {path} is not train, query or gallery"
             )
         rows.append((base + path, item, "/".join(path.split("/")[1:3]), official[status]))
     return in_official_splits(rows)
@@ -283,4 +270,4 @@ def class_folders(source: Source) -> Listing:
         )
     classes = [PurePosixPath(file).parent.name for file in files]
     names, labels = np.unique(classes, return_inverse=True)
-    return Listing(files, labels.astype(np.int64), tuple(names.tolist()))
+    return Listing(files, labels, tuple(names.tolist()))
