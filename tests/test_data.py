@@ -1,4 +1,4 @@
-"""Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
+"""Reading datasets: official layouts in folders and zip files, the cache, errors, the real data."""
 
 import errno
 import io
@@ -658,7 +658,7 @@ def test_the_real_cub_mini():
     ],
 )
 def test_the_real_lists_have_the_official_counts(name, reader, half):
-    """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
+    """Their lists only, not decoded: seconds, not minutes. ``half``: training classes, images."""
     source = layouts.Source(shared(f"{name}.zip"))
     files, labels, names, *_ = reader(source)
     classes, images = catalog.KNOWN[name][1:3]

@@ -1,4 +1,4 @@
-"""Downloading from a server of the test's own: resumed, verified, unpacked safely, and read by the loaders."""
+"""Downloading from a server of the test's own: resumed, verified, unpacked safely, and loaded."""
 
 import contextlib
 import hashlib

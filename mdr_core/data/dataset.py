@@ -85,11 +85,7 @@ class RetrievalDataset:
     def hold_out(self, count: int) -> "RetrievalDataset":
         """Replace the test split by the last ``count`` training classes: no test class is seen.
 
-        The released CUB-200 loader can so hold out the last 20 of 100. The fingerprint stays the
-        whole dataset's.
-
-        Raises:
-            StudyError: fewer than two classes would be left on either side.
+        The released CUB-200 loader can hold out the last 20 of 100 so. The fingerprint stays.
         """
         classes = len(self.train.class_names)
         if not 2 <= count <= classes - 2:

@@ -137,15 +137,9 @@ def receive(url: str, part: Path) -> None:
         if getattr(answer, "status", None) != 206:
             have = 0
         size = have + int(answer.headers.get("Content-Length") or 0)
-        with (
-            open(part, "ab" if have else "wb") as file,
-            tqdm(
-                desc=part.stem, initial=have, total=size or None, unit="B", unit_scale=True
-            ) as bar,
-        ):
-            while block := answer.read(2**20):
-                file.write(block)
-                bar.update(len(block))
+        bar = {"desc": part.stem, "initial": have, "total": size or None}
+        with open(part, "ab" if have else "wb") as file, tqdm.wrapattr(file, "write", **bar) as out:
+            shutil.copyfileobj(answer, out, 2**20)
     if part.stat().st_size < size:
         raise OSError(f"the connection ended after {part.stat().st_size} of {size} bytes")
 

@@ -65,10 +65,10 @@ def render(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(split: str, seed: int = 0) -> Drawn:
-    """Return one of three disjoint splits, each with random numbers of its own.
+    """Return one of three splits of the classes, each with random numbers of its own.
 
     There are 150 classes to pretrain on (families 0 to 14), 75 to train on (15 to 22) and 75 to
-    test on (22 to 29): of the families in testing, five other classes of one are in training.
+    test on (22 to 29). Family 22 has five classes in training and five in testing.
     """
     points, family = control_points(seed)
     number = list(IMAGES).index(split)

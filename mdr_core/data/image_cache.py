@@ -25,13 +25,10 @@ AT_A_TIME = 8  # images that a thread decodes in one go
 def decoded(
     source: Source, files: list[str], size: int, cache_root: str | Path | None
 ) -> tuple[Tensor, list[str]]:
-    """Return all images, decoded and resized, and the sha256 of each file. Both are cached.
+    """Return images (N, 3, size, size), uint8, channels last, and the sha256 of each file.
 
-    The cache's name hashes the decoder's version, size, paths and stamps, so that a changed image
-    is decoded anew. A torn cache is replaced.
-
-    Returns:
-        (N, 3, size, size) uint8, channels last, memory-mapped; N hexadecimal digests.
+    Both are cached, the images memory-mapped. The cache's name hashes the decoder's version, size,
+    paths and stamps, so that a changed image is decoded anew. A torn cache is replaced.
     """
     stamps = [(file, *source.stamp(file)) for file in files]
     key = fingerprint.sha256([fingerprint.DECODING, size, source.upright, stamps])[:16]
@@ -55,10 +52,7 @@ def decoded(
 
 
 def cached(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]] | None:
-    """Return a stored array and its files' digests; None where they are absent or torn.
-
-    The array is memory-mapped. What is written to it never reaches the file.
-    """
+    """Return a stored array, whose changes never reach its file, and digests; None if torn."""
     try:
         images = np.load(path, mmap_mode="c")
         digests = json.loads(path.with_suffix(".json").read_text())
@@ -69,13 +63,9 @@ def cached(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]] |
 
 
 def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
-    """Decode into an array (N, size, size, 3) at ``path``, and the files' digests beside it.
+    """Decode into an array (N, size, size, 3) at ``path``, and write the digests beside it.
 
     Threads write without holding Python's lock, and without the page faults of a memory map.
-
-    Raises:
-        StudyError: an image cannot be decoded.
-        OSError: the file cannot be written.
     """
 
     def store(i: int) -> str:
@@ -103,15 +93,11 @@ def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
 
 
 def pixels(file: Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
-    """Return one image as RGB (grey, palette and CMYK are converted), (size, size, 3) uint8.
+    """Return one image as RGB, (size, size, 3) uint8, resized with Lanczos.
 
     Args:
-        size: to resize it to with Lanczos.
-        what: names the image in an error.
+        what: names the image in the StudyError where it cannot be decoded.
         upright: apply EXIF rotation, as photographs by phones want.
-
-    Raises:
-        StudyError: the image cannot be decoded.
     """
     try:
         with Image.open(file) as opened:
