@@ -30,28 +30,25 @@ def photographs(folder: Path) -> tuple[layouts.Source, list[str]]:
             stream = io.BytesIO()
             coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "jpeg", quality=90)
             (folder / f"{i:04d}.jpg").write_bytes(stream.getvalue())
-        source = layouts.open_source(folder)
-    return source, [f for f in source.names if f.endswith(".jpg")]
+        source = layouts.Source(folder)
+    return source, [f for f in source.files if f.endswith(".jpg")]
 
 
 def measure() -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, files = photographs(folder)
-        shape = (len(files), SIZE, SIZE, 3)
 
         def one_at_a_time():
             with open(folder / "one", "wb") as file:
                 for f in files:
-                    file.write(image_cache.decode(source, f, SIZE))
+                    file.write(image_cache.pixels(io.BytesIO(source.read(f)), SIZE, f, False))
                 file.flush()
                 os.fsync(file.fileno())
 
         seconds = timing.alternately(
             {
-                "store": lambda: image_cache.decode_to(
-                    folder / "store.npy", shape, source, files, SIZE
-                ),
+                "store": lambda: image_cache.decode_to(folder / "store.npy", source, files, SIZE),
                 "one": one_at_a_time,
             },
             rounds=7,

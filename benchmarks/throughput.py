@@ -6,6 +6,7 @@ drawn ones otherwise. ``of the limit`` is images a second over those of the fixe
 """
 
 import functools
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -47,14 +48,14 @@ class Files(torch.utils.data.Dataset):
         return len(self.files)
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        with Image.open(self.source.open(self.files[i])) as image:
+        with Image.open(io.BytesIO(self.source.read(self.files[i]))) as image:
             return v2.functional.pil_to_tensor(self.transform(image.convert("RGB")))
 
     def __getstate__(self) -> dict:  # a worker opens the source anew
         return self.__dict__ | {"source": self.source.path}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__ = state | {"source": layouts.open_source(state["source"])}
+        self.__dict__ = state | {"source": layouts.Source(state["source"])}
 
 
 def ways(
@@ -74,7 +75,9 @@ def ways(
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
     source, files = store.photographs(folder)
-    pixels = np.stack([image_cache.decode(source, f, image_size) for f in files])
+    pixels = np.stack(
+        [image_cache.pixels(io.BytesIO(source.read(f)), image_size, f, False) for f in files]
+    )
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(

@@ -1,43 +1,48 @@
-"""Files that are there whole, or not at all; and one process at a time."""
+"""Write files whole or not at all, and let one process at a time work on a folder."""
 
 import contextlib
-import fcntl
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file and move it into place, so that no reader ever sees half of it.
+@contextlib.contextmanager
+def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+    """Yield a file that moves to ``path`` at the end, so that no reader ever sees half of it.
+
+    Args:
+        partial: where the file lies until then, by default at a name of this process's own.
 
     Raises:
-        OSError: the disk is full, say; nothing is left of the file then.
+        OSError: it cannot be written (a full disk). After any error nothing is left of it.
     """
-    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    partial = partial or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        with open(partial, "wb") as file:
+            yield file
         os.replace(partial, path)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file as :func:`replacing` does."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
-def locked(folder: Path):
-    """One process at a time works on ``folder`` (or file); the system lets go of the lock when its holder dies."""
-    path = folder.with_suffix(".lock")
-    while True:
-        with open(path, "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                current = os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino
-            except FileNotFoundError:
-                current = False
-            if current:
-                try:
-                    yield
-                finally:
-                    path.unlink()
-                return
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time work on a folder or file; its death releases the lock, too."""
+    lock = path.with_suffix(".lock")
+    with FileLock(lock):
+        try:
+            yield
+        finally:  # while it is held: who waits for it finds it gone and makes a new one
+            lock.unlink()

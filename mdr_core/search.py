@@ -95,7 +95,7 @@ class ImageSearch:
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """Return the embeddings (N, D) of square images (N, 3, S, S) uint8."""
-        crops = augmentation.centre_crop(images, self.config.resize, self.config.crop)
+        crops = augmentation.center_crop(images, self.config.resize, self.config.crop)
         return epoch.embed(self.model, crops).numpy()
 
     def nearest(self, image: str | Path, k: int = 5) -> pd.DataFrame:

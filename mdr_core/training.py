@@ -243,7 +243,7 @@ def run_epoch(
                 own, config.crop, trainer.generator, config.flip, rows, batch
             )
         else:
-            x = augmentation.centre_crop(own, config.resize, config.crop)
+            x = augmentation.center_crop(own, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
         metric = loss(embeddings, labels[index], trainer.generator, share)

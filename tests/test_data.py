@@ -1,6 +1,7 @@
-"""Reading datasets: official layouts drawn on the fly in folders and zip files, the cache, errors, the real data."""
+"""Reading datasets: official layouts in folders and zip files, the cache, errors, the real data."""
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -327,7 +328,7 @@ def test_a_reader_s_photographs_are_turned_as_their_exif_says(tmp_path):
         turned,
     )
     assert np.array_equal(
-        image_cache.decode(layouts.Source(tmp_path / "in"), "a/0.png", 4), np.asarray(image)
+        image_cache.pixels(tmp_path / "in" / "a" / "0.png", 4, "", upright=False), np.asarray(image)
     )  # an official dataset's is not
 
 
@@ -386,7 +387,7 @@ def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_t
         tree / "image_class_labels.txt",
         tree / "images" / BIRDS[0] / "Black_footed_Albatross_0000.jpg",
     )
-    pixels = image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8)
+    pixels = image_cache.pixels(image, 8, "")
     different = [
         changed(
             names, names.read_bytes().replace(b"Sooty", b"Snowy")
@@ -394,21 +395,22 @@ def test_the_fingerprint_is_that_of_files_labels_names_split_and_size_wherever_t
         changed(labels, labels.read_bytes().replace(b"3 1\n", b"3 2\n", 1)),  # another label
         changed(image, image.read_bytes() + b"\0"),  # another byte, and the same pixels
     ]
-    assert np.array_equal(
-        image_cache.decode(layouts.Source(tree), f"images/{BIRDS[0]}/{image.name}", 8), pixels
-    )
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert np.array_equal(image_cache.pixels(image, 8, ""), pixels)
+    image.write_bytes(image.read_bytes()[:-1])
     monkeypatch.setattr(fingerprint, "DECODING", fingerprint.DECODING + 1)
     assert len({first, *different, of("one")}) == 5
 
 
 def test_the_fingerprint_depends_on_the_split_and_on_exif():
-    listed = fingerprint.Listed("train", ["a", "b"], [0, 1], ("x", "y"))
-    one = fingerprint.data_fingerprint([listed], 8, False)
-    assert fingerprint.data_fingerprint([listed], 8, False) == one
+    train = fingerprint.SplitContent("train", ["a", "b"], [0, 1], ("x", "y"))
+    test = train._replace(split="test")
+    one = fingerprint.data_fingerprint([train], 8, False)
+    assert fingerprint.data_fingerprint([train], 8, False) == one
     assert one not in (
-        fingerprint.data_fingerprint([listed._replace(part="test")], 8, False),
-        fingerprint.data_fingerprint([listed], 8, True),
-        fingerprint.data_fingerprint([listed, listed._replace(part="test")], 8, False),
+        fingerprint.data_fingerprint([test], 8, False),
+        fingerprint.data_fingerprint([train], 8, True),
+        fingerprint.data_fingerprint([train, test], 8, False),
     )
 
 
@@ -424,9 +426,9 @@ def test_other_versions_of_the_decoder_have_other_files(tmp_path, cache, monkeyp
 def test_the_pixels_do_not_enter_the_fingerprint(tmp_path, cache, monkeypatch):
     """Two installations share a run whose pixels differ in the last place."""
     cub_tree(tmp_path)
-    one, decode = load_dataset("cub50", tmp_path, 8), image_cache.decode
+    one, decode = load_dataset("cub50", tmp_path, 8), image_cache.pixels
     shutil.rmtree(cache)
-    monkeypatch.setattr(image_cache, "decode", lambda *a: decode(*a) ^ 1)
+    monkeypatch.setattr(image_cache, "pixels", lambda *a: decode(*a) ^ 1)
     other = load_dataset("cub50", tmp_path, 8)
     assert (
         not torch.equal(one.train.images, other.train.images)
@@ -445,8 +447,8 @@ def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch)
     (note,) = cache.glob("*.json")
     assert not list(cache.glob("*.tmp"))
     calls = []
-    original = image_cache.decode
-    monkeypatch.setattr(image_cache, "decode", lambda *a: calls.append(a) or original(*a))
+    original = image_cache.pixels
+    monkeypatch.setattr(image_cache, "pixels", lambda *a: calls.append(a) or original(*a))
     again = load_dataset("cub50", tmp_path, 8)
     assert not calls and torch.equal(again.train.images, train)
     for torn in (stored.read_bytes()[:-100], b"", b"not an array"):
@@ -477,9 +479,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch, fa
 
 def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypatch):
     cub_tree(tmp_path)
-    calls, original = [], image_cache.decode
+    calls, original = [], image_cache.pixels
     monkeypatch.setattr(
-        image_cache, "decode", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1]
+        image_cache, "pixels", lambda *a: (calls.append(a), time.sleep(0.01), original(*a))[-1]
     )
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: load_dataset("cub50", tmp_path, 8), range(2))
@@ -489,8 +491,8 @@ def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypat
 
 
 def killed_decoding(root: Path) -> None:
-    original, calls = image_cache.decode, []
-    image_cache.decode = lambda *a: (
+    original, calls = image_cache.pixels, []
+    image_cache.pixels = lambda *a: (
         os.kill(os.getpid(), signal.SIGKILL)
         if len(calls) > 4
         else (calls.append(a), original(*a))[1]
@@ -657,11 +659,11 @@ def test_the_real_cub_mini():
     ],
 )
 def test_the_real_lists_have_the_official_counts(name, reader, half):
-    """Their lists only, not decoded: seconds instead of minutes. ``half``: training classes and images."""
-    source = layouts.open_source(shared(f"{name}.zip"))
+    """Their lists only, not decoded: seconds, not minutes. ``half``: training classes, images."""
+    source = layouts.Source(shared(f"{name}.zip"))
     files, labels, names, *_ = reader(source)
-    classes, images = catalog.KNOWN[name][3:5]
+    classes, images = catalog.KNOWN[name][1:3]
     assert (len(names), len(files), len(set(files))) == (classes, images, images)
-    assert set(files) <= source.known and set(labels.tolist()) == set(range(classes))
+    assert set(files) <= set(source.files) and set(labels.tolist()) == set(range(classes))
     assert (classes // 2, int((labels < classes // 2).sum())) == half
-    image_cache.decode(source, files[-1], 32)
+    image_cache.pixels(io.BytesIO(source.read(files[-1])), 32, "")

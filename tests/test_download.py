@@ -1,4 +1,4 @@
-"""Downloading from a server of the test's own: resumed, verified, unpacked safely, and read by the loaders."""
+"""Downloading from a server of the test's own: resumed, verified, unpacked safely, and loaded."""
 
 import contextlib
 import hashlib
@@ -79,7 +79,7 @@ def tree_tgz(folder: Path, name: str) -> bytes:
 
 def remote(server: str, name: str, content: bytes) -> download.Remote:
     Handler.files[f"/{name}"] = content
-    return download.Remote((f"{server}/{name}",), hashlib.md5(content).hexdigest(), name)
+    return download.Remote(name, hashlib.md5(content).hexdigest(), (server,))
 
 
 def test_cub_is_fetched_unpacked_and_loaded(server, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_another_content_than_the_official_one_is_thrown_away(server, tmp_path):
 
 def test_the_next_server_is_tried(server, tmp_path):
     wanted = remote(server, "file.zip", b"official")
-    download.fetch(wanted._replace(urls=(f"{server}/gone", *wanted.urls)), tmp_path / "file.zip")
+    download.fetch(wanted._replace(servers=(f"{server}/gone", server)), tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == b"official"
 
 
@@ -193,7 +193,7 @@ def test_a_damaged_archive_is_one_clear_line(tmp_path):
     ],
 )
 def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path, monkeypatch, capsys, name, line):
-    nowhere = download.Remote(("http://127.0.0.1:9/x",), "0", "Stanford_Online_Products.zip")
+    nowhere = download.Remote("Stanford_Online_Products.zip", "0", ("http://127.0.0.1:9",))
     monkeypatch.setitem(download.REMOTE, "sop", (nowhere,))
     with contextlib.suppress(SystemExit):
         assert download.main([name, "--data-root", str(tmp_path)]) == 2

@@ -6,41 +6,32 @@ import numpy as np
 import torch
 
 from mdr_core.data import drawn_characters
-from mdr_core.data.dataset import from_arrays, load_dataset
+from mdr_core.data.dataset import load_dataset
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
     began = time.process_time()
-    one = drawn_characters.draw()
-    two, other = (
-        {name: drawn_characters.draw([name])[name] for name in one},
-        drawn_characters.draw(seed=1),
-    )
+    for split in drawn_characters.IMAGES:
+        images, labels, names, families = drawn_characters.draw(split)
+        assert images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3)
+        assert len(names) == len(families)
+        assert np.array_equal(images, drawn_characters.draw(split).images)
+        assert not np.array_equal(images, drawn_characters.draw(split, seed=1).images)
     assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
-    for part, (images, labels, names, families) in one.items():
-        assert (
-            images.dtype == np.uint8
-            and images.shape == (len(labels), 32, 32, 3)
-            and len(names) == len(families)
-        )
-        assert np.array_equal(images, two[part][0]) and not np.array_equal(images, other[part][0])
 
 
 def test_the_dataset_has_three_disjoint_parts():
-    dataset = load_dataset("drawn")
-    pretrain = from_arrays(*drawn_characters.draw(["pretrain"])["pretrain"])
-    parts = {
-        "pretrain": (pretrain, 150, 20),
-        "train": (dataset.train, 75, 10),
-        "test": (dataset.test, 75, 20),
-    }
+    dataset, pretrain = load_dataset("drawn"), load_dataset("drawn_pretraining").train
     names = set()
-    for split, classes, each in parts.values():
+    for split, classes, each in (
+        (pretrain, 150, 16),
+        (dataset.train, 75, 10),
+        (dataset.test, 75, 20),
+    ):
         assert torch.bincount(split.labels).tolist() == [each] * classes
         assert split.images.shape == (classes * each, 3, 32, 32)
-        assert split.images.is_contiguous(memory_format=torch.channels_last) and split.paths == (
-            "",
-        ) * len(split.labels)
+        assert split.images.is_contiguous(memory_format=torch.channels_last)
+        assert split.paths == ("",) * len(split.labels)
         assert len(split.class_names) == classes and split.families.dtype == torch.int64
         assert not names & set(split.class_names)
         names |= set(split.class_names)
@@ -52,7 +43,7 @@ def test_the_fingerprint_is_stable_and_ignores_the_image_size():
 
 
 def test_classes_of_a_family_look_more_alike_than_others():
-    images, labels, _, families = drawn_characters.draw(["pretrain"])["pretrain"]
+    images, labels, _, families = drawn_characters.draw("pretrain")
     grey = images.astype(float).mean(axis=3)
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / grey.std(axis=(1, 2), keepdims=True)
     means = np.stack([grey[labels == c].mean(axis=0).ravel() for c in range(len(families))])

@@ -1,6 +1,7 @@
-"""The keys of runs: by the standard library alone, and the same under every Python, locale and line ending.
+"""The keys of runs: by the standard library alone, the same under every Python and locale.
 
-pytest runs these; so does ``python3.13 -m unittest tests.test_identity``, with no environment, under each Python of a machine.
+pytest runs these; so does ``python3.13 -m unittest tests.test_identity``, with no environment,
+under each Python of a machine.
 """
 
 import json
@@ -15,7 +16,7 @@ from unittest import mock
 
 from mdr_core.config import Config, from_dict
 from mdr_core.data import fingerprint
-from mdr_core.data.fingerprint import Listed, sha256
+from mdr_core.data.fingerprint import SplitContent, sha256
 from mdr_core.runs import identity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +70,11 @@ class Code(unittest.TestCase):
         said = edited(change, "print(identity.number_version(), identity.notice())")
         self.assertRegex(
             said,
-            r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=",
+            r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: "
+            "runs of its own.*make same CHANGE=",
         )
-        key = f"from mdr_core.config import from_dict; print(identity.key_of(from_dict({MDR}), 'data'))"
+        key = "from mdr_core.config import from_dict; "
+        key += f"print(identity.key_of(from_dict({MDR}), 'data'))"
         self.assertNotEqual(edited(change, key), identity.key_of(from_dict(MDR), "data"))
         self.assertEqual(edited(lambda copy: None, key), identity.key_of(from_dict(MDR), "data"))
 
@@ -141,17 +144,18 @@ class Keys(unittest.TestCase):
         self.assertNotEqual(keys[0], keys[2])
 
 
-def birds(part="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> Listed:
-    return Listed(part, [sha256(image.encode()) for image in images], list(labels), tuple(names))
+def birds(split="train", images=("a", "b"), labels=(0, 1), names=("crow", "wren")) -> SplitContent:
+    digests = [sha256(image.encode()) for image in images]
+    return SplitContent(split, digests, list(labels), tuple(names))
 
 
 class Data(unittest.TestCase):
     def test_all_that_a_number_depends_on_enters(self):
         found = [
-            fingerprint.data_fingerprint([listed], size, upright)
-            for listed, size, upright in (
+            fingerprint.data_fingerprint([content], size, upright)
+            for content, size, upright in (
                 (birds(), 32, False),
-                (birds(part="test"), 32, False),
+                (birds(split="test"), 32, False),
                 (birds(images=("a", "c")), 32, False),
                 (birds(images=("b", "a")), 32, False),
                 (birds(labels=(1, 0)), 32, False),
@@ -175,10 +179,12 @@ class Data(unittest.TestCase):
         self.assertEqual(len(set(found)), 4)
 
 
+LOADED = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+
+
 class Alone(unittest.TestCase):
     def test_the_standard_library_is_all_it_imports(self):
-        script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-        loaded = set(json.loads(edited(lambda copy: None, script)))
+        loaded = set(json.loads(edited(lambda copy: None, LOADED)))
         self.assertLessEqual(
             loaded - set(sys.stdlib_module_names),
             {"__main__", "mdr_core", "sitecustomize", "usercustomize"} | at_start(),
@@ -187,16 +193,9 @@ class Alone(unittest.TestCase):
 
 def at_start() -> set[str]:
     """What this interpreter loads by itself (an environment's .pth files, say)."""
-    script = (
-        "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    )
-    return set(
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True, check=True
-            ).stdout
-        )
-    )
+    command = [sys.executable, "-c", LOADED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
 
 
 if __name__ == "__main__":

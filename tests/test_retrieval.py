@@ -74,7 +74,7 @@ def test_crops_equal_pil_lanczos_within_a_grey_level():
     ).astype(int)
     assert (
         np.abs(
-            augmentation.centre_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected
+            augmentation.center_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected
         ).max()
         <= 1
     )
@@ -158,7 +158,7 @@ def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
     from mdr_core.data.catalog import KNOWN
 
     settings = profiles.config(profile, name, "Triplet", held_out=True)
-    classes = KNOWN[name][3] // 2 - settings.hold_out
+    classes = KNOWN[name].classes // 2 - settings.hold_out
     assert classes * settings.images_per_class >= settings.batch_size
 
 

@@ -48,7 +48,7 @@ DECODED = {
 
 def drawn_sums() -> list[float]:
     """The mean grey of every 150th test image, and of its upper left quarter."""
-    images = drawn_characters.draw(["test"])["test"][0][::150].astype(float)
+    images = drawn_characters.draw("test").images[::150].astype(float)
     return [*images.mean(axis=(1, 2, 3)), *images[:, :16, :16].mean(axis=(1, 2, 3))]
 
 

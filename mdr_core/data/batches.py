@@ -1,4 +1,4 @@
-"""Which images form a batch."""
+"""Choose the images of each training batch."""
 
 import torch
 from torch import Tensor
@@ -7,15 +7,12 @@ from mdr_core.errors import StudyError
 
 
 class BalancedBatches:
-    """Batches as the protocol builds them: shuffle the classes, take up to m random images of each until it is full.
+    """Batches of m random images a class (or all it has), of as many random classes as it takes.
 
-    Args:
-        labels: (N,) class of each training image.
-        batch_size: images in a batch.
-        images_per_class: m.
+    ``labels``: (N,) class of each training image. ``images_per_class``: m.
 
     Raises:
-        StudyError: the batch cannot hold two images of a class, or all classes together cannot fill it.
+        StudyError: the batch cannot hold two images of a class, or all classes cannot fill it.
     """
 
     def __init__(self, labels: Tensor, batch_size: int, images_per_class: int):
@@ -24,29 +21,28 @@ class BalancedBatches:
         self.members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
         if images_per_class < 2 or batch_size < 2:
             raise StudyError(
-                f"a batch of {batch_size} with {images_per_class} image(s) per class holds no two images of a class: "
-                "set batch_size and images_per_class to 2 or more"
+                f"a batch of {batch_size} with {images_per_class} image(s) per class holds no two "
+                "images of a class: set batch_size and images_per_class to 2 or more"
             )
-        available = sum(min(images_per_class, len(m)) for m in self.members)
+        available = sum(min(images_per_class, len(members)) for members in self.members)
         if available < batch_size:
             raise StudyError(
-                f"{len(self.members)} training classes with up to {images_per_class} images each give {available} "
-                f"images, too few for a batch of {batch_size}: set batch_size to at most {available}"
+                f"{len(self.members)} training classes with up to {images_per_class} images each "
+                f"give {available} images, too few for a batch of {batch_size}: "
+                f"set batch_size to at most {available}"
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Indices into the training set: (count, batch_size), int64, on the CPU."""
-        return torch.stack([self._one(generator) for _ in range(count)])
+        """Return indices into the training set: (count, batch_size), int64, on the CPU."""
+        return torch.stack([self._batch(generator) for _ in range(count)])
 
-    def _one(self, generator: torch.Generator) -> Tensor:
-        chosen, size = [], 0
+    def _batch(self, generator: torch.Generator) -> Tensor:
+        chosen: list[Tensor] = []
+        missing = self.batch_size
         for c in torch.randperm(len(self.members), generator=generator).tolist():
-            images = self.members[c]
-            images = images[
-                torch.randperm(len(images), generator=generator)[: self.images_per_class]
-            ]
-            chosen.append(images[: self.batch_size - size])
-            size += len(chosen[-1])
-            if size == self.batch_size:
-                return torch.cat(chosen)
-        raise AssertionError("unreachable: the constructor has counted the images")
+            order = torch.randperm(len(self.members[c]), generator=generator)
+            chosen.append(self.members[c][order[: min(self.images_per_class, missing)]])
+            missing -= len(chosen[-1])
+            if not missing:
+                break
+        return torch.cat(chosen)

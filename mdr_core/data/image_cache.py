@@ -1,5 +1,7 @@
-"""Images decoded once, and kept as one memory-mapped array."""
+"""Decode images once, and keep them as one memory-mapped array."""
 
+import io
+import json
 import os
 import warnings
 from pathlib import Path
@@ -12,130 +14,98 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core.data import fingerprint, layouts
-from mdr_core.data.fingerprint import sha256
+from mdr_core.data import fingerprint
+from mdr_core.data.layouts import Source
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY, locked
+from mdr_core.files import REPOSITORY, locked, replacing, write
 
 AT_A_TIME = 8  # images that a thread decodes in one go
 
 
 def decoded(
-    source: layouts.Source, files: list[str], size: int, cache_root: str | Path | None
-) -> tuple[Tensor, Path]:
-    """All images, decoded and resized once, and the file that keeps them.
+    source: Source, files: list[str], size: int, cache_root: str | Path | None
+) -> tuple[Tensor, list[str]]:
+    """Return images (N, 3, size, size), uint8, channels last, and the sha256 of each file.
 
-    The file's name hashes the decoder's version, size, paths and stamps, so that a changed image is decoded anew. A torn file is replaced.
-
-    Returns:
-        (N, 3, size, size) uint8, channels last, memory-mapped; the path of the .npy file, (N, size, size, 3).
+    Both are cached, the images memory-mapped. The cache's name hashes the decoder's version, size,
+    paths and stamps, so that a changed image is decoded anew. A torn cache is replaced.
     """
     stamps = [(file, *source.stamp(file)) for file in files]
-    key = sha256([fingerprint.DECODING, size, source.upright, stamps])[:16]
+    key = fingerprint.sha256([fingerprint.DECODING, size, source.upright, stamps])[:16]
     folder = Path(cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache") / "decoded"
     path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
-    if (images := kept(path, shape)) is None:
+    found = cached(path, shape)
+    if not found:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(path):  # of several processes, one decodes
-                if kept(path, shape) is None:
-                    decode_to(path, shape, source, files, size)
+                if not cached(path, shape):
+                    decode_to(path, source, files, size)
         except OSError as problem:
             raise StudyError(
                 f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room"
             ) from None
-        images = kept(path, shape)
-        if images is None:
-            raise StudyError(
-                f"{path} cannot be read back: is the disk full? Set MDR_CACHE to a folder with room"
-            )
-    return torch.from_numpy(images).permute(0, 3, 1, 2), path
+        found = cached(path, shape)
+    if not found:
+        raise StudyError(f"{path} cannot be read back: set MDR_CACHE to another folder")
+    return torch.from_numpy(found[0]).permute(0, 3, 1, 2), found[1]
 
 
-def kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array of an earlier run, memory-mapped (what is written to it never reaches the file); None where there is
-    none or it is torn."""
+def cached(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]] | None:
+    """Return a stored array, whose changes never reach its file, and digests; None if torn."""
     try:
         images = np.load(path, mmap_mode="c")
+        digests = json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError, EOFError):
         return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
+    whole = images.shape == shape and images.dtype == np.uint8 and len(digests) == len(images)
+    return (images, digests) if whole else None
 
 
-def decode_to(
-    path: Path, shape: tuple[int, ...], source: layouts.Source, files: list[str], size: int
-) -> None:
-    """Decode in threads into a file beside ``path``, then move it into place: nobody sees half of it.
+def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
+    """Decode into an array (N, size, size, 3) at ``path``, and write the digests beside it.
 
-    Raises:
-        StudyError: an image cannot be decoded. OSError: the file cannot be written.
+    Threads write without holding Python's lock, and without the page faults of a memory map.
     """
-    partial = path.with_suffix(".tmp")  # a killed process's half is written over
 
-    def some(
-        chunk: range,
-    ) -> int:  # written without holding Python's lock, and without the page faults of a memory map
-        for i in chunk:
-            image = decode(source, files[i], size)
-            if os.pwrite(file.fileno(), image, start + i * image.nbytes) < image.nbytes:
-                raise OSError("no space left")
-        if hasattr(os, "posix_fadvise"):  # what is written goes to the disk while decoding goes on
+    def store(i: int) -> str:
+        content = source.read(files[i])
+        image = pixels(io.BytesIO(content), size, f"{source.path}: {files[i]}", source.upright)
+        if os.pwrite(file.fileno(), image.data, start + i * image.nbytes) < image.nbytes:
+            raise OSError("no space left")
+        if i % AT_A_TIME == 0 and hasattr(os, "posix_fadvise"):  # the disk is written meanwhile
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return len(chunk)
+        return fingerprint.sha256(content)
 
-    try:
-        with open(partial, "wb") as file, warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", Image.DecompressionBombWarning
-            )  # here: the threads share the filters
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-            )
-            file.flush()
-            start = file.tell()
-            chunks = [
-                range(i, min(i + AT_A_TIME, len(files))) for i in range(0, len(files), AT_A_TIME)
-            ]
-            work = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(
-                map(delayed(some), chunks)
-            )
-            with tqdm(
-                total=len(files),
-                desc="decoding",
-                unit="image",
-                disable=len(files) <= 2000,
-                leave=False,
-            ) as bar:
-                for count in work:
-                    bar.update(count)
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # A partial file of one name: the next process writes over a killed one's.
+    with replacing(path, path.with_suffix(".tmp")) as file, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # in all threads
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        start = file.tell()
+        work = Parallel(n_jobs=-1, prefer="threads", batch_size=AT_A_TIME, return_as="generator")
+        done = work(delayed(store)(i) for i in range(len(files)))
+        few = len(files) <= 2000
+        digests = [*tqdm(done, "decoding", len(files), unit="image", disable=few, leave=False)]
+        os.fsync(file.fileno())
+        write(path.with_suffix(".json"), json.dumps(digests))
 
 
-def decode(source: layouts.Source, file: str, size: int) -> np.ndarray:
-    """One image of a source, as :func:`pixels` gives it."""
-    return pixels(source.open(file), size, f"{source.path}: {file}", source.upright)
-
-
-def pixels(image: Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
-    """One image, RGB (grey, palette and CMYK are converted), resized with Lanczos to (size, size, 3) uint8.
+def pixels(file: Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
+    """Return one image as RGB, (size, size, 3) uint8, resized with Lanczos.
 
     Args:
-        upright: turn it as its EXIF says, as a phone's photographs want; the official datasets' protocol does not.
-
-    Raises:
-        StudyError: it cannot be decoded; ``what`` names it.
+        what: names the image in the StudyError where it cannot be decoded.
+        upright: apply EXIF rotation, as photographs by phones want.
     """
     try:
-        with Image.open(image) as opened:
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            image = (
-                image if image.mode == "RGB" else image.convert("RGB")
-            )  # which copies, even from RGB
+        with Image.open(file) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
+            if image.mode != "RGB":  # convert() copies, even from RGB
+                image = image.convert("RGB")
             return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
         raise StudyError(
             f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it"
         ) from None

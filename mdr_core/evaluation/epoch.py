@@ -52,7 +52,7 @@ def center_crops(
     """Return this process's center crops (N, 3, crop, crop) uint8, on the storage device."""
     place = storage_device(len(images) * 3 * config.crop**2 // share.world, device)
     batches = [
-        augmentation.centre_crop(batch.to(device), config.resize, config.crop).to(place)
+        augmentation.center_crop(batch.to(device), config.resize, config.crop).to(place)
         for batch in share.own(images).split(EMBED_BATCH)
     ]
     return torch.cat(batches)

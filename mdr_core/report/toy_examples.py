@@ -85,9 +85,9 @@ def drawn_folder(folder: Path) -> Path:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".drawn"))
-        points, _ = drawn_characters.characters(seed=1)
+        points, _ = drawn_characters.control_points(seed=1)
         labels = np.repeat(np.arange(CLASSES), IMAGES + 1)
-        images = drawn_characters.write(points[labels], np.random.default_rng([1, 9]))
+        images = drawn_characters.render(points[labels], np.random.default_rng([1, 9]))
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             number = place % (IMAGES + 1)
             parent = partial / ("images" if number < IMAGES else "new") / f"character {label:02d}"
