@@ -26,7 +26,7 @@ from mdr_core.evaluation import epoch
 from mdr_core.files import write
 from mdr_core.networks import backbones
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.runs.store import RunStore
+from mdr_core.runs.store import Record, RunStore
 
 FILES = ("weights.safetensors", "config.json", "gallery.faiss")
 
@@ -49,7 +49,7 @@ class ImageSearch:
     paths: list[str]
 
     @classmethod
-    def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
+    def of_run(cls, record: Record, root: Path, gallery: Split) -> "ImageSearch":
         """From a stored run, with a split's images as the gallery."""
         config = from_dict(record["config"])
         weights = {

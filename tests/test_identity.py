@@ -1,9 +1,8 @@
-"""The keys of runs: by the standard library alone, and the same under every Python, locale and line ending.
+"""The keys of runs: by the standard library alone; the same under every Python and locale.
 
-pytest runs these; so does ``python3.13 -m unittest tests.test_identity``, with no environment, under each Python of a machine.
+pytest runs these; so does ``python3.13 -m unittest tests.test_identity``, with no environment.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -69,9 +68,11 @@ class Code(unittest.TestCase):
         said = edited(change, "print(identity.number_version(), identity.notice())")
         self.assertRegex(
             said,
-            r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own.*make same CHANGE=",
+            r"^None mdr_core/losses.py differs from the code of \d{4}-\d\d-\d\d: runs of its own"
+            r".*make same CHANGE=",
         )
-        key = f"from mdr_core.config import from_dict; print(identity.key_of(from_dict({MDR}), 'data'))"
+        key = "from mdr_core.config import from_dict; "
+        key += f"print(identity.key_of(from_dict({MDR}), 'data'))"
         self.assertNotEqual(edited(change, key), identity.key_of(from_dict(MDR), "data"))
         self.assertEqual(edited(lambda copy: None, key), identity.key_of(from_dict(MDR), "data"))
 
@@ -177,26 +178,13 @@ class Data(unittest.TestCase):
 
 class Alone(unittest.TestCase):
     def test_the_standard_library_is_all_it_imports(self):
-        script = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-        loaded = set(json.loads(edited(lambda copy: None, script)))
+        script = "import sys; print(*{name.split('.')[0] for name in sys.modules})"
+        loaded = set(edited(lambda copy: None, script).split())
+        at_start = subprocess.check_output([sys.executable, "-c", script], text=True).split()
         self.assertLessEqual(
             loaded - set(sys.stdlib_module_names),
-            {"__main__", "mdr_core", "sitecustomize", "usercustomize"} | at_start(),
+            {"__main__", "mdr_core", "sitecustomize", "usercustomize", *at_start},
         )
-
-
-def at_start() -> set[str]:
-    """What this interpreter loads by itself (an environment's .pth files, say)."""
-    script = (
-        "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    )
-    return set(
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True, check=True
-            ).stdout
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -103,18 +103,19 @@ def train_all(
     Raises:
         StudyError: one failed, or its process died; the others have finished and are stored.
     """
-    futures: dict[Config, Future] = {}
+    futures: dict[Future, Config] = {}
     try:
         for config, files in runs.items():
-            futures[config] = executor.submit(train, config, files)
-            futures[config].add_done_callback(lambda _, config=config: done(config))
-        wait(futures.values())
+            future = executor.submit(train, config, files)
+            futures[future] = config
+            future.add_done_callback(lambda ended: done(futures[ended]))
+        wait(futures)
     except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
-        for future in futures.values():
+        for future in futures:
             future.cancel()
         raise
     found = {}
-    for config, future in futures.items():
+    for future, config in futures.items():
         problem = future.exception()
         if (
             isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker"

@@ -21,11 +21,11 @@ from mdr_core.config import from_dict, hints
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs import identity, store
-from mdr_core.runs.store import RunStore
+from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import experiments, profiles
 
 
-def to_table(records: list[dict]) -> pd.DataFrame:
+def to_table(records: list[Record]) -> pd.DataFrame:
     """A row per run and epoch, every cell text: a string as it is, anything else as JSON."""
     rows = []
     for record in records:
