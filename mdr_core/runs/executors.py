@@ -117,14 +117,13 @@ def train_all(
     found = {}
     for future, config in futures.items():
         problem = future.exception()
-        if (
-            isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker"
-        ):  # Dask's
+        # the latter is Dask's
+        if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":
             raise StudyError(
                 f"the process that trained {described(config)} died (killed, or out of memory); of "
                 f"the {len(runs)} runs asked for the others are stored: ask again, and it goes on "
                 "from its last epoch"
-            ) from None
+            )
         found[config] = future.result()
     return found
 
