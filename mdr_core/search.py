@@ -26,7 +26,7 @@ from mdr_core.evaluation import epoch
 from mdr_core.files import write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.runs.store import RunStore
+from mdr_core.runs.store import Record, RunStore
 
 FILES = WEIGHTS, CONFIG, INDEX = ("weights.safetensors", "config.json", "gallery.faiss")
 
@@ -50,7 +50,7 @@ class ImageSearch:
     paths: list[str]
 
     @classmethod
-    def of_run(cls, record: dict, root: Path, gallery: Split) -> "ImageSearch":
+    def of_run(cls, record: Record, root: Path, gallery: Split) -> "ImageSearch":
         """Return a stored run's network with a split's images as the gallery."""
         config, weights = from_dict(record["config"]), RunStore(root).weights(record)
         model = trained_network(

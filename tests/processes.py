@@ -1,4 +1,4 @@
-"""Processes that tests start, interrupt and kill. They are forked from a server that has imported everything, so each is up at once."""
+"""Processes that tests start, interrupt and kill (spawn, never fork)."""
 
 import contextlib
 import multiprocessing
@@ -8,30 +8,27 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from mdr_core.config import Config
 
 INTERRUPTED = 77  # exit code
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    [
-        "mdr_core.runs.grids",
-        "mdr_core.training",
-        "mdr_core.evaluation.epoch",
-        "mdr_core.data.dataset",
-    ]
-)
+SPAWN = multiprocessing.get_context("spawn")
 
 
-def die(name: str) -> str:
-    """Kill the process that this runs in, where it is called ``dies``; elsewhere the name and the process's number."""
-    if name == "dies":
+def die_or_write(folder: Path, config: Config, files: bool) -> None:
+    """Kill the process that this runs in for seed 1; otherwise write the seed."""
+    if config.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.2)
-    return name + str(os.getpid())
+    (folder / str(config.seed)).touch()
 
 
-def heeding(work: Callable, arguments: tuple) -> None:
-    """Heed SIGINT: a suite in the background ignores it, and so would the processes that it starts."""
+def heeding(ready: Event, work: Callable, arguments: tuple) -> None:
+    """Heed SIGINT: a suite in the background ignores it, and so would the processes it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    ready.set()
     try:
         work(*arguments)
     except KeyboardInterrupt:
@@ -39,11 +36,16 @@ def heeding(work: Callable, arguments: tuple) -> None:
 
 
 @contextlib.contextmanager
-def started(work: Callable, *arguments) -> Iterator[BaseProcess]:
-    """``work(*arguments)`` in a process of its own. It is killed at the end, if it still runs then."""
-    process = FORKED.Process(target=heeding, args=(work, arguments))
+def started(work: Callable, *arguments: object) -> Iterator[BaseProcess]:
+    """Run ``work(*arguments)`` in a new process, which has imported ``work``'s module.
+
+    The process is killed at the end, if it still runs then.
+    """
+    ready = SPAWN.Event()
+    process = SPAWN.Process(target=heeding, args=(ready, work, arguments))
     process.start()
     try:
+        assert ready.wait(120)
         yield process
     finally:
         process.kill()

@@ -1,7 +1,8 @@
-"""Kill a small grid at random moments, again and again, and see that nothing is lost: ``make soak``.
+"""Kill a small grid at random moments, again and again, and see that nothing is lost.
 
-Every SIGKILL is followed by a resume. Whenever the grid has ended, its results are compared with those of a grid that was
-never interrupted, and it begins anew. In the end no run is lost or differs, and no lock, checkpoint or half-written file stays.
+``make soak``. Every SIGKILL is followed by a resume. Whenever the grid has ended, its results are
+compared with those of a grid that was never interrupted, and it begins anew. In the end no run is
+lost or differs, and no lock, checkpoint or half-written file stays.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mdr_core import training  # noqa: F401 - a process that is to be killed has imported it
 from mdr_core.config import Config
 from mdr_core.runs import grids, store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
 from tests.processes import started
 
@@ -34,8 +37,12 @@ GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l
 CLOCK = {"seconds", "train_seconds"}
 
 
+def train(grid: list[Config], root: Path) -> None:
+    grids.records(grid, RunStore(root), jobs=1, progress=False)
+
+
 def results(root: Path) -> dict:
-    """Run -> its history without the clock, and the checksums of its weights and embeddings."""
+    """Return run -> its history without the clock, and its files' checksums."""
     found = {}
     for path in sorted(root.glob("*/run.json")):
         record = store.stored(path.parent)
@@ -45,34 +52,36 @@ def results(root: Path) -> dict:
 
 
 def soak(kills: int, seed: int = 0, grid: list[Config] = GRID) -> str:
-    """Raises AssertionError where a result differs or something stays behind; returns what was done."""
-    draw = random.Random(seed)
+    """Return what was done.
+
+    Raises:
+        AssertionError: a result differs, or something stays behind.
+    """
+    draw, landed, ended = random.Random(seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         whole, root = Path(folder) / "whole", Path(folder) / "killed"
-        with started(int) as server:  # it is up, and has imported everything
-            server.join()
         began = time.perf_counter()
-        with started(grids.records, grid, whole, None, 1, False) as process:
-            process.join()
-        assert process.exitcode == 0
-        took, expected, ended, landed = time.perf_counter() - began, results(whole), 0, 0
+        train(grid, whole)
+        took, expected = time.perf_counter() - began, results(whole)
         assert len(expected) == len(grid)
-        for _ in tqdm(range(kills), unit="kill", disable=not sys.stderr.isatty()):
-            while True:  # one kill: resume, and if the grid ends before the moment has come, compare and begin anew
-                with started(grids.records, grid, root, None, 1, False) as process:
-                    process.join(draw.uniform(0, took / 2))
-                    process.kill()
-                    process.join()
-                if process.exitcode == -signal.SIGKILL:
-                    landed += 1
-                    break
+        bar = tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty())
+        while landed < kills:
+            with started(train, grid, root) as process:
+                process.join(draw.uniform(0, took / 2))
+                process.kill()
+                process.join()
+            if process.exitcode == -signal.SIGKILL:
+                landed += 1
+                bar.update()
+            else:  # the grid has ended before the moment came
                 assert process.exitcode == 0
                 ended += finished(root, expected)
-        with started(grids.records, grid, root, None, 1, False) as process:
-            process.join()
-        assert process.exitcode == 0
+        train(grid, root)
         ended += finished(root, expected)
-        return f"{landed} SIGKILLs, {ended} grids of {len(grid)} runs ended like the uninterrupted one, in {time.perf_counter() - began:.0f} s"
+        return (
+            f"{landed} SIGKILLs, {ended} grids of {len(grid)} runs ended like the uninterrupted "
+            f"one, in {time.perf_counter() - began:.0f} s"
+        )
 
 
 def finished(root: Path, expected: dict) -> int:

@@ -1,4 +1,4 @@
-"""Runs as a CSV and back: the same records; a changed one is refused; weights come by training anew."""
+"""Runs as a CSV and back: the same records; a changed one is refused; weights need training."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_a_restored_run_is_read_back_and_gets_its_files_when_asked(stored, tmp_p
     )
 
 
-def test_a_changed_figure_is_refused(stored, tmp_path):
+def test_a_changed_number_is_refused(stored, tmp_path):
     table = archive.to_table(stored[1])
     table.loc[1, "test_recall@1"] = "99.9"
     table.to_csv(tmp_path / "runs.csv", index=False)
@@ -96,10 +96,7 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     archive.export("quick", tmp_path / "runs.csv", root)
     archive.restore(tmp_path / "runs.csv", tmp_path / "new")
     record = RunStore(tmp_path / "new").run(TINY)
-    found, own = (
-        RunStore(tmp_path / "new").findings(record),
-        RunStore(root).findings(records[0]),
-    )
+    found, own = (RunStore(tmp_path / "new").findings(record), RunStore(root).findings(records[0]))
     assert (
         found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
     )

@@ -1,21 +1,18 @@
-"""The benchmarks run, at a size that says nothing of speed, and their literal ways compute what ours do."""
+"""The benchmarks run, at a small size, and their literal ways compute what ours do."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from benchmarks import distances, ranks, recall, store, throughput, timing
 from mdr_core.regularizer import MDR
-from tests.processes import FORKED
 
 
 @pytest.fixture
-def forked(monkeypatch):
-    """Fresh processes are forked from the tests' server, where the benchmarks start each from nothing."""
-    for module in (
-        timing.multiprocessing,
-        torch.multiprocessing,
-    ):  # the latter's is that of torch's DataLoader
-        monkeypatch.setattr(module, "get_context", lambda method: FORKED)
+def here(monkeypatch):
+    """Memory is measured in this process, for which the benchmarks start new ones."""
+    monkeypatch.setattr(timing, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
 
 
 def test_the_literal_mdr_is_mdr():
@@ -25,7 +22,7 @@ def test_the_literal_mdr_is_mdr():
     )
 
 
-def test_every_way_is_measured(forked):
+def test_every_way_is_measured(here):
     table = distances.measure([16])
     assert len(table) == 5 and (table.milliseconds > 0).all()
 
@@ -41,13 +38,14 @@ def test_the_store_is_built_both_ways(monkeypatch):
     assert store.measure().images.tolist() == [6]
 
 
-def test_the_loop_is_fed_in_every_way(monkeypatch, forked):
+def test_the_loop_is_fed_in_every_way(monkeypatch):
     monkeypatch.setattr(store, "IMAGES", 16)
     monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
+    monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0})  # one worker
     table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
 
 
-def test_a_process_needs_less_memory_where_there_are_more(forked):
+def test_a_process_needs_less_memory_where_there_are_more(here):
     table = ranks.measure([2048], [1, 4])
     assert table["peak MiB of each"][1] < 0.6 * table["peak MiB of each"][0]

@@ -81,7 +81,9 @@ def test_files_are_trained_for_those_that_need_them(tmp_path):
             json.dumps({k: v for k, v in record.items() if k != "key"} | {"files": {}})
         )  # as restored
     seen = []
-    found = grids.records(configs, RunStore(tmp_path), jobs=1, progress=seen.append, files={configs[1]})
+    found = grids.records(
+        configs, RunStore(tmp_path), jobs=1, progress=seen.append, files={configs[1]}
+    )
     assert [bool(r["files"]) for r in found] == [False, True] and seen == [configs[1]]
 
 

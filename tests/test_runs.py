@@ -1,4 +1,4 @@
-"""The run store: a stored run is read, a killed one resumes and ends with bit-equal weights, a corrupt one is set aside."""
+"""The run store: a stored run is read, a killed one resumes, a corrupt one is set aside."""
 
 import json
 import resource
@@ -13,6 +13,7 @@ import torch
 from mdr_core import config
 from mdr_core.errors import StudyError
 from mdr_core.runs import grids, identity, store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles, statistics
 from tests.processes import started
 from tests.soak import GRID, soak
@@ -27,18 +28,16 @@ TINY = profiles.QUICK.replace(
 )
 
 
-def trained_in(root: Path, kill_after: int | None = None) -> int:
-    """Train TINY in a process of its own; kill it once so many epochs (epoch 0 included) are saved. Its exit code."""
+def killed_in(root: Path, epochs: int) -> int:
+    """Train TINY in a process that is killed once so many epochs are saved; its exit code."""
     saved, last = 0, 0
-    with started(store.run, TINY, root) as process:
-        while kill_after is not None and process.is_alive():
+    with started(RunStore(root).run, TINY) as process:
+        while saved < epochs and process.is_alive():
             for checkpoint in root.glob("*/checkpoint.pt"):
                 if checkpoint.stat().st_mtime_ns != last:
                     last, saved = checkpoint.stat().st_mtime_ns, saved + 1
-            if saved >= kill_after:
-                process.kill()
-                break
             time.sleep(0.005)
+        process.kill()
         process.join()
     return process.exitcode
 
@@ -50,17 +49,17 @@ def trained_in(root: Path, kill_after: int | None = None) -> int:
 )
 def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, moments):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert trained_in(whole) == 0
     for moment in moments:
-        assert trained_in(broken, kill_after=moment) == -signal.SIGKILL
-    assert trained_in(broken) == 0
-    one, two = store.run(TINY, whole), store.run(TINY, broken)
+        assert killed_in(broken, moment) == -signal.SIGKILL
+    one, two = RunStore(whole).run(TINY), RunStore(broken).run(TINY)
     assert one["key"] == two["key"]
-    a, b = store.load_weights(one, whole), store.load_weights(two, broken)
+    a, b = RunStore(whole).weights(one), RunStore(broken).weights(two)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    clock = {"seconds", "train_seconds"}
-    strip = lambda history: [{k: v for k, v in row.items() if k not in clock} for row in history]  # noqa: E731
-    assert strip(one["history"]) == strip(two["history"])
+    for record in (one, two):
+        for row in record["history"]:
+            row.pop("seconds")
+            row.pop("train_seconds", None)  # epoch 0 has none
+    assert one["history"] == two["history"]
     assert not list(broken.rglob("*.lock")) and not list(broken.rglob("checkpoint.pt"))
 
 
@@ -68,10 +67,10 @@ def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_del
     tmp_path, monkeypatch
 ):
     short = TINY.replace(epochs=3, iterations=1)
-    one = store.run(short, tmp_path)
+    one = RunStore(tmp_path).run(short)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "trained", None)  # it is read
-        assert store.run(short, tmp_path)["history"] == one["history"]
+        patch.setattr(RunStore, "_train", None)  # it is read
+        assert RunStore(tmp_path).run(short)["history"] == one["history"]
     record = tmp_path / one["key"] / "run.json"
     record.write_text(record.read_text().replace('"epoch": 3', '"epoch": 7'))
     with pytest.warns(UserWarning, match="set aside"):
@@ -81,7 +80,7 @@ def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_del
 
 @pytest.mark.parametrize("name", store.FILES)
 def test_a_run_whose_file_changed_is_set_aside(tmp_path, name):
-    record = store.run(TINY.replace(epochs=0), tmp_path)
+    record = RunStore(tmp_path).run(TINY.replace(epochs=0))
     path = tmp_path / record["key"] / name
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.warns(UserWarning, match=f"{name} has changed.*set aside"):
@@ -100,16 +99,13 @@ def test_a_record_of_somebody_else_s_making_is_set_aside(tmp_path, content):
 
 def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
     with pytest.raises(StudyError, match=r"epoch 1, step \d+, with lr 1e\+30"):
-        store.run(TINY.replace(lr=1e30), tmp_path)
+        RunStore(tmp_path).run(TINY.replace(lr=1e30))
 
 
 def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
-    table = grids.run_all(
-        [TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)],
-        tmp_path,
-        jobs=1,
-        progress=False,
-    )
+    configs = [TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)]
+    records = grids.records(configs, RunStore(tmp_path), jobs=1, progress=False)
+    table = grids.frame(configs, records)
     assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
     assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
 
@@ -126,7 +122,7 @@ def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
 )
 def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
     with pytest.raises(StudyError, match=line) as caught:
-        store.run(TINY.replace(**change), tmp_path)
+        RunStore(tmp_path).run(TINY.replace(**change))
     assert "\n" not in str(caught.value)
 
 
@@ -151,12 +147,12 @@ def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apa
 
 
 def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
-    """The released default is random and is not recorded; here it is 0, stored, and the same seed gives the same run."""
+    """The released default is random and not recorded; here the same seed gives the same run."""
     short = TINY.replace(epochs=1, iterations=2)
     one, two, other = (
-        store.run(short, tmp_path / "a"),
-        store.run(short, tmp_path / "b"),
-        store.run(short.replace(seed=1), tmp_path / "b"),
+        RunStore(tmp_path / "a").run(short),
+        RunStore(tmp_path / "b").run(short),
+        RunStore(tmp_path / "b").run(short.replace(seed=1)),
     )
     assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
     losses = [record["history"][-1]["loss"] for record in (one, two, other)]
@@ -176,7 +172,7 @@ def test_killed_again_and_again_a_grid_ends_as_if_it_never_was(kills, grid):
 def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written.*output_root"):
-        store.run(TINY, tmp_path / "file" / "runs")
+        RunStore(tmp_path / "file" / "runs").run(TINY)
     short = TINY.replace(epochs=1, iterations=2)
     no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
@@ -187,11 +183,13 @@ def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
             StudyError,
             match="cannot be written to.*: File too large; make room, or set output_root",
         ):
-            store.run(short, tmp_path)
+            RunStore(tmp_path).run(short)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
     assert not list(tmp_path.rglob(".*")) and not list(tmp_path.glob("*.lock"))
-    assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1  # asked for again, it is trained
+    assert (
+        RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
+    )  # asked for again, it is trained
 
 
 @pytest.mark.parametrize(
@@ -199,19 +197,19 @@ def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
 )
 def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
     short = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
+    folder = RunStore(tmp_path).folder(short)
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(content)
     with pytest.warns(UserWarning, match="its checkpoint cannot be read"):
-        assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1
+        assert RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
     assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
 
 
 def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
     short = TINY.replace(epochs=1, iterations=2)
-    folder = tmp_path / identity.key_of(short, store.dataset("drawn", None, 32).fingerprint)
+    folder = RunStore(tmp_path).folder(short)
     folder.with_suffix(".lock").write_text("of a process that is no more")
     times = iter(range(10**9, 0, -(10**6)))
     monkeypatch.setattr(store.time, "time", lambda: float(next(times)))  # backwards
-    assert store.run(short, tmp_path)["history"][-1]["epoch"] == 1
+    assert RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
     assert not list(tmp_path.glob("*.lock"))

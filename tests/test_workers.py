@@ -1,6 +1,8 @@
-"""A list of runs on local processes, on a Dask cluster, and on processes that share a run; one of them killed."""
+"""Runs on local processes, on a Dask cluster, and on processes that share a run; one is killed."""
 
+import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,8 +17,9 @@ import pytest
 
 from mdr_core.errors import StudyError
 from mdr_core.runs import executors, grids, store
+from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
-from tests.processes import INTERRUPTED, die, started
+from tests.processes import INTERRUPTED, die_or_write, started
 
 TINY = profiles.QUICK.replace(
     weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100
@@ -24,31 +27,36 @@ TINY = profiles.QUICK.replace(
 GRID = [TINY.replace(seed=s) for s in range(8)]
 
 
-def test_a_process_that_dies_takes_only_its_own_run_with_it():
-    with executors.local(2, 1) as executor:
-        futures = {name: executor.submit(die, name) for name in ("a", "dies", "b", "c", "d")}
-        assert all(f.result().startswith(name) for name, f in futures.items() if name != "dies")
-        with pytest.raises(
-            StudyError, match="the process that trained drawn, loss triplet.*died.*ask again"
-        ):
-            executors.outcome(futures["dies"], TINY, 5)
+def test_a_process_that_dies_takes_only_its_own_run_with_it(tmp_path):
+    with (
+        pytest.raises(
+            StudyError,
+            match="the process that trained drawn, loss triplet.* seed 1 died.*of the 5.*ask again",
+        ),
+        executors.Processes(2, 1) as executor,
+    ):
+        work = functools.partial(die_or_write, tmp_path)
+        executors.train_all(work, dict.fromkeys(GRID[:5], False), executor)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2", "3", "4"]
 
 
 def test_the_others_finish_when_a_run_fails_and_the_failure_is_reported(tmp_path):
     grid = [TINY.replace(epochs=1, lr=1e30), TINY.replace(epochs=1), TINY.replace(epochs=1, seed=1)]
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
-        grids.records(grid, tmp_path, jobs=2, progress=False)
+        grids.records(grid, RunStore(tmp_path), jobs=2, progress=False)
     assert len(list(tmp_path.glob("*/run.json"))) == 2
     with pytest.raises(StudyError, match="unknown backbone"):  # before anything is trained
         grids.records(
-            [TINY.replace(seed=5), TINY.replace(backbone="resnet19")], tmp_path, progress=False
+            [TINY.replace(seed=5), TINY.replace(backbone="resnet19")],
+            RunStore(tmp_path),
+            progress=False,
         )
     assert len(list(tmp_path.glob("*/run.json"))) == 2
 
 
 def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     """Ctrl-C as a notebook's kernel gets it: SIGINT to the one process."""
-    with started(grids.records, GRID, tmp_path, None, 2) as process:
+    with started(grids.records, GRID, RunStore(tmp_path), 2) as process:
         while not list(tmp_path.glob("*/run.json")) and process.is_alive():
             time.sleep(0.02)
         children = [
@@ -97,7 +105,7 @@ def dask_worker(address: str, folder: Path) -> None:
 
 @pytest.fixture
 def scheduler(tmp_path_factory):
-    """A Dask scheduler and two worker processes over loopback: its address, and the workers' process numbers."""
+    """A Dask scheduler's address, and the process numbers of its two workers, over loopback."""
     command = [
         sys.executable,
         "-m",
@@ -124,7 +132,7 @@ def scheduler(tmp_path_factory):
 
 
 def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
-    """6 runs over two workers, one of them killed in the middle: 6 results, none trained twice to its end."""
+    """One of two workers is killed in the middle: 6 results, none trained twice to its end."""
     (address, pids), grid = scheduler, GRID[:6]
 
     ended = {}  # run.json -> when it was first seen to be written
@@ -139,7 +147,9 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    found = grids.records(grid, tmp_path, progress=False, executor=executors.cluster(address))
+    found = grids.records(
+        grid, RunStore(tmp_path), progress=False, executor=executors.cluster(address)
+    )
     watcher.join(timeout=5)
     assert [r["config"]["seed"] for r in found] == list(range(len(grid))) and not alive(pids[0])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/run.json")} == ended and len(
@@ -150,7 +160,7 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
 
 def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
     with pytest.raises(StudyError, match="give a scheduler or processes, not both"):
-        grids.records([TINY], tmp_path, executor=executors.Here(), processes=2)
+        grids.records([TINY], RunStore(tmp_path), executor=executors.Here(), processes=2)
 
 
 def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
@@ -165,7 +175,7 @@ def test_no_scheduler_there_is_said_in_one_line(monkeypatch):
 def test_two_processes_train_a_run_together(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # torchrun leaves a folder there
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
-    [record] = grids.records([config], tmp_path / "runs", progress=False, processes=2)
+    [record] = grids.records([config], RunStore(tmp_path / "runs"), progress=False, processes=2)
     assert record["provenance"]["processes"] == 2 and record["history"][-1]["epoch"] == 1
 
 
@@ -176,13 +186,15 @@ def test_when_one_of_the_runs_that_two_processes_share_fails_the_other_is_traine
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     config = TINY.replace(epochs=1, batch_size=16, mdr_weight=0.2)
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
-        grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
+        grids.records(
+            [config.replace(lr=1e30), config], RunStore(tmp_path), progress=False, processes=2
+        )
     [stored] = tmp_path.glob("*/run.json")
     assert store.stored(stored.parent)["config"]["lr"] == config.lr
 
 
 def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monkeypatch):
-    """The short form of the test above: in place of torchrun, what each of its processes does, in one process."""
+    """The short form of the test above: what each of torchrun's processes does, in one process."""
 
     class Torchrun:
         def __init__(self, command, **options):
@@ -194,7 +206,9 @@ def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monk
     monkeypatch.setattr(executors, "subprocess", SimpleNamespace(Popen=Torchrun))
     config = TINY.replace(epochs=1, batch_size=16)
     with pytest.raises(StudyError, match="the loss became NaN or Inf"):
-        grids.records([config.replace(lr=1e30), config], tmp_path, progress=False, processes=2)
+        grids.records(
+            [config.replace(lr=1e30), config], RunStore(tmp_path), progress=False, processes=2
+        )
     [stored] = tmp_path.glob("*/run.json")
     assert store.stored(stored.parent)["config"]["lr"] == config.lr
 
@@ -203,27 +217,33 @@ def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monk
 def test_a_batch_that_two_processes_cannot_share_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
-        grids.records([TINY.replace(batch_size=15)], tmp_path, progress=False, processes=2)
+        grids.records(
+            [TINY.replace(batch_size=15)], RunStore(tmp_path), progress=False, processes=2
+        )
 
 
 def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkeypatch):
-    def at_its_end(config, root, data_root, processes, files):
-        if config.seed == 0:
-            grids.quiet_run(config, root, data_root)
-        raise StudyError("died")
+    class Torchrun:
+        def __init__(self, command, **options):
+            self.task = command[-1]
 
-    monkeypatch.setattr(executors, "together", at_its_end)
-    config = TINY.replace(epochs=1)
-    assert grids.records([config], tmp_path, progress=False, processes=2)[0]["config"]["seed"] == 0
-    with pytest.raises(StudyError, match="died"):
-        grids.records([config.replace(seed=1)], tmp_path, progress=False, processes=2)
+        def wait(self):
+            store, config, files = pickle.loads(Path(self.task).read_bytes())
+            if config.seed == 0:
+                store.run(config, files)
+
+    monkeypatch.setattr(executors, "subprocess", SimpleNamespace(Popen=Torchrun))
+    config, store = TINY.replace(epochs=1), RunStore(tmp_path)
+    assert grids.records([config], store, progress=False, processes=2)[0]["config"]["seed"] == 0
+    with pytest.raises(StudyError, match="one of the 2 processes that trained drawn.* died"):
+        grids.records([config.replace(seed=1)], store, progress=False, processes=2)
 
 
 def train_together(folder: Path) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(
         folder
     )  # the name of what the processes are given: by it the test finds them
-    grids.records([TINY.replace(epochs=500, batch_size=16)], folder / "runs", processes=2)
+    grids.records([TINY.replace(epochs=500, batch_size=16)], RunStore(folder / "runs"), processes=2)
 
 
 def test_interrupted_the_processes_of_a_shared_run_end(tmp_path):

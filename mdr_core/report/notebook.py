@@ -23,7 +23,7 @@ from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids
-from mdr_core.runs.store import RunStore
+from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import profiles, statistics
 
 warnings.filterwarnings(
@@ -130,7 +130,7 @@ class Report:
             config = profiles.config(self.profile, dataset, profiles.METHODS[0], **self.changes)
             self.changes["batch_size"] = self.store.batch_size(config, self.where["processes"])
         self.save_root = path_of(values["save_root"]) if values.get("save_root") else None
-        self.records: dict[str, dict] = {}
+        self.records: dict[str, Record] = {}
 
     def run(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
         """The grid's runs, trained or stored: a row per run and epoch, with the grid's labels as columns. ``optional`` as below."""
@@ -143,7 +143,7 @@ class Report:
 
     def records_of(
         self, grid: list[dict], files: bool = True, optional: bool = False
-    ) -> list[dict | None]:
+    ) -> list[Record | None]:
         """The grid's records, with weights and embeddings if ``files``; None for a run that is not stored, where none is trained.
 
         Raises:

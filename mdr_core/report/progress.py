@@ -1,6 +1,7 @@
 """One display while reports are made: what is stored, what is trained, how far it is."""
 
 import sys
+from typing import Any
 
 from joblib import cpu_count
 from tqdm import tqdm
@@ -45,17 +46,22 @@ class Progress:
             path_of(parameters.get("output_root", "runs")),
             path_of(parameters["data_root"]) if parameters.get("data_root") else None,
         )
+        self.where: dict[str, Any] = {
+            "jobs": parameters.get("jobs") or None,
+            "processes": parameters.get("processes", 1),
+            "files": self.whole,
+        }
         self.missing: list[Config] = []
         self.done = {"runs": 0, "reports": 0}
 
     def __enter__(self) -> "Progress":
         try:
-            stored = grids.records(self.configs, self.store, files=self.whole, train=False)
+            stored = grids.records(self.configs, self.store, **self.where, train=False)
         except StudyError:  # a dataset that is not here: each notebook says so itself
             self.configs, stored = [], []
         known = dict(zip(self.configs, stored, strict=True))
         missing = [config for config, record in known.items() if record is None]
-        jobs = self.given.get("jobs") or min(cpu_count(), len(missing)) or 1
+        jobs = self.where["jobs"] or min(cpu_count(), len(missing)) or 1
         if not self.train_missing:
             line = f"{len(known)} runs: {len(known) - len(missing)} stored, the others are not run"
             tqdm.write(line, file=sys.stderr)
@@ -90,11 +96,9 @@ class Progress:
             grids.records(
                 self.missing,
                 self.store,
-                self.given.get("jobs") or None,
-                lambda config: self.advance(self.seconds[config], runs=1),
-                self.whole,
-                executors.cluster(scheduler) if scheduler else None,
-                self.given.get("processes", 1),
+                **self.where,
+                progress=lambda config: self.advance(self.seconds[config], runs=1),
+                executor=executors.cluster(scheduler) if scheduler else None,
             )
         except StudyError as problem:
             tqdm.write(str(problem), file=sys.stderr)

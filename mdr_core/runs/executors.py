@@ -103,27 +103,27 @@ def train_all(
     Raises:
         StudyError: one failed, or its process died; the others have finished and are stored.
     """
-    futures: dict[Config, Future] = {}
+    futures: dict[Future, Config] = {}
     try:
         for config, files in runs.items():
-            futures[config] = executor.submit(train, config, files)
-            futures[config].add_done_callback(lambda _, config=config: done(config))
-        wait(futures.values())
+            future = executor.submit(train, config, files)
+            futures[future] = config
+            future.add_done_callback(lambda ended: done(futures[ended]))
+        wait(futures)
     except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
-        for future in futures.values():
+        for future in futures:
             future.cancel()
         raise
     found = {}
-    for config, future in futures.items():
+    for future, config in futures.items():
         problem = future.exception()
-        if (
-            isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker"
-        ):  # Dask's
+        # the latter is Dask's
+        if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":
             raise StudyError(
                 f"the process that trained {described(config)} died (killed, or out of memory); of "
                 f"the {len(runs)} runs asked for the others are stored: ask again, and it goes on "
                 "from its last epoch"
-            ) from None
+            )
         found[config] = future.result()
     return found
 

@@ -79,12 +79,16 @@ def records(
         # glibc then keeps the memory of large activations between steps: about a tenth faster
         os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-        work, place = store.run, contextlib.nullcontext(executor)
+        work: Callable[[Config, bool], Record] = store.run
         if processes > 1:
             work = functools.partial(executors.train_shared, processes, store)
-        if executor is None:
-            alone = jobs == 1 or processes > 1
-            place = executors.Here() if alone else executors.Processes(jobs, max(cores // jobs, 1))
+        place: contextlib.AbstractContextManager[Executor]
+        if executor is not None:
+            place = contextlib.nullcontext(executor)
+        elif jobs == 1 or processes > 1:
+            place = executors.Here()
+        else:
+            place = executors.Processes(jobs, max(cores // jobs, 1))
         first = {pretraining(c): True for c in missing if c.weights == "classes"}
         bar = tqdm(total=len(missing), unit="run", disable=progress is not True)
         done = progress if callable(progress) else lambda config: bar.update()

@@ -74,7 +74,8 @@ def notice() -> str | None:
     files = ", ".join(f"mdr_core/{name}.py" for name in edited)
     return (
         f"{files} differs from the code of {last['date']}: runs of its own. If its numbers are "
-        'meant to be the same, make same CHANGE="what changed" checks that and shares the stored runs'
+        'meant to be the same, make same CHANGE="what changed" checks that and shares the stored '
+        "runs"
     )
 
 
