@@ -1,20 +1,16 @@
-"""The README's results, taken from the committed runs alone (``reports/PROFILE/runs.csv``): ``python -m mdr_core readme`` writes them anew."""
+"""The README's results, from the committed runs: ``python -m mdr_core readme`` writes them."""
 
 import re
 
 import pandas as pd
 
 from mdr_core.config import from_dict
-from mdr_core.files import REPOSITORY
+from mdr_core.files import REPOSITORY, write
 from mdr_core.report import tables
 from mdr_core.runs import grids
 from mdr_core.study import archive, experiments, profiles, statistics
 
-COLUMNS = {
-    "test_recall@1": "R@1",
-    "test_recall@2": "R@2",
-    "test_recall@4": "R@4",
-    "test_recall@8": "R@8",
+COLUMNS = {f"test_recall@{k}": f"R@{k}" for k in (1, 2, 4, 8)} | {
     "test_recall@1_l2": "R@1 on L2",
     "test_r_precision": "R-precision",
     "test_map_at_r": "MAP@R",
@@ -23,70 +19,63 @@ BLOCK = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.D
 
 
 def results() -> str:
-    """A table, a few sentences and a figure for every profile whose runs are committed, the one on photographs first."""
+    """Return a table, sentences and figures for every profile whose runs are committed."""
     parts = []
-    for profile in [
-        p for p in ("photos", "quick") if (REPOSITORY / "reports" / p / "runs.csv").exists()
-    ]:
-        records = {
-            from_dict(r["config"]): r
-            for r in archive.read(REPOSITORY / "reports" / profile / "runs.csv")
-        }
-        grid = experiments.table1(
-            profile, profiles.datasets(profile), list(profiles.METHODS), list(range(profiles.SEEDS))
-        )
-        configs = [row["config"] for row in grid]
-        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
-        frame = grids.frame(configs, [records.get(config) for config in configs], labels)
-        _, texts = tables.recall(statistics.with_untrained(frame), list(COLUMNS))
-        parts += [
-            f"\n### On the {profile} profile\n",
-            f"Test images after the last epoch, %, mean ± 95 % interval over the seeds ([report](reports/{profile}/recall_at_k.html), "
-            f"[claims](reports/{profile}/claims.html)):\n",
-            markdown(texts.rename(columns=COLUMNS).reset_index()),
-            *(line + "\n" for line in said(frame)),
-            *(
-                f"![Recall@1 by epoch on {d}, test and training classes](reports/{profile}/learning_curves-{d}-{profile}.svg)\n"
-                for d in profiles.datasets(profile)
-            ),
-            f"Training: {trained(list(records.values()))}.\n",
-        ]
+    for profile in ("photos", "quick"):
+        path = REPOSITORY / "reports" / profile / "runs.csv"
+        if path.exists():
+            parts += of_profile(profile, archive.read(path))
     return "\n".join(parts) + "\n"
+
+
+def of_profile(profile: str, records: list[dict]) -> list[str]:
+    by_config = {from_dict(record["config"]): record for record in records}
+    names, page = profiles.datasets(profile), f"reports/{profile}"
+    grid = experiments.table1(profile, names, list(profiles.METHODS), [*range(profiles.SEEDS)])
+    configs = [row.pop("config") for row in grid]
+    frame = grids.frame(configs, [by_config.get(config) for config in configs], grid)
+    table = tables.summary(statistics.with_untrained(frame), COLUMNS).reset_index()
+    return [
+        f"\n### On the {profile} profile\n",
+        "Test images after the last epoch, %, mean ± 95 % interval over the seeds "
+        f"([report]({page}/recall_at_k.html), [claims]({page}/claims.html)):\n",
+        markdown(table),
+        *(line + "\n" for line in differences(frame)),
+        *(
+            f"![Recall@1 by epoch on {name}, test and training classes]"
+            f"({page}/learning_curves-{name}-{profile}.svg)\n"
+            for name in names
+        ),
+        f"Training: {trained(records)}.\n",
+    ]
 
 
 def markdown(table: pd.DataFrame) -> str:
     rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows) + "\n"
 
 
-def said(frame: pd.DataFrame) -> list[str]:
-    """MDR's paired differences in Recall@1 of each dataset, at the last epoch and at the best one."""
-    ways = {
-        "after the last epoch": statistics.final(frame),
-        "with every run at its best epoch on the test classes": statistics.best(
-            frame, statistics.RECALL
-        ),
-    }
-    lines = {}
-    for way, chosen in ways.items():
-        for dataset, group in tables.differences(chosen).groupby("dataset", sort=False):
-            lines.setdefault(dataset, []).append(f"{way}, {tables.clause(group)}")
+def differences(frame: pd.DataFrame) -> list[str]:
+    """Return MDR's paired differences in words, at the last epoch and at the best one."""
+    last = tables.in_words(tables.differences(statistics.final(frame)))
+    best = tables.in_words(tables.differences(statistics.best(frame, statistics.RECALL)))
     return [
-        f"**{dataset}**, points of Recall@1, paired by seed: " + "; ".join(found) + "."
-        for dataset, found in lines.items()
+        f"Points of Recall@1 after the last epoch, paired by seed: {last}.",
+        f"With every run at its best epoch on the test classes: {best}.",
     ]
 
 
 def trained(records: list[dict]) -> str:
-    """How much work the runs were. By each run's fastest epoch, since others may have waited for something else."""
-    epochs = [
-        pd.Series([row["seconds"] for row in r["history"] if row["epoch"] > 0]) for r in records
-    ]
-    return f"{len(epochs)} runs, about {sum(of_run.min() * len(of_run) for of_run in epochs) / 3600:.1f} core hours in all"
+    """Return how much work the runs were, by each run's fastest epoch: others may have waited."""
+    seconds = 0.0
+    for record in records:
+        epochs = [row["seconds"] for row in record["history"] if row["epoch"] > 0]
+        seconds += min(epochs) * len(epochs)
+    return f"{len(records)} runs, about {seconds / 3600:.1f} core hours in all"
 
 
-if __name__ == "__main__":
-    readme = REPOSITORY / "README.md"
-    readme.write_text(
-        BLOCK.sub(lambda _: results(), readme.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+def main(argv: list[str] | None = None) -> int:
+    """Write the results into the README."""
+    path = REPOSITORY / "README.md"
+    write(path, BLOCK.sub(lambda _: results(), path.read_text(encoding="utf-8")))
+    return 0
