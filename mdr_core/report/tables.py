@@ -256,7 +256,7 @@ def styled(
     style.apply(lambda _: grey.map({True: "color: #6b7280", False: ""}))
     if best is not None:
         bold = best.map(lambda cell: "font-weight: bold" if cell else "")
-        style.apply(lambda _: bold.reindex_like(table).fillna(""), axis=None)
+        style.apply(lambda _: bold.reindex(columns=table.columns, fill_value=""), axis=None)
     if "verdict" in table:
         style.set_td_classes(table[["verdict"]].map(lambda word: word.replace(" ", "-")))
     rules = []
