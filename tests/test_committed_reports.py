@@ -1,4 +1,4 @@
-"""The committed reports: from the notebooks as they stand, complete without a network, not too large, no trace of a machine."""
+"""The committed reports: from the notebooks as they stand, complete without a network, small."""
 
 import re
 import shutil

@@ -58,14 +58,14 @@ def test_many_classes_are_thinned_evenly(monkeypatch):
 
 def test_the_picture_is_the_same_for_the_same_seed():
     middle = np.random.default_rng(0).normal(size=(12, 8))
-    a, trust = class_center_map.picture(middle)
+    a, trust = class_center_map.tsne(middle)
     assert (
         a.shape == (12, 2)
-        and np.array_equal(a, class_center_map.picture(middle)[0])
+        and np.array_equal(a, class_center_map.tsne(middle)[0])
         and 0 <= trust <= 1
     )
-    assert class_center_map.picture(middle[:3])[1] >= 0 and np.isnan(
-        class_center_map.picture(middle[:2])[1]
+    assert class_center_map.tsne(middle[:3])[1] >= 0 and np.isnan(
+        class_center_map.tsne(middle[:2])[1]
     )  # two are each other's only neighbours
 
 

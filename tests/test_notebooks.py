@@ -1,6 +1,7 @@
-"""Every notebook runs under papermill from another directory, documents its parameters, and refuses wrong ones.
+"""Every notebook runs under papermill from another directory and refuses wrong parameters.
 
-The quick profile has few images and few steps here (tests/short.py). All notebooks read one run store, so a run is trained once.
+The quick profile has few images and few steps here (tests/short.py). All notebooks read one run
+store, so a run is trained once.
 """
 
 import ast
@@ -14,10 +15,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
-from jupyter_core.utils import run_sync
 
 from mdr_core.errors import StudyError
-from mdr_core.report import notebook, render
+from mdr_core.report import notebook, parameters, render
 from mdr_core.runs import store as runs
 from tests.test_data import cub_tree
 
@@ -53,14 +53,11 @@ class Short(render.Kernel):
 @contextmanager
 def kernel_in(folder: Path) -> Iterator[Short]:
     """A kernel whose working directory is this folder."""
-    kernel = Short()
-    run_sync(kernel.start_kernel)(cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    kernel = Short.begin(cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         yield kernel
     finally:
-        if kernel.talk:
-            kernel.talk.stop_channels()
-        run_sync(kernel.shutdown_kernel)(now=True)
+        kernel.end()
 
 
 @pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
@@ -93,7 +90,7 @@ def check(executed: nbformat.NotebookNode) -> None:
 
 
 def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
-    """papermill's command line from another directory, as a user has it, and a report; in processes of their own, both of one run."""
+    """papermill's command line from another directory and a report, in processes of their own."""
     given = {
         "seeds": "[0]",
         "epochs": 2,
@@ -149,7 +146,7 @@ def words(parameters: dict) -> list[str]:
 
 @pytest.mark.long
 def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
-    """As a reader begins: the command line, the quick profile as it is but for its epochs, and a store that holds nothing."""
+    """As a reader begins: the command line, the quick profile, and a store that holds nothing."""
     command = [
         sys.executable,
         "-m",
@@ -215,23 +212,45 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     )
 
 
+MACHINE = (
+    "# The machine: these eight are the same in every notebook and describe where and how it runs."
+)
+MACHINE_PARAMETERS = (
+    "device", "data_root", "output_root", "save_root", "train", "jobs", "processes", "scheduler",
+)  # fmt: skip
+
+
+def test_the_parameters_of_the_machine_are_the_same_everywhere():
+    groups = set()
+    for path in NOTEBOOKS:
+        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        groups.add(cells[0].source.partition(MACHINE)[2])
+    [group] = groups
+    assert tuple(parameters.assigned(group)) == MACHINE_PARAMETERS
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_structure(path):
-    """The parameters come first and each is explained; as much prose as code; no function over ten lines."""
+    """The parameters come first and each is explained; enough prose; short lines and functions."""
     cells = nbformat.read(path, 4).cells
     code = [c for c in cells if c.cell_type == "code"]
-    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(notebook.MARK)
+    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(parameters.MARK)
     lines = code[0].source.splitlines()[1:]
+    lines.remove(MACHINE)
     assert all("  # " in line for line in lines), [line for line in lines if "  # " not in line]
-    assert "profile" in notebook.assigned(code[0].source)
-    assert code[1].source.count("Report(In, globals())") == 1
-    words = lambda kind: sum(len(c.source.split()) for c in cells if c.cell_type == kind)  # noqa: E731
-    assert words("markdown") > 0.35 * words("code"), (words("markdown"), words("code"))
+    assert {"profile", *MACHINE_PARAMETERS} <= parameters.assigned(code[0].source).keys()
+    own = code[1].source
+    assert own.count("given = checked_parameters(globals())\nreport = Report(given)\n") == 1
+    length = dict.fromkeys(("markdown", "code"), 0)
+    for cell in cells:
+        length[cell.cell_type] += len(cell.source.split())
+    assert length["markdown"] > 0.35 * length["code"], length
     prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     assert all(
         part in prose for part in ("# ", "**Question.**", "**The paper's claim", "## Provenance")
     )
     for cell in code:
+        assert max(map(len, cell.source.splitlines())) <= 100
         source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
@@ -280,14 +299,21 @@ def test_papermill_s_command_line_tells_a_wrong_parameter(tmp_path):
 def test_types_are_those_of_the_defaults():
     cells = [
         "",
-        notebook.MARK + "\nseeds = [0]  # runs\nlr = -1.0  # rate\nname = ''  # a word",
+        parameters.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
         "# Parameters\nlr = 1\n",
         "",
     ]
-    found = notebook.checked_parameters(cells, {"seeds": "[1, 2]", "lr": 1, "name": "x"})
-    assert found == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
+    namespace = {"In": cells, "seeds": "[1, 2]", "lr": 1, "name": "x"}
+    found = parameters.checked_parameters(namespace)
+    assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
+    assert namespace["seeds"] == "[1, 2]" and type(found.lr) is float
     for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
         with pytest.raises(StudyError, match="must be of type"):
-            notebook.checked_parameters(cells, {"seeds": [0], "lr": 1.0, "name": ""} | wrong)
+            parameters.checked_parameters(
+                {"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong
+            )
+    cells[2] = "# Parameters\nepochs: int = 1\n"
+    with pytest.raises(StudyError, match="unknown parameter 'epochs': choose one of lr, name"):
+        parameters.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
     with pytest.raises(StudyError, match="parameters cell first"):
-        notebook.checked_parameters(["x = 1"], {})
+        parameters.checked_parameters({"In": ["x = 1"]})

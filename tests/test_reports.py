@@ -1,4 +1,4 @@
-"""A tiny notebook is executed and rendered; the page stands alone and holds what a reader should see, and no more."""
+"""A tiny notebook is executed and rendered; its page is complete and holds what readers need."""
 
 import json
 import re
@@ -25,29 +25,35 @@ def build(path, *cells):
     nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=kernel), path)
 
 
+CELLS = [
+    """
+import sys, warnings, pandas as pd
+warnings.warn("not for readers")
+print("stderr!", file=sys.stderr)""",
+    """
+table = pd.DataFrame({"Recall@1": [0.5, 0.25]}, index=["with", "without"])
+table.style.format("{:.2f}")""",
+    """
+import matplotlib; matplotlib.use("svg"); import io, matplotlib.pyplot as plt
+from IPython.display import SVG
+figure, axes = plt.subplots(); axes.plot(seeds); file = io.StringIO()
+figure.savefig(file, format="svg"); plt.close(figure); SVG(file.getvalue())""",
+    """
+import os
+from IPython.display import display
+print(sys.executable == os.environ["EXPECTED_PYTHON"])
+found = {"finding": f"Seen with {len(seeds)} seeds.", "figure": "50 %"}
+display({"application/vnd.mdr.finding+json": found}, raw=True)""",
+]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with one notebook, and the report rendered from it."""
     folder = tmp_path_factory.mktemp("study")
-    build(
-        folder / "notebooks" / "tiny.ipynb",
-        new_code_cell(
-            "import sys, warnings, pandas as pd\nwarnings.warn('not for readers')\nprint('stderr!', file=sys.stderr)"
-        ),
-        new_code_cell(
-            "pd.DataFrame({'Recall@1': [0.5, 0.25]}, index=['with', 'without']).style.format('{:.2f}')"
-        ),
-        new_code_cell(
-            "import matplotlib; matplotlib.use('svg'); import io, matplotlib.pyplot as plt\nfrom IPython.display import SVG\n"
-            "figure, axes = plt.subplots(); axes.plot(seeds); file = io.StringIO(); figure.savefig(file, format='svg')\n"
-            "plt.close(figure); SVG(file.getvalue())",
-            metadata={"tags": ["hide-input"]},
-        ),
-        new_code_cell(
-            "from IPython.display import display\nprint(sys.executable == __import__('os').environ['EXPECTED_PYTHON'])\n"
-            "display({'application/vnd.mdr.finding+json': {'finding': f'Seen with {len(seeds)} seeds.', 'figure': '50 %'}}, raw=True)"
-        ),
-    )
+    cells = [new_code_cell(source.strip()) for source in CELLS]
+    cells[2].metadata["tags"] = ["hide-input"]
+    build(folder / "notebooks" / "tiny.ipynb", *cells)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPECTED_PYTHON", sys.executable)
         assert run(folder, "-p", "seeds", "[3, 4, 5]") == 0
@@ -78,9 +84,8 @@ def test_formulas_are_mathml(page):
 
 def test_code_is_folded_and_results_are_not(page):
     outside = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
-    assert (
-        page.count('<details class="code">') == 5
-    )  # parameters, injected parameters and the three shown cells
+    shown = 5  # parameters, injected parameters and three cells
+    assert page.count('<details class="code">') == shown
     assert "DataFrame" in page and "DataFrame" not in outside
     assert "savefig" not in page  # tagged hide-input
     assert "0.50" in outside and "image/svg+xml" in outside

@@ -6,7 +6,7 @@ import pytest
 from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
-from mdr_core.report import toy_examples
+from mdr_core.report import drawn_folder
 from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
 from mdr_core.study import experiments
@@ -14,20 +14,20 @@ from mdr_core.study import experiments
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return toy_examples.drawn_folder(tmp_path_factory.mktemp("drawn") / "folder")
+    return drawn_folder.make(tmp_path_factory.mktemp("drawn") / "folder")
 
 
 def test_the_drawn_folder_is_written_once(folder):
     images = load_dataset(f"folder:{folder}", image_size=32)
     assert (
-        len(images.train.class_names) == len(images.test.class_names) == toy_examples.CLASSES // 2
+        len(images.train.class_names) == len(images.test.class_names) == drawn_folder.CLASSES // 2
     )
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    assert toy_examples.drawn_folder(folder.parent) == folder
+    assert drawn_folder.make(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    new = toy_examples.new_image(folder, images, drawn=True)
+    new = drawn_folder.new_image(folder, images.test, drawn=True)
     assert new.parent.name == images.test.class_names[-1]
-    copy = toy_examples.new_image(folder, images, drawn=False)
+    copy = drawn_folder.new_image(folder, images.test, drawn=False)
     assert np.array_equal(
         image_cache.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy()
     )

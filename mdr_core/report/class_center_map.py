@@ -1,64 +1,54 @@
-"""The picture of class centres (Figure 3): t-SNE, how far it can be trusted, and which classes share a colour."""
+"""The map of class centers (Figure 3): t-SNE, how far to trust it, which classes share a color."""
 
 import re
 
 import numpy as np
 from sklearn.manifold import TSNE, trustworthiness
 
-NEIGHBOURS = 5  # of a class centre, in the neighbourhood preservation
+NEIGHBORS = 5  # of a class center, in the trustworthiness
 
 
-def picture(middle: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
-    """t-SNE of class centres, and how far their neighbourhoods survive it.
+def tsne(centers: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+    """Return class centers (C, D) in the plane (C, 2), and the map's trustworthiness.
 
-    Args:
-        middle: (C, D).
-        seed: the same for every model that is compared.
-
-    Returns:
-        (C, 2), and the trustworthiness in 0 ... 1 (scikit-learn's): 1 where the nearest centres in the picture are the
-        nearest ones in the embedding space; NaN for two classes, which have one neighbour each.
+    It is scikit-learn's, in 0 ... 1: 1 where the nearest centers in the map are the nearest ones in
+    the embedding space; NaN for two classes, which have one neighbor each.
     """
-    perplexity = min(10.0, (len(middle) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        middle.astype(np.float32)
-    )
-    neighbours = min(NEIGHBOURS, (len(middle) - 1) // 2)
-    return points, float(
-        trustworthiness(middle, points, n_neighbors=neighbours)
-    ) if neighbours else float("nan")
+    perplexity = min(10.0, (len(centers) - 1) / 3)
+    drawing = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    points = drawing.fit_transform(centers.astype(np.float32))
+    neighbors = min(NEIGHBORS, (len(centers) - 1) // 2)
+    if not neighbors:
+        return points, float("nan")
+    return points, float(trustworthiness(centers, points, n_neighbors=neighbors))
 
 
 def families(
     of_class: np.ndarray | None, names: tuple[str, ...], most: int = 6
 ) -> tuple[np.ndarray, list[str]]:
-    """Groups of classes to colour: the ``most`` largest families, the rest together as "other".
+    """Return groups of classes to color: the ``most`` largest families, the rest as "other".
 
     Args:
         of_class: (C,) each class's family, or None where the dataset has none.
-        names: of the classes; a family is named by the word that its classes share (their last or first), else by number.
+        names: of the classes. A family has the name of the word that they share, else its number.
 
     Returns:
-        (C,) index into the names, and the names.
+        (C,) index into the groups' names, and these names.
     """
     if of_class is None:
         return np.zeros(len(names), dtype=int), ["test class"]
     found, counts = np.unique(of_class, return_counts=True)
-    chosen = found[np.argsort(-counts, kind="stable")[:most]]
-    titles = [
-        common_word([n for n, f in zip(names, of_class, strict=True) if f == c]) for c in chosen
-    ]
-    titles = [
-        f"family {title or c}" if not title or title.isdigit() else title
-        for c, title in zip(chosen, titles, strict=True)
-    ]
-    place = {c: i for i, c in enumerate(chosen)}
-    groups = np.array([place.get(f, len(chosen)) for f in of_class])
-    return groups, titles + (["other"] if len(chosen) < len(found) else [])
+    largest = found[np.argsort(-counts, kind="stable")[:most]]
+    groups, titles = np.full(len(names), len(largest)), []
+    for place, family in enumerate(largest):
+        groups[of_class == family] = place
+        word = common_word([names[c] for c in np.flatnonzero(of_class == family)])
+        titles.append(f"family {word or family}" if not word or word.isdigit() else word)
+    return groups, titles + ["other"] * (len(largest) < len(found))
 
 
 def common_word(names: list[str]) -> str:
-    """The last, or else the first, word that all names share, a year (of a car's model) aside; "" where neither is shared."""
+    """Return the last, or else the first, word that all names share, but no year; else ""."""
     for position in (-1, 0):
         words = {name.split(",")[0].split()[position] for name in names}
         if len(words) == 1 and not re.fullmatch(r"\d{4}", word := words.pop()):

@@ -1,53 +1,47 @@
-"""What a model retrieves, image by image: hits of chosen queries, the hardest queries, the classes confused most."""
+"""What a model retrieves, image by image: queries, the hardest ones, the confused classes."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from mdr_core.evaluation.retrieval import nearest
+from mdr_core.evaluation import retrieval
+from mdr_core.report.plots import GREEN, RED
+
+DEPTH = 100  # ranks further down are not told apart
 
 
-def first_right(embeddings: np.ndarray, labels: np.ndarray, depth: int = 100) -> np.ndarray:
-    """(N,) the rank, from 1, at which each image finds one of its own class; depth + 1 where it does not by then."""
-    depth = min(depth, len(labels) - 1)
-    hits = labels[nearest(embeddings, depth)] == labels[:, None]
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, depth + 1)
+def first_right(embeddings: np.ndarray, labels: np.ndarray, depth: int = DEPTH) -> np.ndarray:
+    """Return (N,) the rank, from 1, of each image's first one of its class; depth + 1 beyond it."""
+    ranks = retrieval.first_ranks(embeddings, labels)
+    return np.where((ranks == 0) | (ranks > depth), depth + 1, ranks)
 
 
 def confusions(
     embeddings: np.ndarray, labels: np.ndarray, names: tuple[str, ...], most: int = 8
 ) -> pd.DataFrame:
-    """The pairs of classes confused most: how many queries of the one have their nearest image in the other.
+    """Return the pairs of classes confused most, most first.
 
     Returns:
-        ``query class``, ``taken for``, ``queries``, ``share`` (in percent of the query class's images), most first.
+        ``query class``, ``taken for``: the class of the nearest image, ``queries``: how many, and
+        ``share [%]`` of the query class's images.
     """
-    found = labels[nearest(embeddings, 1)[:, 0]]
-    wrong = found != labels
-    table = (
-        pd.DataFrame({"query": labels[wrong], "found": found[wrong]})
-        .value_counts()
-        .rename("queries")
-        .reset_index()
-    )
-    table = table.sort_values(["queries", "query", "found"], ascending=[False, True, True]).head(
-        most
-    )
-    total = np.bincount(labels)
+    found = labels[retrieval.nearest(embeddings, 1)[:, 0]]
+    pairs = pd.DataFrame({"query": labels, "found": found})[labels != found]
+    table = pairs.groupby(["query", "found"]).size().rename("queries").reset_index()
+    table = table.sort_values("queries", ascending=False, kind="stable").head(most)
     return pd.DataFrame(
         {
             "query class": [names[c] for c in table["query"]],
             "taken for": [names[c] for c in table["found"]],
-            "queries": table.queries.to_list(),
-            "share [%]": [
-                f"{100 * n / total[c]:.0f}"
-                for n, c in zip(table.queries, table["query"], strict=True)
-            ],
+            "queries": table.queries,
+            "share [%]": 100 * table.queries / np.bincount(labels)[table["query"]],
         }
-    )
+    ).reset_index(drop=True)
 
 
 def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarray:
-    """Query images drawn at random, half of them among those on which the models disagree at rank 1.
+    """Return random queries, half of them among those on which the models disagree at rank 1.
 
     Args:
         ranks: method -> (N,) as :func:`first_right` gives them.
@@ -61,5 +55,40 @@ def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarra
 
 
 def hardest(ranks: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """The images whose first right neighbour comes latest, summed over the models; ties by index."""
+    """Return the queries whose first right image comes latest, by the models' mean log rank."""
     return np.argsort(-np.sum([np.log(r) for r in ranks.values()], axis=0), kind="stable")[:count]
+
+
+def figure(
+    queries: np.ndarray, found: dict[str, tuple[np.ndarray, np.ndarray]], title: str = "query"
+) -> Figure:
+    """Draw queries and what was retrieved for each: framed in solid green where right, else dashed.
+
+    Args:
+        queries: (Q, H, W, 3) uint8.
+        found: method -> images (Q, K, H, W, 3), nearest first, and whether each is right (Q, K).
+        title: of the queries' column.
+    """
+    widths = [1.0]
+    for _, right in found.values():
+        widths += [0.25, *[1.0] * right.shape[1]]  # a gap before each method
+    size = 0.8 * sum(widths), 0.86 * len(queries) + 0.35
+    drawn, axes = plt.subplots(
+        len(queries), len(widths), figsize=size, squeeze=False, width_ratios=widths
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, query in zip(axes[:, 0], queries, strict=True):
+        axis.imshow(query)
+    axes[0, 0].set_title(title, fontsize=9, loc="left")
+    first = 2
+    for method, (images, right) in found.items():
+        axes[0, first].set_title(method, fontsize=9, loc="left")
+        for row, rank in np.ndindex(right.shape):
+            axis, hit = axes[row, first + rank], right[row, rank]
+            axis.imshow(images[row, rank])
+            style = {"color": GREEN} if hit else {"color": RED, "linestyle": (0, (1.5, 1.2))}
+            axis.spines[:].set(visible=True, linewidth=2.5, capstyle="butt", **style)
+        first += right.shape[1] + 1
+    return drawn

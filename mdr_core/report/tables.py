@@ -1,259 +1,296 @@
-"""Tables for the reports: mean ± 95 % interval over the seeds, from a table with a row per run and epoch.
+"""Tables of the reports. Cells hold numbers and intervals; they become text when they are shown.
 
-A run that is not stored has one row without numbers there (:func:`mdr_core.runs.grids.frame`): it counts in no mean, and a cell that no
-run stands behind says statistics.NOT_RUN.
+A run that is not stored has a row without numbers (:func:`mdr_core.runs.grids.frame`). It counts in
+no mean; an interval that no run stands behind reads "not run".
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from mdr_core.study import statistics
+from mdr_core.study.statistics import NOT_RUN, RECALL
 
-UNDECIDED = "not told from zero"  # said of a difference whose interval holds zero
-NOTHING = "no method is held against MDR"  # said where it is alone, or not there
-
-
-def short(method: str) -> str:
-    """``MDR`` of ``Triplet + MDR``: as it is called where it is held against another."""
-    return method.removeprefix("Triplet + ")
+NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
+NOTHING = "no method is compared with MDR"
+SENTENCES = ("claim", "measured", "source", "the runs behind this report")  # columns that wrap
 
 
-def clause(differences: pd.DataFrame) -> str:
-    """One dataset's :func:`differences` in words: ``MDR less Triplet +13.0 ± 1.0, MDR less L2 ...``."""
-    return ", ".join(
-        f"{d.difference} {d.points}" + f" ({UNDECIDED})" * (d.verdict == UNDECIDED)
-        for d in differences.itertuples()
-    )
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the half width of its 95 % interval: NaN for n = 1; both are NaN for n = 0."""
+
+    mean: float
+    half: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        """Return ``63.1 ± 0.8``; ``spec`` is the mean's (default ``.1f``)."""
+        if not self.n:
+            return NOT_RUN
+        spec = spec or ".1f"
+        half = f"± {self.half:{spec.lstrip('+')}}" if self.n > 1 else "(n = 1)"
+        return f"{self.mean:{spec}} {half}".replace("-", "−")
+
+    def __str__(self) -> str:
+        return format(self, ".1f")
+
+    @property
+    def verdict(self) -> str:
+        """``larger`` or ``smaller`` than zero, NOT_SIGNIFICANT or NOT_RUN."""
+        if not self.n:
+            return NOT_RUN
+        if not abs(self.mean) > self.half:
+            return NOT_SIGNIFICANT
+        return "larger" if self.mean > 0 else "smaller"
 
 
-def told(differences: pd.DataFrame) -> str:
-    """:func:`differences` as a :func:`clause` per dataset: ``cub50: MDR less Triplet +13.0 ± 1.0, ...; cars196: ...``."""
-    clauses = [
-        f"{dataset}: {clause(group)}"
-        for dataset, group in differences.groupby("dataset", sort=False)
-    ]
-    return "; ".join(clauses) or NOTHING
+def of(found: dict[str, float]) -> Interval:
+    return Interval(found["mean"], found["half"], int(found["n"]))
 
 
-def means(frame: pd.DataFrame, value: str = statistics.RECALL, digits: int = 1) -> str:
-    """Every method's mean, a clause per dataset: ``cub50: Triplet 40.4, L2 50.0, MDR 53.4``."""
-    mean = lambda g: (
-        f"{g[value].mean():.{digits}f}" if len(statistics.ran(g)) else statistics.NOT_RUN
-    )
-    return "; ".join(
-        f"{dataset}: "
-        + ", ".join(
-            f"{short(method)} {mean(g)}" for method, g in group.groupby("method", sort=False)
-        )
-        for dataset, group in frame.groupby("dataset", sort=False)
-    )
+def interval(values: Iterable[float]) -> Interval:
+    """Return the mean of one number per seed with its interval; NaN does not count."""
+    return of(statistics.interval(values))
 
 
-def length(frame: pd.DataFrame) -> str:
-    """How long the runs were trained: ``18 epochs``."""
-    return f"{', '.join(str(n) for n in sorted(frame.epochs.unique()))} epochs"
+def difference(
+    frame: pd.DataFrame, column: str, one: str, other: str, value: str = RECALL
+) -> Interval:
+    """Return ``one`` − ``other`` (two values of ``column``), paired by seed."""
+    found = statistics.paired_difference(frame, value, column, one, other)
+    return of(found)
 
 
-def seeds(frame: pd.DataFrame) -> str:
-    """Return how many seeds were run of each setting: ``5``, or ``2 to 5`` where the settings have not the same number."""
-    counts = statistics.ran(frame).groupby(statistics.labels(frame), sort=False).seed.nunique()
-    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
+def summary(
+    frame: pd.DataFrame, values: dict[str, str], by: Sequence[str] = ("dataset", "method")
+) -> pd.DataFrame:
+    """Return intervals over the seeds, a row for each group of runs.
+
+    Args:
+        values: columns of ``frame`` and how the table calls them. Where no run has the value, the
+            cell is None: it does not apply.
+    """
+    rows = {}
+    for key, group in frame.groupby(list(by), sort=False):
+        stored = statistics.ran(group)
+        cells = {name: interval(stored.get(value, [])) for value, name in values.items()}
+        rows[key] = {name: c if c.n or stored.empty else None for name, c in cells.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=object).rename_axis(list(by))
+    return table.loc[list(frame[by[0]].unique())]
 
 
-def caveat(frame: pd.DataFrame) -> str:
-    """A sentence to end a finding that counts differences: what one seed cannot do. Of several seeds, nothing."""
-    return (
-        " One seed has no interval and decides no difference."
-        if statistics.ran(frame).seed.nunique() < 2
-        else ""
-    )
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the intervals' means, NaN where there is none; other cells as they are."""
+    return table.map(lambda cell: cell.mean if isinstance(cell, Interval) else cell).astype(float)
 
 
-def verdict(difference: dict[str, float]) -> str:
-    """``larger``, ``smaller`` or UNDECIDED, of a paired difference; statistics.NOT_RUN where there is no pair of runs."""
-    if not difference["n"]:
-        return statistics.NOT_RUN
-    return (
-        ("larger" if difference["mean"] > 0 else "smaller")
-        if difference["excludes_zero"]
-        else UNDECIDED
-    )
-
-
-def recall(
-    frame: pd.DataFrame, values: list[str], digits: int = 1
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and texts ``mean ± half`` of columns ``values``, a row per dataset and method. Runs that lack a value do not count: where
-    all that were run lack it, it does not apply, and its cell is empty."""
-    means, texts = {}, {}
-    for dataset, of_dataset in frame.groupby("dataset", sort=False):
-        for method, group in of_dataset.groupby("method", sort=False):
-            found, lacking = (
-                statistics.ran(group),
-                "" if len(statistics.ran(group)) else statistics.NOT_RUN,
-            )
-            figures = {v: statistics.interval(found.get(v, [])) for v in values}
-            means[dataset, method] = {v: f["mean"] for v, f in figures.items()}
-            texts[dataset, method] = {
-                v: statistics.said(f, digits=digits) if f["n"] else lacking
-                for v, f in figures.items()
-            }
-    build = lambda rows: pd.DataFrame.from_dict(rows, orient="index").rename_axis(
-        ["dataset", "method"]
-    )
-    return build(means), build(texts)
-
-
-def best_of_dataset(means: pd.DataFrame) -> pd.DataFrame:
-    """True where a mean is its dataset's and column's largest."""
-    return means == means.groupby(level="dataset").transform("max")
+def best_of_dataset(table: pd.DataFrame) -> pd.DataFrame:
+    """Return True where a mean is its dataset's and column's largest."""
+    numbers = means(table)
+    return numbers == numbers.groupby(level="dataset").transform("max")
 
 
 def differences(
-    frame: pd.DataFrame, one: str = "Triplet + MDR", value: str = statistics.RECALL
+    frame: pd.DataFrame, one: str = "Triplet + MDR", value: str = RECALL
 ) -> pd.DataFrame:
-    """``one`` minus every other method, paired by seed: dataset, difference, points, n, verdict."""
+    """Return ``one`` − every other method by dataset, paired by seed."""
     rows = []
     for dataset, group in frame.groupby("dataset", sort=False):
-        for other in [m for m in group.method.unique() if m != one and one in set(group.method)]:
-            d = statistics.paired_difference(group, value, "method", one, other)
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "difference": f"{short(one)} less {short(other)}",
-                    "points": statistics.said(d, sign=True),
-                    "n": d["n"],
-                    "verdict": verdict(d),
-                }
-            )
-    return pd.DataFrame(rows, columns=["dataset", "difference", "points", "n", "verdict"])
+        methods = list(group.method.unique())
+        for other in methods if one in methods else ():
+            if other != one:
+                found = difference(group, "method", one, other, value)
+                rows.append((dataset, f"{short(one)} − {short(other)}", found, found.verdict))
+    return pd.DataFrame(rows, columns=["dataset", "compared", "difference", "verdict"])
 
 
-def gains(
-    frame: pd.DataFrame, by: str, one: str, other: str, value: str = statistics.RECALL
-) -> pd.DataFrame:
-    """Two methods side by side for every value of ``by``, and their paired difference.
+def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
+    """Return two methods' Recall@1 for every value of ``by``, and their difference, paired by seed.
 
     Args:
         frame: a row per run (its final epoch), with columns ``by``, ``method`` and ``seed``.
 
     Returns:
-        ``by``, (``Untrained``, where the frame has it,) ``other``, ``one``, ``difference``, ``n``, ``verdict``, all text but n;
-        and the difference's ``mean`` and ``half``.
+        ``by``, (``Untrained``, where the frame has it,) ``other``, ``one``, difference, verdict.
     """
-    rows, methods = [], [m for m in ("Untrained", other, one) if m in set(frame.method)]
+    methods = [m for m in ("Untrained", other, one) if m in set(frame.method)]
+    rows = []
     for name, group in frame.groupby(by, sort=False):
-        d = statistics.paired_difference(group, value, "method", one, other)
-        sides = {
-            m: statistics.said(statistics.interval(group[group.method == m][value]))
-            for m in methods
-        }
-        rows.append(
-            {by: name}
-            | sides
-            | {
-                "difference": statistics.said(d, sign=True),
-                "n": d["n"],
-                "verdict": verdict(d),
-                "mean": d["mean"],
-                "half": d["half"],
-            }
-        )
+        row = {by: name} | {m: interval(group[group.method == m][RECALL]) for m in methods}
+        found = difference(group, "method", one, other)
+        rows.append(row | {"difference": found, "verdict": found.verdict})
     return pd.DataFrame(rows)
 
 
 def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
-    """True in a table of :func:`gains` where the side is told to be the better one."""
+    """Return True in a table of :func:`gains` where a side is significantly better."""
     side = table.verdict.map({"larger": one, "smaller": other})
     return pd.DataFrame({column: side == column for column in table}, index=table.index)
 
 
-def against(
-    frame: pd.DataFrame, column: str, standard: str, value: str = statistics.RECALL
-) -> pd.DataFrame:
-    """Every value of ``column`` and its paired difference to ``standard``: as :func:`gains`, a row per value."""
+def against(frame: pd.DataFrame, column: str, standard: str) -> pd.DataFrame:
+    """Return Recall@1 of every value of ``column`` and its difference to ``standard``'s, paired."""
     rows = []
     for name, group in frame.groupby(column, sort=False):
-        own = statistics.interval(group[value])
-        d = (
-            statistics.paired_difference(frame, value, column, name, standard)
-            if name != standard or not own["n"]
-            else None
-        )
-        rows.append(
-            {
-                column: name,
-                "Recall@1": statistics.said(own),
-                "n": own["n"],
-                f"less {standard}": statistics.said(d, sign=True) if d else "",
-                "verdict": verdict(d) if d else "the standard",
-                "mean": d["mean"] if d else 0.0,
-                "half": d["half"] if d else 0.0,
-            }
-        )
+        own, found = interval(group[RECALL]), None
+        if name != standard or not own.n:
+            found = difference(frame, column, name, standard)
+        verdict = found.verdict if found else "the standard"
+        rows.append({column: name, "Recall@1": own, "difference": found, "verdict": verdict})
     return pd.DataFrame(rows)
 
 
-def choices(frame: pd.DataFrame, held: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the choice of an epoch is worth: test Recall@1 under each way to choose, means and texts, a row per dataset and method.
-
-    ``held`` are the runs with classes held out; none may have been asked for, or stored.
-    """
-    ways = {
-        "final epoch": statistics.final(frame),
-        "best on test classes": statistics.best(frame, statistics.RECALL),
-    }
-    if len(statistics.ran(held)):
-        ways |= {
-            "held-out run, chosen epoch": statistics.best(held, "held_out_recall@1"),
-            "held-out run, final epoch": statistics.final(held),
-        }
-    found = {name: recall(chosen, [statistics.RECALL]) for name, chosen in ways.items()}
-    return pd.DataFrame({k: v[0][statistics.RECALL] for k, v in found.items()}), pd.DataFrame(
-        {k: v[1][statistics.RECALL] for k, v in found.items()}
-    )
-
-
 def searched(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the search found: statistics.final Recall@1 in percent by dataset and learning rate, of each method on the classes held out of the
-    training, which the search goes by, and then on the test classes, which show what it would have changed. NaN: not run."""
+    """Return the search's final Recall@1 in % by dataset and learning rate; NaN where not run.
+
+    Each method has a column on the held-out training classes, by which the search goes, and one on
+    the test classes, which show what the search would have changed.
+    """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
-    found = last.pivot(
-        index=["dataset", "lr"], columns="method", values=["held_out_recall@1", statistics.RECALL]
-    ).loc[list(frame.dataset.unique())]
-    judged = {"held_out_recall@1": "held out", statistics.RECALL: "test"}
-    columns = {
-        (value, m): f"{m}, {words}" for value, words in judged.items() for m in last.method.unique()
-    }
-    return found[list(columns)].set_axis(list(columns.values()), axis=1)
+    classes = {"held_out_recall@1": "held out", RECALL: "test"}
+    found = last.pivot(index=["dataset", "lr"], columns="method", values=list(classes))
+    columns = {(v, m): f"{m}, {name}" for v, name in classes.items() for m in last.method.unique()}
+    table = found.loc[list(frame.dataset.unique()), list(columns)]
+    return table.set_axis(list(columns.values()), axis=1)
 
 
 def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
-    """Where the search prefers another rate than the one that was ``used`` (by dataset), in words; ``frame`` as for :func:`searched`.
-    A method counts where each of its rates was run; of none there is nothing to say."""
+    """Return a sentence: where the search prefers another rate than the one ``used`` on a dataset.
+
+    A method counts where each of its rates was run; if none does, there is nothing to say ("").
+    """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
-    whole = last.groupby(["dataset", "method"], sort=False).filter(
-        lambda runs: len(statistics.ran(runs)) == len(runs)
-    )
+    by_method = last.groupby(["dataset", "method"], sort=False)
+    whole = by_method.filter(lambda runs: len(statistics.ran(runs)) == len(runs))
     if whole.empty:
         return ""
-    best = whole.loc[whole.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].idxmax()]
-    others = best[best.lr != best.dataset.map(used)].groupby(["dataset", "lr"], sort=False)
-    told = [
-        f"on {d} {lr:g} instead of {used[d]:g} for {', '.join(runs.method)}"
-        for (d, lr), runs in others
+    best = whole.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].idxmax()
+    chosen = whole.loc[best]
+    others = chosen[chosen.lr != chosen.dataset.map(used)]
+    found = [
+        f"on {name} {lr:g} instead of {used[name]:g} for {', '.join(runs.method)}"
+        for (name, lr), runs in others.groupby(["dataset", "lr"], sort=False)
     ]
     search = "The search" if len(whole) == len(last) else "Where each rate was run, the search"
-    return f"{search} would have chosen {'; '.join(told) or 'the same rates'}."
+    return f"{search} would have chosen {'; '.join(found) or 'the same rates'}."
 
 
-def save(texts: pd.DataFrame, folder: Path | None, name: str) -> None:
-    """The table as <folder>/<name>.csv; without a folder nothing is saved."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        texts.to_csv(
-            folder / f"{name}.csv",
-            index=not isinstance(texts.index, pd.RangeIndex),
-            lineterminator="\n",
-        )
+def short(method: str) -> str:
+    """Return ``MDR`` of ``Triplet + MDR``."""
+    return method.removeprefix("Triplet + ")
+
+
+def in_words(differences: pd.DataFrame) -> str:
+    """Return :func:`differences` as text: ``cub50: MDR − Triplet +13.0 ± 1.0, ...; ...``."""
+    clauses: dict[str, list[str]] = {}
+    for row in differences.itertuples():
+        remark = f" ({NOT_SIGNIFICANT})" if row.verdict == NOT_SIGNIFICANT else ""
+        clauses.setdefault(row.dataset, []).append(f"{row.compared} {row.difference:+.1f}{remark}")
+    return "; ".join(f"{name}: {', '.join(each)}" for name, each in clauses.items()) or NOTHING
+
+
+def means_in_words(frame: pd.DataFrame, value: str = RECALL, digits: int = 1) -> str:
+    """Return every method's mean as text: ``cub50: Triplet 40.4, L2 50.0, MDR 53.4; ...``."""
+    clauses = []
+    for dataset, group in frame.groupby("dataset", sort=False):
+        each = []
+        for method, runs in group.groupby("method", sort=False):
+            stored = statistics.ran(runs)
+            mean = NOT_RUN if stored.empty else f"{stored[value].mean():.{digits}f}"
+            each.append(f"{short(method)} {mean}")
+        clauses.append(f"{dataset}: {', '.join(each)}")
+    return "; ".join(clauses)
+
+
+def length(frame: pd.DataFrame) -> str:
+    """Return how long the runs were trained: ``18 epochs``."""
+    return f"{', '.join(str(n) for n in sorted(frame.epochs.unique()))} epochs"
+
+
+def seeds(frame: pd.DataFrame) -> str:
+    """Return how many seeds of each setting are stored: ``5``, or ``2 to 5`` where they differ."""
+    counts = statistics.ran(frame).groupby(statistics.labels(frame), sort=False).seed.nunique()
+    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
+
+
+def caveat(frame: pd.DataFrame) -> str:
+    """Return a sentence about one seed, to end a finding that counts differences; else ""."""
+    one = statistics.ran(frame).seed.nunique() < 2
+    return " One seed has no interval and decides no difference." if one else ""
+
+
+def styled(
+    table: pd.DataFrame,
+    caption: str,
+    best: pd.DataFrame | None = None,
+    spec: str = ".1f",
+    formats: dict[str, str] | None = None,
+    absent: str = "",
+) -> Styler:
+    """Return a table for display: text to the left, numbers to the right, n beside a difference.
+
+    Rows that are not significant or not run are grey. ``evidence`` links to the report of that
+    name; ``verdict`` gets its sign from the style sheet.
+
+    Args:
+        best: True in cells that are bold.
+        spec: the format of numbers and intervals; ``formats``: of the columns that differ.
+        absent: is shown in an empty cell.
+    """
+    table = table.copy()
+    if "difference" in table:
+        place = table.columns.get_loc("difference") + 1
+        table.insert(place, "n", [last_n(cells) for cells in table.itertuples(index=False)])
+    shown: dict[str, Callable[[object], str]]
+    given = {"difference": f"+{spec}"} | (formats or {})
+    shown = {name: partial(text, spec=given.get(name, spec), absent=absent) for name in table}
+    if "evidence" in table:
+        shown["evidence"] = '<a href="{0}.html">{0}</a>'.format
+    style = table.style.set_caption(caption).format(shown, escape="html")
+    grey = table.map(str).isin([NOT_SIGNIFICANT, NOT_RUN]).any(axis=1)
+    style.apply(lambda _: grey.map({True: "color: #6b7280", False: ""}))
+    if best is not None:
+        bold = best.map(lambda cell: "font-weight: bold" if cell else "")
+        style.apply(lambda _: bold.reindex(columns=table.columns, fill_value=""), axis=None)
+    if "verdict" in table:
+        style.set_td_classes(table[["verdict"]].map(lambda word: word.replace(" ", "-")))
+    rules = []
+    for place, name in enumerate(table):
+        if table[name].map(lambda cell: isinstance(cell, str)).any():
+            wrap = "; white-space: normal; min-width: 12rem" if name in SENTENCES else ""
+            rules.append({"selector": f".col{place}", "props": "text-align: left" + wrap})
+    style.set_table_styles(rules)
+    return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
+
+
+def text(cell: object, spec: str, absent: str) -> str:
+    """Return a cell as it is shown, with a true minus."""
+    if cell is None or cell != cell:
+        return absent
+    number = isinstance(cell, (float, Interval))
+    return format(cell, spec).replace("-", "−") if number else str(cell)
+
+
+def last_n(cells: Iterable[object]) -> int | None:
+    """Return n of a row's last interval."""
+    return next((cell.n for cell in reversed([*cells]) if isinstance(cell, Interval)), None)
+
+
+def save(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; an interval becomes its mean, its half width and its n."""
+    columns: dict[str, object] = {}
+    for name in table:
+        cells = list(table[name])
+        if any(isinstance(cell, Interval) for cell in cells):
+            for label, field in (("", "mean"), (" half width", "half"), (" n", "n")):
+                numbers = pd.Series([getattr(c, field, None) for c in cells], table.index)
+                columns[name + label] = numbers.astype("Int64") if field == "n" else numbers
+        else:
+            columns[name] = table[name]
+    named_rows = not isinstance(table.index, pd.RangeIndex)
+    pd.DataFrame(columns).to_csv(path, index=named_rows, lineterminator="\n")

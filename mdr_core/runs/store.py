@@ -144,7 +144,9 @@ class RunStore:
         weights = {name: value.contiguous() for name, value in weights.items()}
         write(folder / WEIGHTS, safetensors(weights))
         write(folder / EMBEDDINGS, safetensors(embeddings))
-        write(folder / FINDINGS, safetensors(epoch.findings(epoch.RetrievalSet(*embeddings.values()))))
+        write(
+            folder / FINDINGS, safetensors(epoch.findings(epoch.RetrievalSet(*embeddings.values())))
+        )
         seconds = time.time() - began
         values = json.loads(json.dumps(config.to_dict()))
         record = {

@@ -1,0 +1,208 @@
+"""Tables of intervals and differences, with runs that are not stored; what they show and save."""
+
+import pandas as pd
+import pytest
+
+from mdr_core.report import plots, tables
+from mdr_core.report.tables import NOT_SIGNIFICANT, Interval
+from mdr_core.study import statistics
+from mdr_core.study.statistics import NOT_RUN
+
+
+def frame():
+    sides = {
+        ("a", "with"): lambda s: 60 + s,
+        ("a", "without"): lambda s: 58 + s + 0.1 * s,
+        ("b", "with"): lambda s: 50 - s,
+        ("b", "without"): lambda s: 50 + s,
+    }
+    rows = [(*side, s, value(s)) for side, value in sides.items() for s in range(3)]
+    return pd.DataFrame(rows, columns=["cell", "method", "seed", "test_recall@1"])
+
+
+def lacking(frame, which):
+    """Return a table with runs that are not stored: one row each, of their last epoch, no numbers."""
+    last = frame.epoch.max() if "epoch" in frame else None
+    kept = frame[~which | (frame.epoch == last)] if last is not None else frame
+    numbers = [c for c in kept if "recall" in c]
+    kept = kept.assign(stored=~which)
+    kept.loc[~kept.stored, numbers] = float("nan")
+    return kept
+
+
+def texts(table):
+    return table.map(lambda cell: "" if cell is None else str(cell)).values.tolist()
+
+
+def test_an_interval_becomes_text_by_its_format():
+    assert (
+        f"{Interval(-1.25, 0.5, 3):+.2f}" == "−1.25 ± 0.50"
+        and str(Interval(2, 1, 3)) == "2.0 ± 1.0"
+    )
+    assert (
+        str(Interval(2.0, float("nan"), 1)) == "2.0 (n = 1)" and str(tables.interval([])) == NOT_RUN
+    )
+    assert Interval(2, 1, 3).verdict == "larger" and Interval(-2, 1, 3).verdict == "smaller"
+    for undecided in (Interval(1, 1, 3), Interval(2.0, float("nan"), 1)):
+        assert undecided.verdict == NOT_SIGNIFICANT
+
+
+def test_gains_and_differences_to_a_standard():
+    table = tables.gains(frame(), "cell", "with", "without")
+    assert table.verdict.tolist() == ["larger", NOT_SIGNIFICANT]
+    assert f"{table['difference'][0]:+.1f}" == "+1.9 ± 0.2"
+    assert table["with"][0] == tables.interval([60, 61, 62])
+    against = tables.against(frame()[lambda f: f.method == "with"], "cell", "a")
+    assert against.verdict[0] == "the standard"
+    assert against.verdict[1] in (NOT_SIGNIFICANT, "smaller")
+    assert against["difference"][1].mean == pytest.approx(-12)
+
+
+def test_a_table_is_saved_as_numbers_and_shown_as_text(tmp_path):
+    table = tables.gains(frame(), "cell", "with", "without")
+    tables.save(table, tmp_path / "gains.csv")
+    saved = pd.read_csv(tmp_path / "gains.csv")
+    parts = ["", " half width", " n"]
+    assert saved.columns.tolist() == [
+        "cell",
+        *(side + part for side in ("without", "with", "difference") for part in parts),
+        "verdict",
+    ]
+    assert saved["difference"].tolist() == pytest.approx([1.9, -2]) and saved["with n"].dtype == int
+    page = tables.styled(table, "caption", best=tables.better_side(table, "with", "without"))
+    html = page.to_html()
+    for text in ("+1.9 ± 0.2", "61.0 ± 2.5", "−2.0", "<th", ">n</th>", ">3</td>", "caption"):
+        assert text in html
+    assert html.count("font-weight: bold") == 1 and "color: #6b7280" in html
+
+
+def test_an_empty_cell_and_a_name_with_marks_are_shown_as_they_are():
+    table = pd.DataFrame(
+        {"name": ["<b>", "c"], "rate": [0.5, None], "verdict": ["holds", "undecided"]}
+    )
+    html = tables.styled(table, "caption", formats={"rate": ".2f"}, absent="fixed").to_html()
+    assert "&lt;b&gt;" in html and ">0.50<" in html and ">fixed<" in html and " holds" in html
+
+
+def test_what_is_not_run_says_so_and_counts_nowhere():
+    rows = [
+        (m, s, e, f"{m}{s}", norm, 40.0 + 10 * e + s + 5 * (m == "Triplet + MDR"))
+        for m, norm in (("Triplet", "raw"), ("Triplet + L2", "l2"), ("Triplet + MDR", "raw"))
+        for s in (0, 1, 2)
+        for e in (0, 1, 2)
+    ]
+    columns = ["method", "seed", "epoch", "key", "normalization", "test_recall@1"]
+    whole = pd.DataFrame(rows, columns=columns).assign(dataset="d", other=1.0)
+    part = lacking(
+        whole, (whole.method == "Triplet + L2") | ((whole.method == "Triplet") & (whole.seed == 0))
+    ).assign(other=float("nan"))
+    for one_a_run in (statistics.final(part), statistics.best(part, statistics.RECALL)):
+        assert len(one_a_run) == 9 and one_a_run["test_recall@1"].notna().sum() == 5
+    last = statistics.final(part)
+    table = tables.summary(last, {c: c for c in ("test_recall@1", "other", "nowhere")})
+    assert texts(table) == [["61.5 ± 6.4", "", ""], [NOT_RUN] * 3, ["66.0 ± 2.5", "", ""]]
+    assert tables.best_of_dataset(table)["test_recall@1"].tolist() == [False, False, True]
+    found = tables.differences(last)
+    assert found.verdict.tolist() == ["larger", NOT_RUN]
+    assert [f"{d:+.1f}" for d in found.difference] == ["+5.0 ± 0.0", NOT_RUN]
+    assert [d.n for d in found.difference] == [2, 0]
+    assert tables.in_words(found) == "d: MDR − Triplet +5.0 ± 0.0, MDR − L2 not run"
+    assert tables.means_in_words(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
+    assert tables.seeds(whole) == "3" and tables.seeds(part) == "2 to 3"
+    assert statistics.first_seed(whole).seed.unique() == [0]
+    assert statistics.first_seed(part).seed.unique() == [1]
+    assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
+    untrained = statistics.with_untrained(part)[lambda f: f.method == "Untrained"]
+    assert untrained.seed.tolist() == [1, 2, 0]
+    assert untrained["test_recall@1"].tolist() == [41, 42, 45]
+
+
+def test_datasets_stay_together_where_the_untrained_rows_come_first():
+    rows = [("Untrained", "x"), ("Untrained", "y"), ("Triplet", "x"), ("Triplet", "y")]
+    runs = pd.DataFrame(rows, columns=["method", "dataset"]).assign(value=1.0)
+    table = tables.summary(runs, {"value": "value"})
+    assert table.index.tolist() == [(d, m) for d in "xy" for m in ("Untrained", "Triplet")]
+
+
+def test_a_side_or_a_standard_that_is_not_run():
+    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b"))
+    table = tables.gains(part, "cell", "with", "without")
+    assert list(map(str, table["with"])) == ["61.0 ± 2.5", NOT_RUN]
+    assert table.verdict.tolist() == ["larger", NOT_RUN]
+    assert [d.n for d in table["difference"]] == [3, 0]
+    assert not tables.better_side(table, "with", "without").iloc[1].any()
+    one = tables.against(part[part.method == "with"], "cell", "a")
+    assert one.verdict.tolist() == ["the standard", NOT_RUN]
+    assert [own.n for own in one["Recall@1"]] == [3, 0]
+    assert one["difference"][0] is None and str(one["difference"][1]) == NOT_RUN
+    other = tables.against(part[part.method == "with"], "cell", "b")
+    assert other.verdict.tolist() == [NOT_RUN, NOT_RUN]
+
+
+def test_bars_of_what_is_not_run_are_left_out():
+    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b"))
+    part = part[part.method == "with"].rename(columns={"cell": "backbone"})
+    drawn = plots.intervals(part, "backbone", "title").axes[0]
+    assert [tick.get_text() for tick in drawn.get_yticklabels()] == ["a"]
+
+
+def test_bars_and_bands_are_student_s_intervals():
+    drawn = plots.intervals(frame(), "cell", "title").axes[0]
+    own = tables.interval([60, 61, 62])
+    ends = {tuple(line.get_xdata().round(6)) for line in drawn.lines if len(line.get_xdata()) > 1}
+    found = {(min(x), max(x)) for x in ends}
+    assert any(x == pytest.approx((own.mean - own.half, own.mean + own.half)) for x in found)
+
+
+def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():
+    absent = frame().assign(dataset="d", other=[1.0, float("nan"), *[float("nan")] * 10])
+    columns = {"test_recall@1": "R@1", "other": "other"}
+    table = tables.summary(absent[absent.cell == "a"], columns)
+    assert [row[1] for row in texts(table)] == ["1.0 (n = 1)", ""]
+    assert "One seed" in tables.caveat(frame()[lambda f: f.seed == 0])
+    assert not tables.caveat(frame())
+    assert tables.in_words(tables.differences(frame().assign(dataset="d"))) == tables.NOTHING
+
+
+def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():
+    runs = [
+        ("cub", "Triplet", 1e-4, 20),
+        ("cub", "Triplet", 3e-4, 10),
+        ("cub", "Triplet + MDR", 1e-4, 30),
+        ("cub", "Triplet + MDR", 3e-4, 10),
+        ("cars", "Triplet", 1e-4, 20),
+        ("cars", "Triplet", 5e-5, 10),
+        ("cars", "Triplet + MDR", 1e-4, 10),
+        ("cars", "Triplet + MDR", 5e-5, 20),
+    ]
+    rows = [
+        (dataset, method, lr, e, held * e, 5 * e, f"{dataset}{method}{lr}")
+        for dataset, method, lr, held in runs
+        for e in (0, 1)
+    ]
+    columns = ["dataset", "method", "lr", "epoch", "held_out_recall@1", "test_recall@1", "key"]
+    frame = pd.DataFrame(rows, columns=columns)
+    found = tables.searched(frame)
+    assert found.columns.tolist() == [
+        "Triplet, held out", "MDR, held out", "Triplet, test", "MDR, test",
+    ]  # fmt: skip
+    assert found.index.tolist() == [("cub", 1e-4), ("cub", 3e-4), ("cars", 5e-5), ("cars", 1e-4)]
+    assert found.values.tolist() == [[20, 30, 5, 5], [10, 10, 5, 5], [10, 20, 5, 5], [20, 10, 5, 5]]
+    used = pd.Series({"cub": 1e-4, "cars": 5e-5})
+    assert (
+        tables.preferred(frame, used)
+        == "The search would have chosen on cars 0.0001 instead of 5e-05 for Triplet."
+    )
+    assert (
+        tables.preferred(frame[frame.dataset == "cub"], used)
+        == "The search would have chosen the same rates."
+    )
+    part = lacking(
+        frame, (frame.dataset == "cars") & (frame.method == "Triplet") & (frame.lr == 5e-5)
+    )
+    assert tables.searched(part).loc[("cars", 5e-5)].isna().tolist() == [True, False, True, False]
+    assert (
+        tables.preferred(part, used)
+        == "Where each rate was run, the search would have chosen the same rates."
+    )
+    assert tables.preferred(lacking(frame, frame.lr == 1e-4), used) == ""
