@@ -2,24 +2,27 @@
 
 import numpy as np
 import pytest
+import torch
 
+from mdr_core.evaluation import epoch
 from mdr_core.report import gallery
 
-LINE = np.array([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]], dtype=np.float32)
-LABELS = np.array([0, 1, 0, 1, 1, 0])
+LINE = torch.tensor([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]])
+LABELS = torch.tensor([0, 1, 0, 1, 1, 0])
+FINDINGS = epoch.findings(epoch.RetrievalSet(LINE, LABELS))
 
 
 def test_first_right_counts_ranks_from_one():
     # 0: 1 (wrong), 2 (right); 1: 2, 0 (wrong), 3; 2: 1, 0; 3: 4; 4: 3; 5: 4, 3 (wrong), 2
-    assert gallery.first_right(LINE, LABELS).tolist() == [2, 3, 2, 1, 1, 3]
-    not_found = 2  # depth + 1
-    assert gallery.first_right(LINE, LABELS, depth=1).tolist() == [
-        *[not_found] * 3, 1, 1, not_found,
-    ]  # fmt: skip
+    assert gallery.first_right(FINDINGS, LABELS.numpy()).tolist() == [2, 3, 2, 1, 1, 3]
+    older = {"nearest": FINDINGS["nearest"][:, :1], "labels": LABELS}  # no ranks, one neighbor
+    assert gallery.first_right(older, LABELS.numpy()).tolist() == [2, 2, 2, 1, 1, 2]
+    alone = FINDINGS | {"first_right": FINDINGS["first_right"] * 0}
+    assert gallery.first_right(alone, LABELS.numpy()).tolist() == [6] * 6
 
 
 def test_confusions_count_first_places():
-    table = gallery.confusions(LINE, LABELS, ("zero", "one"))
+    table = gallery.confusions(FINDINGS, LABELS.numpy(), ("zero", "one"))
     assert table.to_dict("records") == [
         {"query class": "zero", "taken for": "one", "queries": 3, "share [%]": 100},
         {

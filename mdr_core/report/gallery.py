@@ -4,21 +4,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from mdr_core.evaluation import retrieval
 from mdr_core.report.plots import GREEN, RED
 
-DEPTH = 100  # ranks further down are not told apart
+
+def first_right(findings: dict[str, Tensor], gallery_labels: np.ndarray) -> np.ndarray:
+    """Return (N,) the rank, from 1, of each query's first image of its class.
+
+    Where the rank is not recorded, or there is none, it is one more than the images recorded.
+
+    Args:
+        findings: of a run. gallery_labels: of the images that they were searched in.
+    """
+    right = hits(findings, gallery_labels)
+    beyond = right.shape[1] + 1
+    if "first_right" not in findings:  # of runs before it was recorded
+        return np.where(right.any(axis=1), right.argmax(axis=1) + 1, beyond)
+    ranks = findings["first_right"].numpy()
+    return np.where(ranks == 0, max(beyond, int(ranks.max()) + 1), ranks)
 
 
-def first_right(embeddings: np.ndarray, labels: np.ndarray, depth: int = DEPTH) -> np.ndarray:
-    """Return (N,) the rank, from 1, of each image's first one of its class; depth + 1 beyond it."""
-    ranks = retrieval.first_ranks(embeddings, labels)
-    return np.where((ranks == 0) | (ranks > depth), depth + 1, ranks)
+def hits(findings: dict[str, Tensor], gallery_labels: np.ndarray) -> np.ndarray:
+    """Return (N, K) whether each of the nearest images is of the query's class."""
+    return gallery_labels[findings["nearest"].numpy()] == findings["labels"].numpy()[:, None]
 
 
 def confusions(
-    embeddings: np.ndarray, labels: np.ndarray, names: tuple[str, ...], most: int = 8
+    findings: dict[str, Tensor], gallery_labels: np.ndarray, names: tuple[str, ...], most: int = 8
 ) -> pd.DataFrame:
     """Return the pairs of classes confused most, most first.
 
@@ -26,7 +39,8 @@ def confusions(
         ``query class``, ``taken for``: the class of the nearest image, ``queries``: how many, and
         ``share [%]`` of the query class's images.
     """
-    found = labels[retrieval.nearest(embeddings, 1)[:, 0]]
+    labels = findings["labels"].numpy()
+    found = gallery_labels[findings["nearest"][:, 0].numpy()]
     pairs = pd.DataFrame({"query": labels, "found": found})[labels != found]
     table = pairs.groupby(["query", "found"]).size().rename("queries").reset_index()
     table = table.sort_values("queries", ascending=False, kind="stable").head(most)

@@ -11,7 +11,7 @@ from mdr_core.errors import StudyError
 from mdr_core.report.notebook import SETTINGS, path_of
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
-from mdr_core.study import experiments
+from mdr_core.study import experiments, profiles
 
 # parameters that change no page
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
@@ -28,7 +28,9 @@ class Progress:
 
     def __init__(self, notebooks: list[str], parameters: dict):
         self.given, self.reports = parameters, len(notebooks)
-        self.train_missing = parameters.get("train", True)
+        self.train_missing = parameters.get("train")
+        if self.train_missing is None:
+            self.train_missing = profiles.named(parameters["profile"]).trains
         settings = {
             name: value
             for name, value in parameters.items()
@@ -39,9 +41,6 @@ class Progress:
             runs = experiments.of_notebooks(parameters["profile"], seeds, **settings)
         asked = [row["config"] for name in notebooks for row in runs.get(name, [])]
         self.configs: list[Config] = list(dict.fromkeys(asked))
-        self.whole: set[Config] = set()  # with weights and embeddings
-        if {*notebooks} & {*experiments.WITH_FILES}:
-            self.whole = {row["config"] for row in runs.get("retrieval_gallery", [])}
         self.store = RunStore(
             path_of(parameters.get("output_root", "runs")),
             path_of(parameters["data_root"]) if parameters.get("data_root") else None,
@@ -49,7 +48,6 @@ class Progress:
         self.where: dict[str, Any] = {
             "jobs": parameters.get("jobs") or None,
             "processes": parameters.get("processes", 1),
-            "files": self.whole,
         }
         self.missing: list[Config] = []
         self.done = {"runs": 0, "reports": 0}

@@ -1,11 +1,12 @@
 """The README's results and profiles, from the committed runs: ``python -m mdr_core readme``."""
 
 import re
+from typing import Any
 
 import pandas as pd
 from safetensors.torch import load_file
 
-from mdr_core.config import from_dict
+from mdr_core.config import Config, from_dict
 from mdr_core.files import REPOSITORY
 from mdr_core.runs import grids
 from mdr_core.study import archive, claims, class_bootstrap, experiments, profiles, statistics
@@ -55,7 +56,9 @@ def results() -> str:
 def table1(profile: str) -> pd.DataFrame:
     """Return the committed runs of Table 1 as a frame, with right answers by class."""
     folder = REPOSITORY / "reports" / profile
-    records = {from_dict(record["config"]): record for record in archive.read(folder / "runs.csv")}
+    records: dict[Config, Any] = {
+        from_dict(record["config"]): record for record in archive.read(folder / "runs.csv")
+    }
     seeds = list(range(PROFILES[profile].seeds))
     grid = experiments.table1(profile, profiles.datasets(profile), list(METHODS), seeds)
     configs = [row["config"] for row in grid]
@@ -92,9 +95,14 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def replaced(text: str, name: str, block: str) -> str:
+    """Return the README with a generated part written anew."""
+    return re.sub(BLOCK.format(name), lambda _: block, text, flags=re.DOTALL)
+
+
 def main(argv: list[str] | None = None) -> int:
     text = README.read_text(encoding="utf-8")
     for name, block in blocks().items():
-        text = re.sub(BLOCK.format(name), lambda _, block=block: block, text, flags=re.DOTALL)
+        text = replaced(text, name, block)
     README.write_text(text, encoding="utf-8")
     return 0
