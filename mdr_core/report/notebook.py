@@ -50,7 +50,8 @@ class Report:
         given: the checked parameters. ``profile``, ``output_root`` and ``data_root`` must be there.
 
     Attributes:
-        profile, seeds, datasets: what is asked for; by default all datasets of the profile.
+        profile, own, datasets: the profile, its name first; by default all of its datasets.
+        seeds, few: those asked for; by default the profile's for Table 1, and for the ablations.
         changes: the parameters that are settings of a run and differ from the profile's own.
         records: the records of all runs so far, by key.
 
@@ -62,8 +63,9 @@ class Report:
         values = vars(given)
         if values.get("epochs") == 0:
             raise StudyError("epochs is 0: give at least 1, or -1 for the profile's own number")
-        own = profiles.named(given.profile)
-        self.profile, self.seeds = given.profile, values.get("seeds") or list(range(own.seeds))
+        self.profile, self.own = given.profile, profiles.named(given.profile)
+        self.seeds = values.get("seeds") or list(range(self.own.seeds))
+        self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
         known, dataset = profiles.datasets(given.profile), values.get("dataset", "")
         self.datasets = [dataset] if dataset else known
         settings = SETTINGS - {"dataset"}
@@ -76,7 +78,7 @@ class Report:
             "jobs": values.get("jobs") or None,
             "processes": processes,
             "executor": executors.cluster(scheduler) if scheduler else None,
-            "train": own.trains if values.get("train") is None else given.train,
+            "train": self.own.trains if values.get("train") is None else given.train,
         }
         if "weights" in self.changes and (file := path_of(given.weights)).is_file():
             self.changes["weights"] = str(file)

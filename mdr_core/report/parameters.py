@@ -59,6 +59,8 @@ def assigned(source: str) -> dict[str, object]:
 
 def typed(name: str, default: object, value: object) -> object:
     """Return the value as the default's type; a list's items have that of the default's first."""
+    if default is None:  # of a switch
+        return value if value is None else checked(name, bool, value)
     if not isinstance(default, list):
         return checked(name, type(default), value)
     if isinstance(value, str):
