@@ -17,7 +17,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 
 from mdr_core.errors import StudyError
-from mdr_core.report import notebook, parameters, render
+from mdr_core.report import notebook, render
 from mdr_core.runs import store as runs
 from tests.test_data import cub_tree
 
@@ -175,7 +175,7 @@ def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
 def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     tmp_path, monkeypatch
 ):
-    """A torchvision network under the paper profile's settings, on the CPU, from JPEG files to the page."""
+    """A torchvision network under the paper profile, on the CPU, from JPEG files to a page."""
     monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
     cub_tree(tmp_path / "data", each=2)
     given = {
@@ -226,7 +226,7 @@ def test_the_parameters_of_the_machine_are_the_same_everywhere():
         cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         groups.add(cells[0].source.partition(MACHINE)[2])
     [group] = groups
-    assert tuple(parameters.assigned(group)) == MACHINE_PARAMETERS
+    assert tuple(notebook.assigned(group)) == MACHINE_PARAMETERS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -234,11 +234,11 @@ def test_structure(path):
     """The parameters come first and each is explained; enough prose; short lines and functions."""
     cells = nbformat.read(path, 4).cells
     code = [c for c in cells if c.cell_type == "code"]
-    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(parameters.MARK)
+    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(notebook.MARK)
     lines = code[0].source.splitlines()[1:]
     lines.remove(MACHINE)
     assert all("  # " in line for line in lines), [line for line in lines if "  # " not in line]
-    assert {"profile", *MACHINE_PARAMETERS} <= parameters.assigned(code[0].source).keys()
+    assert {"profile", *MACHINE_PARAMETERS} <= notebook.assigned(code[0].source).keys()
     own = code[1].source
     assert own.count("given = checked_parameters(globals())\nreport = Report(given)\n") == 1
     length = dict.fromkeys(("markdown", "code"), 0)
@@ -299,21 +299,19 @@ def test_papermill_s_command_line_tells_a_wrong_parameter(tmp_path):
 def test_types_are_those_of_the_defaults():
     cells = [
         "",
-        parameters.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
+        notebook.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
         "# Parameters\nlr = 1\n",
         "",
     ]
     namespace = {"In": cells, "seeds": "[1, 2]", "lr": 1, "name": "x"}
-    found = parameters.checked_parameters(namespace)
+    found = notebook.checked_parameters(namespace)
     assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
     assert namespace["seeds"] == "[1, 2]" and type(found.lr) is float
     for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
         with pytest.raises(StudyError, match="must be of type"):
-            parameters.checked_parameters(
-                {"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong
-            )
+            notebook.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong)
     cells[2] = "# Parameters\nepochs: int = 1\n"
     with pytest.raises(StudyError, match="unknown parameter 'epochs': choose one of lr, name"):
-        parameters.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
+        notebook.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
     with pytest.raises(StudyError, match="parameters cell first"):
-        parameters.checked_parameters({"In": ["x = 1"]})
+        notebook.checked_parameters({"In": ["x = 1"]})

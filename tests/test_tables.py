@@ -21,7 +21,7 @@ def frame():
 
 
 def lacking(frame, which):
-    """Return a table with runs that are not stored: one row each, of their last epoch, no numbers."""
+    """Return a table with runs that are not stored: one row each, without numbers."""
     last = frame.epoch.max() if "epoch" in frame else None
     kept = frame[~which | (frame.epoch == last)] if last is not None else frame
     numbers = [c for c in kept if "recall" in c]

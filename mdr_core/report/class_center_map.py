@@ -3,7 +3,10 @@
 import re
 
 import numpy as np
+from matplotlib.axes import Axes
 from sklearn.manifold import TSNE, trustworthiness
+
+from mdr_core.report.plots import WONG
 
 NEIGHBORS = 5  # of a class center, in the trustworthiness
 
@@ -54,3 +57,13 @@ def common_word(names: list[str]) -> str:
         if len(words) == 1 and not re.fullmatch(r"\d{4}", word := words.pop()):
             return word
     return ""
+
+
+def draw(axis: Axes, points: np.ndarray, groups: np.ndarray, names: list[str]) -> None:
+    """Draw centers (C, 2) in the color and shape of their group, those of "other" as grey dots."""
+    for group, name in enumerate(names):
+        color, marker = WONG[group % 6], "osD^vP"[group % 6]
+        own = {"color": color, "marker": marker, "edgecolor": "#333333", "lw": 0.4}
+        rest = {"color": "#bbbbbb", "marker": ".", "edgecolor": "none"}
+        style = rest if name == "other" else own
+        axis.scatter(*points[groups == group].T, s=26, label=name, **style)

@@ -1,4 +1,4 @@
-"""What every notebook does alike: run its grid, show and save what came out, say where it is from.
+"""What every notebook does alike: check its parameters, run its grid, show and save results.
 
 given = checked_parameters(globals())   # in the cell after the parameters
 report = Report(given)
@@ -6,6 +6,8 @@ table = report.run(experiments.table1(given.profile, report.datasets, ...))
 report.figure(plots.learning_curves(table), "learning_curves", "Caption: what it shows.")
 """
 
+import ast
+import contextlib
 import dataclasses
 import io
 import re
@@ -20,22 +22,82 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from mdr_core.config import Config
+from mdr_core.config import Config, checked
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.errors import StudyError
+from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
-from mdr_core.report.parameters import MARK as MARK
-from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import profiles
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # no report could keep a widget
 
+MARK = "# Parameters."  # opens a notebook's parameters cell
+INJECTED = "# Parameters\n"  # opens the cell that papermill adds
 FINDING = "application/vnd.mdr.finding+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
 SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
+
+
+def checked_parameters(namespace: dict) -> SimpleNamespace:
+    """Return the notebook's parameters with their values now, each of its default's type.
+
+    papermill itself only warns of a parameter that a notebook does not have. A list that its
+    command line gives as text becomes a list.
+
+    Args:
+        namespace: the notebook's ``globals()``. It holds the values and, as ``In``, the source of
+            the cells that were run; it stays as it is.
+
+    Raises:
+        StudyError: an unknown name, a value of another type, or no parameters cell was run.
+    """
+    cells = namespace["In"]
+    own = max((i for i, cell in enumerate(cells) if cell.startswith(MARK)), default=None)
+    if own is None:
+        raise StudyError("run the parameters cell first")
+    defaults = assigned(cells[own])
+    for cell in cells[own + 1 :]:
+        for name in assigned(cell) if cell.startswith(INJECTED) else ():
+            if name not in defaults:
+                raise unknown("parameter", name, defaults)
+    return SimpleNamespace(
+        **{name: typed(name, default, namespace[name]) for name, default in defaults.items()}
+    )
+
+
+def assigned(source: str) -> dict[str, object]:
+    """Return the names and literal values that a cell assigns: ``lr = 0.1``, ``lr: float = 1``."""
+    found: dict[str, object] = {}
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = ast.literal_eval(value)
+            case ast.AnnAssign(
+                target=ast.Name(id=name), annotation=kind, value=ast.expr() as value
+            ):
+                number = ast.literal_eval(value)
+                found[name] = float(number) if ast.unparse(kind) == "float" else number
+    return found
+
+
+def typed(name: str, default: object, value: object) -> object:
+    """Return the value as the default's type; a list's items have that of the default's first."""
+    if default is None:  # of a switch
+        return value if value is None else checked(name, bool, value)
+    if not isinstance(default, list):
+        return checked(name, type(default), value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+    if not isinstance(value, (list, tuple)):
+        raise StudyError(f"{name} must be a list, got {value!r}")
+    if default and not value:
+        raise StudyError(f"{name} is empty: give at least one")
+    if len(set(map(str, value))) < len(value):
+        raise StudyError(f"{name} names something twice: {list(value)}")
+    return [typed(f"each of {name}", default[0], item) if default else item for item in value]
 
 
 def path_of(folder: str) -> Path:

@@ -39,7 +39,8 @@ plt.rcParams.update(
 
 
 def styles_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return color and marker by name: a method's own, or the palette's in turn."""
+    """Return color and marker by name, in the order of STYLES; other names get some in turn."""
+    names = sorted(names, key=lambda name: [*STYLES, name].index(name))
     others = itertools.cycle(zip((BLUE, GREEN, ORANGE, RED, PINK), "oDsX^", strict=True))
     return {name: STYLES.get(name) or next(others) for name in names}
 
@@ -63,7 +64,9 @@ def curves(axis: Axes, frame: pd.DataFrame, x: str, y: str, by: str = "method", 
         x=x,
         y=y,
         hue=by,
+        hue_order=list(styles),
         style=by,
+        style_order=list(styles),
         ax=axis,
         errorbar=t_interval,
         err_kws={"alpha": 0.18, "lw": 0},
@@ -98,6 +101,7 @@ def intervals(frame: pd.DataFrame, by: str, title: str) -> Figure:
         x=statistics.RECALL,
         y=by,
         hue="method",
+        hue_order=list(styles),
         palette={name: color for name, (color, _) in styles.items()},
         markers=[marker for _, marker in styles.values()],
         linestyle="none",

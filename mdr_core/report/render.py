@@ -41,6 +41,7 @@ from mdr_core.report.progress import MACHINE, Progress
 from mdr_core.study.profiles import PROFILES
 
 REPORTS = REPOSITORY / "reports"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 TEMPLATES = Path(__file__).parent / "templates"
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
@@ -121,16 +122,12 @@ def tidied(nb: NotebookNode, name: str) -> NotebookNode:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if lasting(output)]
+            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
         for data in datas(cell, "text/html"):
             for table in dict.fromkeys(re.findall(r'<table id="(T_\w{5})"', data["text/html"])):
                 data["text/html"] = data["text/html"].replace(table, f"T_{next(numbers)}")
     return nb
-
-
-def lasting(output: NotebookNode) -> bool:
-    widget = "application/vnd.jupyter.widget-view+json"
-    return output.get("name") != "stderr" and widget not in output.get("data", {})
 
 
 def datas(cell: NotebookNode, kind: str) -> list[NotebookNode]:
@@ -300,7 +297,3 @@ def main(argv: list[str] | None = None) -> int:
     except (StudyError, OSError) as error:  # the latter where a report cannot be written
         print(error, file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

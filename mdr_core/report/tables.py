@@ -262,7 +262,7 @@ def styled(
     rules = []
     for place, name in enumerate(table):
         if table[name].map(lambda cell: isinstance(cell, str)).any():
-            wrap = "; white-space: normal; min-width: 12rem" if name in SENTENCES else ""
+            wrap = "; white-space: normal; min-width: 9rem" if name in SENTENCES else ""
             rules.append({"selector": f".col{place}", "props": "text-align: left" + wrap})
     style.set_table_styles(rules)
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
