@@ -29,7 +29,7 @@ from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import profiles
+from mdr_core.study import class_bootstrap, profiles
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # no report could keep a widget
 
@@ -172,6 +172,17 @@ class Report:
             )
         return found
 
+    def run_with_counts(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
+        """Return :meth:`run` with the right answers by class, of older runs from their findings."""
+        frame = self.run(grid, optional)
+        found = {key: self.store.findings(record) for key, record in self.records.items()}
+        return class_bootstrap.with_counts(frame, {k: v for k, v in found.items() if v is not None})
+
+    def with_weights(self, config: Config) -> Record | None:
+        """Return a run's record with weights and embeddings, trained again where they are absent."""
+        [found] = grids.records([config], self.store, files=True, **self.where)
+        return found
+
     def findings(self, grid: list[dict]) -> list[dict]:
         """Return the grid's rows whose findings are stored, each with them.
 
@@ -198,9 +209,13 @@ class Report:
 
     def table(self, table: pd.DataFrame, name: str, caption: str, **options) -> None:
         """Show a table and save it as CSV; options are those of :func:`tables.styled`."""
+        self.save(table, name)
+        display(tables.styled(table, caption, **options))
+
+    def save(self, table: pd.DataFrame, name: str) -> None:
+        """Save a table as CSV, where a folder is given."""
         if path := self.path(f"{name}.csv"):
             tables.save(table, path)
-        display(tables.styled(table, caption, **options))
 
     def figure(self, figure: Figure, name: str, caption: str, photographs: bool = False) -> None:
         """Show a figure with its caption and save it as SVG; one of ``photographs`` as PDF."""

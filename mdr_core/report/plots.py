@@ -117,6 +117,24 @@ def intervals(frame: pd.DataFrame, by: str, title: str) -> Figure:
     return figure
 
 
+def differences(table: pd.DataFrame) -> Figure:
+    """Draw rows of :func:`mdr_core.study.claims.table` with both intervals and a line at zero."""
+    figure, axis = plt.subplots(figsize=(7.5, 1.2 + 0.3 * len(table)))
+    colors = {"holds": GREEN, "fails": RED, "level": BLUE, "open": GREY}
+    place = pd.Series(range(len(table)), table.index)
+    for verdict, rows in table.groupby("verdict", sort=False):
+        y, color = place[rows.index], colors[str(verdict)]
+        axis.hlines(y, rows.classes_low, rows.classes_high, color=color, lw=1.2)
+        axis.hlines(y, rows.difference - rows.half, rows.difference + rows.half, color=color, lw=4)
+        axis.plot(rows.difference, y, "o", color="white", markeredgecolor=color, label=verdict)
+    axis.set_yticks(place, [f"{row.claim}: {row.cell}" for row in table.itertuples()], fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(0, color="#333333", lw=1)
+    axis.set_xlabel("difference [points]")
+    legend_below(figure)
+    return figure
+
+
 def legend_below(figure: Figure, **options) -> None:
     """Replace the legends of a figure's axes by one below them, if it has more than one entry."""
     entries = figure.axes[0].get_legend_handles_labels()

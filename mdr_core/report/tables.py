@@ -17,7 +17,7 @@ from mdr_core.study.statistics import NOT_RUN, RECALL
 
 NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
 NOTHING = "no method is compared with MDR"
-SENTENCES = ("claim", "measured", "source", "the runs behind this report")  # columns that wrap
+SENTENCES = ("claim", "why not", "source", "the runs behind this report")  # columns that wrap
 
 
 @dataclass(frozen=True)

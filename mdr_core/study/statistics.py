@@ -130,3 +130,20 @@ def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
     own = [name for name in (*labels(frame), "seed") if name in frame and name != "method"]
     before = first.drop_duplicates(own) if own else first
     return pd.concat([before.assign(method="Untrained"), final(frame)])
+
+
+def slopes(frame: pd.DataFrame, size: str, value: str) -> pd.DataFrame:
+    """Return by dataset, method and seed how much ``value`` rises with each doubling of ``size``.
+
+    Args:
+        frame: a row per run. A seed that lacks a size is left out.
+    """
+    rows = []
+    wanted = frame[size].nunique()
+    for (dataset, method, seed), runs in ran(frame).groupby(["dataset", "method", "seed"]):
+        if len(runs) == wanted > 1:
+            slope = np.polyfit(np.log2(runs[size].astype(float)), runs[value], 1)[0]
+            rows.append((dataset, method, seed, slope))
+    found = pd.DataFrame(rows, columns=["dataset", "method", "seed", "slope"])
+    every = frame[["dataset", "method", "seed"]].drop_duplicates()
+    return every.merge(found, how="left")  # what is not run is NaN
