@@ -66,4 +66,5 @@ def draw(axis: Axes, points: np.ndarray, groups: np.ndarray, names: list[str]) -
         own = {"color": color, "marker": marker, "edgecolor": "#333333", "lw": 0.4}
         rest = {"color": "#bbbbbb", "marker": ".", "edgecolor": "none"}
         style = rest if name == "other" else own
-        axis.scatter(*points[groups == group].T, s=26, label=name, **style)
+        x, y = points[groups == group].T
+        axis.scatter(x, y, s=26, label=name, **style)
