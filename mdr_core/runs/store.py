@@ -239,7 +239,7 @@ class RunStore:
 
 
 def stored(folder: Path, config: Config | None = None, files: bool = False) -> Record | None:
-    """Return a complete run's record, or None; with ``files``, only one with weights and embeddings.
+    """Return a complete run's record, or None; ``files``: only one with weights and embeddings.
 
     A run that is corrupt, or of another configuration than ``config``, is set aside.
     """

@@ -54,13 +54,15 @@ def from_table(table: pd.DataFrame) -> list[dict]:
     for key, rows in table.groupby("key", sort=False):
         cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
         config = {k[7:]: v for k, v in cells[0].items() if k.startswith("config.")}
+        kinds = Config.__annotations__
+        config = {k: v if kinds.get(k) is str else json.loads(v) for k, v in config.items()}
         epochs = [
             {k: json.loads(v) for k, v in row.items() if k not in ONCE and k[:7] != "config."}
             for row in cells
         ]
         records.append({
             "key": key,
-            "config": {k: v if Config.__annotations__.get(k) is str else json.loads(v) for k, v in config.items()},
+            "config": config,
             "history": epochs,
             "content": cells[0]["content"],
             "provenance": json.loads(cells[0]["provenance"]),
