@@ -51,7 +51,8 @@ def test_the_rule_takes_both_intervals(over_seeds, over_classes, verdict):
         ([2, 0], MIXED, MIXED),
         ([2, -2], MIXED, FAILS),  # "in every backbone" fails where one does
         ([0, 0], LEVEL, LEVEL),
-        ([2, None], HOLDS, HOLDS),
+        ([2, None], HOLDS, NOT_TESTED),  # a backbone that was not run may fail
+        ([None, -2], FAILS, FAILS),
         ([], NOT_TESTED, NOT_TESTED),
     ],
 )
@@ -66,13 +67,16 @@ def test_a_claim_s_word_is_its_cells(verdicts, by_dataset, over_cells):
 
 def test_one_seed_is_said_and_cells_that_differ_are_named():
     one = [Cell("cub", seeds(5, float("nan"), 1), classes(4, 7), 1.5)]
-    assert Result(BACKBONES, one).told == "holds (one seed)"
+    datasets = Claim("group", "text", "measured", "table1", "MDR", "L2")
+    assert Result(datasets, one).told == "holds (one seed)"
     level = Cell("cars", seeds(0.1, float("nan"), 1), classes(-1, 1, 0.9), 1.5)
-    assert Result(BACKBONES, [*one, level]).told == "holds on cub, level on cars (one seed)"
+    assert Result(datasets, [*one, level]).told == "holds on cub, level on cars (one seed)"
     three = [
         Cell(name, seeds(value), None, 1.5) for name, value in zip("abc", (2, 0, 3), strict=True)
     ]
     assert Result(BACKBONES, three).told == "2 of 3 cells hold"
+    absent = Cell("d", NONE, None, 1.5, "not run")
+    assert Result(BACKBONES, [*three, absent]).told == "2 of 3 cells hold, 1 not run"
 
 
 def test_several_cells_are_corrected_by_holm():

@@ -179,7 +179,7 @@ class Report:
         return class_bootstrap.with_counts(frame, {k: v for k, v in found.items() if v is not None})
 
     def with_weights(self, config: Config) -> Record | None:
-        """Return a run's record with weights and embeddings, trained again where they are absent."""
+        """Return a run's record with weights and embeddings, trained again if they are absent."""
         [found] = grids.records([config], self.store, files=True, **self.where)
         return found
 

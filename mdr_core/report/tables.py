@@ -13,6 +13,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mdr_core.study import statistics
+from mdr_core.study.claims import short
 from mdr_core.study.statistics import NOT_RUN, RECALL
 
 NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
@@ -29,12 +30,12 @@ class Interval:
     n: int
 
     def __format__(self, spec: str) -> str:
-        """Return ``63.1 ± 0.8``; ``spec`` is the mean's (default ``.1f``)."""
+        """Return ``63.1 ± 0.8``, ``63.1`` for one seed; ``spec`` is the mean's (default ``.1f``)."""
         if not self.n:
             return NOT_RUN
         spec = spec or ".1f"
-        half = f"± {self.half:{spec.lstrip('+')}}" if self.n > 1 else "(n = 1)"
-        return f"{self.mean:{spec}} {half}".replace("-", "−")
+        half = f" ± {self.half:{spec.lstrip('+')}}" if self.n > 1 else ""
+        return f"{self.mean:{spec}}{half}".replace("-", "−")
 
     def __str__(self) -> str:
         return format(self, ".1f")
@@ -90,9 +91,10 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_of_dataset(table: pd.DataFrame) -> pd.DataFrame:
-    """Return True where a mean is its dataset's and column's largest."""
+    """Return True where a mean is its dataset's and column's largest; one seed is never bold."""
     numbers = means(table)
-    return numbers == numbers.groupby(level="dataset").transform("max")
+    several = table.map(lambda cell: not isinstance(cell, Interval) or cell.n > 1)
+    return (numbers == numbers.groupby(level="dataset").transform("max")) & several
 
 
 def differences(
@@ -125,6 +127,31 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
         found = difference(group, "method", one, other)
         rows.append(row | {"difference": found, "verdict": found.verdict})
     return pd.DataFrame(rows)
+
+
+def of_claims(table: pd.DataFrame) -> pd.DataFrame:
+    """Return :func:`mdr_core.study.claims.table` as a reader wants it.
+
+    A claim is named once, and columns that say nothing are left out.
+    """
+    numbers = zip(table.difference, table.half, table.seeds, strict=True)
+    ends = zip(table.classes_low, table.classes_high, strict=True)
+    classes = [
+        f"{low:.1f} to {high:.1f}".replace("-", "−") if low == low else "" for low, high in ends
+    ]
+    shown = pd.DataFrame({
+        "claim": table.claim.mask(table.claim.duplicated(), ""),
+        "on": table.cell,
+        "verdict": table.verdict,
+        "difference": [Interval(*each) for each in numbers],
+        "over test classes": classes,
+        "unit": table.unit,
+        "why not": table.reason,
+        "evidence": table.report,
+    })  # fmt: skip
+    idle = [name for name in ("over test classes", "why not") if not shown[name].any()]
+    idle += ["unit"] if set(shown.unit) == {"points"} else []
+    return shown.drop(columns=idle).reset_index(drop=True)
 
 
 def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
@@ -178,11 +205,6 @@ def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
     ]
     search = "The search" if len(whole) == len(last) else "Where each rate was run, the search"
     return f"{search} would have chosen {'; '.join(found) or 'the same rates'}."
-
-
-def short(method: str) -> str:
-    """Return ``MDR`` of ``Triplet + MDR``."""
-    return method.removeprefix("Triplet + ")
 
 
 def in_words(differences: pd.DataFrame) -> str:

@@ -129,11 +129,21 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One word for the tested cells. A claim about all backbones fails where one does."""
-        found = {cell.verdict for cell in self.cells} - {NOT_TESTED}
+        """One word for all cells.
+
+        A claim about all backbones fails where one does, and is not tested where one was not run. A
+        claim about each dataset takes the datasets that were.
+        """
+        found = {cell.verdict for cell in self.cells}
+        if self.claim.by == "dataset":
+            found -= {NOT_TESTED}
+        elif FAILS in found:
+            return FAILS
+        elif NOT_TESTED in found:
+            return NOT_TESTED
         if len(found) < 2:
             return found.pop() if found else NOT_TESTED
-        return FAILS if FAILS in found and self.claim.by != "dataset" else MIXED
+        return MIXED
 
     @property
     def told(self) -> str:
@@ -141,8 +151,10 @@ class Result:
         ran = [cell for cell in self.cells if cell.verdict != NOT_TESTED]
         one = ran and not ran[0].decided and max(cell.seeds["n"] for cell in ran) == 1
         seed = " (one seed)" if one else ""
-        if len(ran) > 2:
-            return f"{sum(cell.verdict == HOLDS for cell in ran)} of {len(ran)} cells hold{seed}"
+        if len(self.cells) > 2 or self.claim.by != "dataset":
+            absent = len(self.cells) - len(ran)
+            text = f"{sum(cell.verdict == HOLDS for cell in ran)} of {len(ran)} cells hold{seed}"
+            return text + f", {absent} not run" * (absent > 0) if ran else NOT_TESTED
         if len({cell.verdict for cell in ran}) == 2:
             return ", ".join(f"{cell.verdict} on {cell.name}" for cell in ran) + seed
         return self.verdict + seed
@@ -160,8 +172,11 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Result:
         pair = statistics.paired(rows, claim.value, claim.column, claim.one, claim.other)
         seeds = statistics.interval(pair[claim.one] - pair[claim.other])
         classes = over_classes(claim, rows) if seeds["n"] else None
-        reason = claim.untested(rows) if seeds["n"] else "not run"
-        if seeds["n"] == 1 and classes is None:
+        stored = set(statistics.ran(rows)[claim.column])
+        reason = claim.untested(rows) if {claim.one, claim.other} <= stored else "not run"
+        if not seeds["n"]:
+            reason = reason or "not recorded"
+        elif seeds["n"] == 1 and classes is None:
             reason = reason or "one seed, and no counts by class: no interval"
         cells.append(Cell(str(name), seeds, classes, claim.margin, reason))
     return Result(claim, corrected(cells) if claim.by != "dataset" else cells)
@@ -219,6 +234,34 @@ def network(config: Config) -> EmbeddingNet:
         backbone(config.backbone, "random"), config.dim, config.normalization,
         config.freeze_batch_norm,
     )  # fmt: skip
+
+
+def compared(
+    last: pd.DataFrame, one: str, counts: str = "", value: str = statistics.RECALL
+) -> list[Result]:
+    """Return ``one`` − every other method of a frame, by dataset."""
+    others = [method for method in last.method.unique() if method != one]
+    found = []
+    for other in others if one in set(last.method) else ():
+        text = f"{short(one)} − {short(other)}"
+        claim = Claim("", text, text, "", one, other, value=value, counts=counts)
+        found.append(evaluate(claim, last[last.method.isin([one, other])]))
+    return found
+
+
+def answer(results: list[Result]) -> str:
+    """Return a sentence for each cell: ``Yes on cub200: MDR − L2 +5.7 (4.0 to 7.5 …).``."""
+    words = {HOLDS: "Yes", FAILS: "No", LEVEL: "Level", OPEN: "Open", NOT_TESTED: "Not tested"}
+    return " ".join(
+        f"{words[cell.verdict]} on {cell.name}: {result.claim.text} {cell.text()}."
+        for result in results
+        for cell in result.cells
+    )
+
+
+def short(method: str) -> str:
+    """Return ``MDR`` of ``Triplet + MDR``."""
+    return method.removeprefix("Triplet + ")
 
 
 def in_words(result: Result) -> str:
