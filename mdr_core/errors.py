@@ -1,4 +1,4 @@
-"""The study's one exception."""
+"""The study's one kind of exception."""
 
 from collections.abc import Iterable
 
@@ -8,6 +8,10 @@ class StudyError(Exception):
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).splitlines()))  # a file's name may hold a line break
+
+
+class NothingStored(StudyError):
+    """A report has no stored run to show, and none is to be trained."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> StudyError:

@@ -157,7 +157,7 @@ def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
         rows, columns=["method", "epoch", "test_recall@1", "normalization", "key"]
     )
     untrained = lambda f: (
-        statistics.with_untrained(f).set_index("method").loc["Untrained", "test_recall@1"]
+        statistics.with_start(f).set_index("method").loc["Before fine-tuning", "test_recall@1"]
     )
     assert untrained(history) == 13 and untrained(history[history.normalization == "l2"]) == 2
 

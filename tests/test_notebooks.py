@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {  # less of what there would be more of; the ablations' runs are all that the claims need
     "ablation_levels": {"lambdas": [0.6]},
-    "claims": {"ablation_seeds": [0]},
     "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2},
 }
 LONG_FIRST = (

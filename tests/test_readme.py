@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import torch
 from PIL import Image
 
@@ -12,8 +13,17 @@ from mdr_core.search import ImageSearch
 from mdr_core.study import profiles
 
 
-def test_results_are_those_of_the_committed_reports():
-    assert readme.BLOCK.search((readme.REPOSITORY / "README.md").read_text())[0] == readme.results()
+def test_its_generated_parts_are_those_of_the_committed_runs():
+    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name, block in readme.blocks().items():
+        assert f"<!-- {name} -->\n" in text and readme.replaced(text, name, block) == text, name
+
+
+def test_it_stays_within_160_lines_and_its_links_lead_somewhere():
+    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 160
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert link.startswith("https://") or (readme.REPOSITORY / link).exists(), link
 
 
 def snippets() -> list[str]:
@@ -22,28 +32,33 @@ def snippets() -> list[str]:
     )
 
 
-def test_the_first_snippet_trains_a_step():
-    given = {
+def given() -> dict:
+    return {
         "torch": torch,
         "model": torch.nn.Linear(4, 3),
         "images": torch.randn(6, 4),
-        "labels": None,
+        "labels": torch.tensor([0, 0, 1, 1, 2, 2]),
         "metric_loss": lambda embeddings, labels: embeddings.square().mean(),
     }
-    exec(snippets()[0], given)
-    given["loss"].backward()
-    assert given["mdr"].levels.grad is not None
 
 
-def test_the_second_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [0, 1])
+def test_its_losses_train_a_step(number):
+    names = given()
+    exec("from mdr_core import MDR, normalize_by_mean_distance\n" + snippets()[number], names)
+    names["loss"].backward()
+    assert names["mdr"].levels.grad is not None
+
+
+def test_the_last_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = profiles.QUICK.replace(weights="random", epochs=1, iterations=1)
     record = RunStore(tmp_path / "runs").run(config, files=True)
     images = load_dataset("drawn").test
     ImageSearch.of_run(record, tmp_path / "runs", images).save("outputs/your_images")
     Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")
-    exec(snippets()[1], {})
-    assert len(snippets()) == 2 and images.class_names[0] in capsys.readouterr().out
+    exec(snippets()[2], {})
+    assert len(snippets()) == 3 and images.class_names[0] in capsys.readouterr().out
 
 
 def test_its_commands_are_make_s_or_of_the_environment():

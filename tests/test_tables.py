@@ -112,16 +112,21 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
     assert statistics.first_seed(whole).seed.unique() == [0]
     assert statistics.first_seed(part).seed.unique() == [1]
     assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
-    untrained = statistics.with_untrained(part)[lambda f: f.method == "Untrained"]
+    untrained = statistics.with_start(part)[lambda f: f.method == "Before fine-tuning"]
     assert untrained.seed.tolist() == [1, 2, 0]
     assert untrained["test_recall@1"].tolist() == [41, 42, 45]
 
 
 def test_datasets_stay_together_where_the_untrained_rows_come_first():
-    rows = [("Untrained", "x"), ("Untrained", "y"), ("Triplet", "x"), ("Triplet", "y")]
+    rows = [
+        ("Before fine-tuning", "x"),
+        ("Before fine-tuning", "y"),
+        ("Triplet", "x"),
+        ("Triplet", "y"),
+    ]
     runs = pd.DataFrame(rows, columns=["method", "dataset"]).assign(value=1.0)
     table = tables.summary(runs, {"value": "value"})
-    assert table.index.tolist() == [(d, m) for d in "xy" for m in ("Untrained", "Triplet")]
+    assert table.index.tolist() == [(d, m) for d in "xy" for m in ("Before fine-tuning", "Triplet")]
 
 
 def test_a_side_or_a_standard_that_is_not_run():

@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 
 from mdr_core.config import Config, checked
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import class_bootstrap, profiles
+from mdr_core.study import class_bootstrap, profiles, statistics
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # no report could keep a widget
 
@@ -149,11 +149,20 @@ class Report:
             self.changes["batch_size"] = self.store.batch_size(config, processes)
         self.records: dict[str, Record] = {}
 
-    def run(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
-        """Return the grid's runs, trained or stored: a row per run and epoch, labels as columns."""
+    def run(self, grid: list[dict], optional: bool = False, compared: str = "") -> pd.DataFrame:
+        """Return the grid's runs, trained or stored: a row per run and epoch, labels as columns.
+
+        Args:
+            optional: further grids follow, which may have a stored run.
+            compared: the label of which two values at least must be stored.
+        """
         labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
         records = self.records_of(grid, optional)
-        return grids.frame([row["config"] for row in grid], records, labels)
+        frame = grids.frame([row["config"] for row in grid], records, labels)
+        asked = len({row[compared] for row in grid}) if compared else 0
+        if asked > 1 and statistics.ran(frame)[compared].nunique() < 2:
+            raise NothingStored(f"fewer than two of {asked} settings ({compared}) are stored")
+        return frame
 
     def records_of(self, grid: list[dict], optional: bool = False) -> list[Record | None]:
         """Return the grid's records; None for a run that is not stored, where none is trained.
@@ -167,7 +176,7 @@ class Report:
         found = grids.records([row["config"] for row in grid], self.store, **self.where)
         self.records |= {record["key"]: record for record in found if record is not None}
         if grid and not (self.records or optional):
-            raise StudyError(
+            raise NothingStored(
                 f"no run of this report is stored in {self.store.root}: train=True trains them"
             )
         return found

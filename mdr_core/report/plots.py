@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, RED, PINK, GREY = WONG = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999",
 )  # fmt: skip
 STYLES = {  # method -> color, marker
-    "Untrained": (GREY, "v"),
+    "Before fine-tuning": (GREY, "v"),
     "Triplet": (BLUE, "o"),
     "Triplet + L2": (ORANGE, "s"),
     "Triplet + MDR": (GREEN, "D"),

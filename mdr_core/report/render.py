@@ -34,7 +34,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY, write
 from mdr_core.report.notebook import FINDING
 from mdr_core.report.progress import MACHINE, Progress
@@ -43,6 +43,19 @@ from mdr_core.study.profiles import PROFILES
 REPORTS = REPOSITORY / "reports"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TEMPLATES = Path(__file__).parent / "templates"
+SHOWN = ("full", "photos", "quick", "paper")  # the headline first
+THUMBNAILS = {  # notebook -> how the file of its main figure begins
+    "claims": "claims",
+    "recall_at_k": "learning_curves",
+    "learning_curves": "learning_curves",
+    "ablation_backbones": "backbones",
+    "ablation_losses": "losses",
+    "ablation_levels": "weights",
+    "embedding_dimension": "dimensions",
+    "mechanism": "gradient",
+    "class_centers": "class_centers",
+    "your_images": "your_images_curves",
+}
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
     "ablation_levels", "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery",
@@ -104,8 +117,9 @@ def execute(notebook: Path, parameters: dict, kernel: Kernel) -> NotebookNode:
             progress_bar=False,
         )
     except PapermillExecutionError as error:
-        if error.ename == "StudyError":
-            raise StudyError(error.evalue) from None
+        for kind in (StudyError, NothingStored):
+            if error.ename == kind.__name__:
+                raise kind(error.evalue) from None
         raise
     return tidied(executed, notebook.name)
 
@@ -199,23 +213,58 @@ def summary(nb: NotebookNode) -> dict[str, str]:
 
 
 def write_index(reports: Path) -> None:
-    """Write ``index.html``: each profile's claims, then its reports with their findings."""
-    found = {}
-    for profile in PROFILES:
+    """Write ``index.html``: the claims by profile, then each profile's reports, the headline first."""
+    found, rows = [], {}
+    for profile in SHOWN:
         pages = {path.stem: path for path in (reports / profile).glob("*.ipynb")}
         table = reports / profile / f"claims-{profile}.csv"
-        claims = pd.read_csv(table, dtype=str, keep_default_na=False) if table.exists() else None
-        found[profile] = {
-            "claims": [] if claims is None else claims.to_dict("records"),
-            "reports": [
-                {"name": name} | summary(nbformat.read(pages[name], 4))
-                for name in sorted(pages, key=place)
-            ],
-        }
+        claims = claims_of(pd.read_csv(table, keep_default_na=False)) if table.exists() else {}
+        rows |= {claim: about["report"] for claim, about in claims.items() if claim not in rows}
+        shown = [
+            {"name": n} | summary(nbformat.read(pages[n], 4)) for n in sorted(pages, key=place)
+        ]
+        for page in shown:
+            images = sorted((reports / profile).glob(f"{THUMBNAILS.get(page['name'], '-')}*.svg"))
+            page["thumbnail"] = images[0].name if images else ""
+        headline = [page["finding"] for page in shown if page["name"] == "recall_at_k"]
+        found.append(
+            {
+                "name": profile,
+                "purpose": PROFILES[profile].purpose,
+                "headline": headline[0] if headline and profile == SHOWN[0] else "",
+                "claims": claims,
+                "pages": pages,
+                "reports": shown,
+            }
+        )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
-    page = environment.get_template("reports.html.j2").render(profiles=found)
+    page = environment.get_template("reports.html.j2").render(profiles=found, rows=rows.items())
     write(reports / "index.html", page)
+
+
+def claims_of(table: pd.DataFrame) -> dict[str, dict]:
+    """Return claim -> verdict, its words, lines for its cells and report, from a claims CSV."""
+    found = {}
+    for claim, cells in table.groupby("claim", sort=False):
+        first, lines = cells.iloc[0], []
+        for cell in cells.itertuples() if len(cells) < 3 else ():
+            if not cell.seeds:
+                continue
+            by_class = cell.classes_low != ""
+            ends = (cell.classes_low, cell.classes_high) if by_class else seeds_interval(cell)
+            interval = f" ({float(ends[0]):.1f} to {float(ends[1]):.1f})" if ends else ""
+            lines.append(f"{cell.cell} {float(cell.difference):+.1f}{interval}".replace("-", "−"))
+        about = {"verdict": first.claim_verdict, "told": first.told, "report": first.report}
+        found[str(claim)] = about | {"lines": lines}
+    return found
+
+
+def seeds_interval(cell) -> tuple[float, float] | None:
+    """Return the ends of a cell's interval over seeds, where it has one."""
+    if cell.half == "":
+        return None
+    return float(cell.difference) - float(cell.half), float(cell.difference) + float(cell.half)
 
 
 def place(name: str) -> tuple[int, str]:
@@ -256,6 +305,9 @@ def report(arguments: argparse.Namespace) -> int:
             try:
                 executed = execute(notebooks[name], saving | parameters, kernel)
                 page = to_html(executed)
+            except NothingStored as error:
+                tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
+                continue
             except (StudyError, PapermillExecutionError) as error:  # the others can still run
                 tqdm.write(f"{name}: {error}", file=sys.stderr)
                 failed += 1

@@ -118,9 +118,9 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
         frame: a row per run (its final epoch), with columns ``by``, ``method`` and ``seed``.
 
     Returns:
-        ``by``, (``Untrained``, where the frame has it,) ``other``, ``one``, difference, verdict.
+        ``by``, (``Before fine-tuning``, where the frame has it,) ``other``, ``one``, difference, verdict.
     """
-    methods = [m for m in ("Untrained", other, one) if m in set(frame.method)]
+    methods = [m for m in ("Before fine-tuning", other, one) if m in set(frame.method)]
     rows = []
     for name, group in frame.groupby(by, sort=False):
         row = {by: name} | {m: interval(group[group.method == m][RECALL]) for m in methods}

@@ -119,7 +119,7 @@ def first_seed(frame: pd.DataFrame) -> pd.DataFrame:
     return found[found.seed == found.groupby("dataset").seed.transform("first")]
 
 
-def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
+def with_start(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the final epochs, led by epoch 0 of the first method, one whose embedding is raw.
 
     That is the network before fine-tuning, setting by setting and seed by seed.
@@ -129,7 +129,7 @@ def with_untrained(frame: pd.DataFrame) -> pd.DataFrame:
     first = start if raw.empty else raw
     own = [name for name in (*labels(frame), "seed") if name in frame and name != "method"]
     before = first.drop_duplicates(own) if own else first
-    return pd.concat([before.assign(method="Untrained"), final(frame)])
+    return pd.concat([before.assign(method="Before fine-tuning"), final(frame)])
 
 
 def slopes(frame: pd.DataFrame, size: str, value: str) -> pd.DataFrame:
