@@ -1,6 +1,7 @@
-"""The suite's settings: one thread for each process, one run store for all tests, and the long tests first.
+"""The suite's settings: one thread a process, one run store for all tests, long tests first.
 
-Two processes share the tests (pytest-xdist). ``pytest -m ""`` runs those marked ``long``, too; ``pytest -n 0`` runs all in one process.
+Two processes share the tests (pytest-xdist). ``pytest -m ""`` runs those marked ``long``, too;
+``pytest -n 0`` runs all in one process.
 """
 
 import os
@@ -51,7 +52,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Keep a file's tests in one process, so that its fixtures are made once. (xdist's own ``loadgroup`` does nothing under pytest 9.2.)"""
+    """Keep a file's tests in one process, so that its fixtures are made once.
+
+    (xdist's own ``loadgroup`` does nothing under pytest 9.2.)
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -1,9 +1,12 @@
 """Runs as a CSV and back: the same records; a changed one is refused; weights need training."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from mdr_core import config
+from mdr_core.__main__ import main
 from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
@@ -15,77 +18,104 @@ TINY = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=3, mdr_weight=0.2, train_images=100
 )
 
+OTHER = TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,))
+LONG = TINY.replace(epochs=1000)
+
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    return root, [
-        RunStore(root).run(c)
-        for c in (TINY, TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,)))
-    ]
+    return root, [RunStore(root).run(config) for config in (TINY, OTHER)]
+
+
+def written(records: list[dict], folder: Path, **cells: str) -> Path:
+    """Records as an archive holds them, without files; ``cells`` replaces whole columns."""
+    folder.mkdir(exist_ok=True)
+    archive.to_table(records).assign(**cells).to_csv(folder / "runs.csv", index=False)
+    return folder
 
 
 def test_the_table_gives_back_the_records(stored, tmp_path):
-    _, records = stored
-    table = archive.to_table(records)
-    assert len(table) == 6
-    table.to_csv(tmp_path / "runs.csv", index=False)
-    found = archive.from_table(
-        archive.pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False)
-    )
-    for one, two in zip(records, found, strict=True):
-        assert two.pop("findings") == one["files"][store.FINDINGS]
+    root, records = stored
+    packed = [archive.packed(record, RunStore(root), tmp_path) for record in records]
+    assert len(archive.to_table(packed)) == 6
+    for one, two in zip(records, archive.read(written(packed, tmp_path) / "runs.csv"), strict=True):
+        assert two.pop("findings") == one["files"][store.FINDINGS] and two.pop("weights") is None
         assert {k: one[k] for k in two} == two
 
 
-def test_a_restored_run_is_read_back_and_gets_its_files_when_asked(stored, tmp_path, monkeypatch):
+def test_a_restored_run_is_read_and_gets_its_files_when_needed(stored, tmp_path, monkeypatch):
     root, records = stored
     monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
-    path = tmp_path / "runs.csv"
-    assert archive.main(["export", "--file", str(path), "--output-root", str(root)]) == 0
+    folder, new = tmp_path / "archive", RunStore(tmp_path / "new")
+    assert main(["archive", "export", "--folder", str(folder), "--output-root", str(root)]) == 0
     for _ in range(2):
-        assert (
-            archive.restore(path, tmp_path / "new")
-            == f"1 runs restored to {tmp_path / 'new'}, all found by this installation"
-        )
-    record = RunStore(tmp_path / "new").run(TINY)
+        line = f"1 runs restored to {new.root}, all found by this installation"
+        assert archive.restore(folder, new) == line
+    record = new.run(TINY)
     assert record["files"] == {} and record["history"] == records[0]["history"]
-    whole = RunStore(tmp_path / "new").run(TINY, files=True)
-    assert whole["files"] and RunStore(tmp_path / "new").embeddings(whole)["test"].shape == (
-        1500,
-        64,
-    )
+    assert new.embeddings(new.run(TINY, files=True))["test"].shape == (1500, 64)
+
+
+def test_an_export_keeps_what_the_store_lacks(stored, tmp_path, monkeypatch):
+    root, records = stored
+    monkeypatch.setattr(experiments, "everything", lambda profile: [TINY, OTHER])
+    folder, one = tmp_path / "archive", RunStore(tmp_path / "one")
+    assert archive.export("quick", folder, RunStore(root)) == 2
+    archive.restore(written(records[:1], tmp_path / "first"), one)
+    assert archive.export("quick", folder, one) == 2
+    assert [r["key"] for r in archive.read(folder / "runs.csv")] == [r["key"] for r in records]
+
+
+def test_runs_are_packed_there_and_taken_here(stored, tmp_path, monkeypatch, capsys):
+    root, records = stored
+    monkeypatch.setattr(experiments, "everything", lambda profile: [TINY, OTHER])
+    here, folder, file = RunStore(tmp_path / "here"), tmp_path / "archive", tmp_path / "new.zip"
+    written(records[1:], folder)  # the other one is committed
+    assert archive.pack([TINY, OTHER], RunStore(root), file, folder / "runs.csv") == 1
+    command = ["archive", "take", str(file), "--profile", "quick", "--folder", str(folder)]
+    assert main([*command, "--output-root", str(here.root)]) == 0
+    assert "1 runs restored" in capsys.readouterr().out
+    assert {r["key"] for r in archive.read(folder / "runs.csv")} == {r["key"] for r in records}
+    record = here.read(TINY)
+    assert record["history"] == records[0]["history"] and here.findings(record) is not None
+    half, whole = here.weights(record), RunStore(root).weights(records[0])
+    assert half["linear.weight"].dtype == torch.float16  # the first run with MDR has its weights
+    assert torch.allclose(half["linear.weight"].float(), whole["linear.weight"], atol=1e-3)
+    assert here.read(TINY, files=True) is None  # but no embeddings
+    archive.export("quick", folder, RunStore(root))
+    with pytest.raises(StudyError, match="nothing to pack"):
+        archive.pack([TINY, OTHER], RunStore(root), file, folder / "runs.csv")
+    file.write_bytes(b"not a zip")
+    assert main(command) == 2 and "cannot be read" in capsys.readouterr().err
+
+
+def test_training_stops_when_its_minutes_are_over_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "everything", lambda profile: [LONG])
+    command = ["train", "--jobs", "1", "--output-root", str(tmp_path / "runs")]
+    pack = ["--pack", str(tmp_path / "new.zip")]
+    assert main([*command, "--minutes", "0.05", *pack]) == 2
+    said = capsys.readouterr().err
+    assert "1 to train" in said and "0.05 minutes are over" in said and "nothing to pack" in said
+    assert main([*command, "--minutes", "0"]) == 2 and "must be positive" in capsys.readouterr().err
 
 
 def test_a_changed_number_is_refused(stored, tmp_path):
-    table = archive.to_table(stored[1])
+    new = RunStore(tmp_path / "new")
+    table = archive.to_table([record | {"findings": ""} for record in stored[1]])
     table.loc[1, "test_recall@1"] = "99.9"
     table.to_csv(tmp_path / "runs.csv", index=False)
     with pytest.raises(StudyError, match="has changed"):
-        archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    table = archive.to_table(stored[1]).assign(key="../elsewhere")
-    table.to_csv(tmp_path / "runs.csv", index=False)
+        archive.restore(tmp_path, new)
     with pytest.raises(StudyError, match="is not the key of a run"):
-        archive.restore(tmp_path / "runs.csv", tmp_path / "new")
+        archive.restore(written(stored[1], tmp_path, key="../elsewhere"), new)
     with pytest.raises(StudyError, match="there is no"):
-        archive.restore(tmp_path / "none.csv", tmp_path / "new")
+        archive.restore(tmp_path / "none", new)
 
 
 def test_an_empty_store_exports_nothing(tmp_path, capsys):
-    assert (
-        archive.main(
-            [
-                "export",
-                "--profile",
-                "quick",
-                "--file",
-                str(tmp_path / "r.csv"),
-                "--output-root",
-                str(tmp_path),
-            ]
-        )
-        == 2
-    )
+    command = ["archive", "export", "--profile", "quick", "--folder", str(tmp_path)]
+    assert main([*command, "--output-root", str(tmp_path)]) == 2
     assert "make reports PROFILE=quick" in capsys.readouterr().err
 
 
@@ -93,10 +123,10 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     root, records = stored
     monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
     monkeypatch.setattr(experiments, "table1", lambda *asked, **changes: [{"config": TINY}])
-    archive.export("quick", tmp_path / "runs.csv", root)
-    archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = RunStore(tmp_path / "new").run(TINY)
-    found, own = (RunStore(tmp_path / "new").findings(record), RunStore(root).findings(records[0]))
+    archive.export("quick", tmp_path, RunStore(root))
+    new = RunStore(tmp_path / "new")
+    archive.restore(tmp_path, new)
+    found, own = new.findings(new.run(TINY)), RunStore(root).findings(records[0])
     assert (
         found.keys() == own.keys() == {"centers", "nearest", "distances", "first_right", "labels"}
     )
@@ -104,15 +134,13 @@ def test_the_findings_of_table_1_come_along(stored, tmp_path, monkeypatch):
     [path] = (tmp_path / "findings").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StudyError, match="is absent or has changed"):
-        archive.restore(tmp_path / "runs.csv", tmp_path / "newer")
+        archive.restore(tmp_path, RunStore(tmp_path / "newer"))
 
 
 def test_what_this_installation_does_not_find_is_counted_by_its_reason(
     stored, tmp_path, monkeypatch
 ):
-    root, _ = stored
-    monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
-    archive.export("quick", tmp_path / "runs.csv", root)
+    written(stored[1][:1], tmp_path)
     for change, reason in (
         ((fingerprint, "DRAWING", 2), "1 for other data (drawn has other images"),
         ((identity, "number_version", lambda: None), "1 for other code ("),
@@ -123,7 +151,7 @@ def test_what_this_installation_does_not_find_is_counted_by_its_reason(
             patch.setattr(*change)
             if hasattr(store.cached_dataset, "cache_clear"):
                 store.cached_dataset.cache_clear()
-            assert reason in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
+            assert reason in archive.restore(tmp_path, RunStore(tmp_path / "new"))
     store.cached_dataset.cache_clear()
 
 
@@ -133,21 +161,12 @@ def absent(name, data_root, image_size):
 
 def test_older_records_lack_what_was_not_recorded_then(stored, tmp_path):
     """As the runs of commit a320032 do: no findings, no numbers by class."""
-    _, records = stored
-    old = [
-        record
-        | {"files": {}, "history": [epoch.without_by_class(row) for row in record["history"]]}
-        for record in records
-    ]
-    old = [
-        record | {"content": store.content_of(record["config"], record["history"])}
-        for record in old
-    ]
-    archive.to_table(old).to_csv(tmp_path / "runs.csv", index=False)
-    assert "all found" in archive.restore(tmp_path / "runs.csv", tmp_path / "new")
-    record = RunStore(tmp_path / "new").run(TINY)
-    assert (
-        RunStore(tmp_path / "new").findings(record) is None
-        and "test_class_right" not in record["history"][-1]
-    )
-    assert "test_class_right" in records[0]["history"][-1]
+    old, new = [], RunStore(tmp_path / "new")
+    for record in stored[1]:
+        history = [epoch.without_by_class(row) for row in record["history"]]
+        content = store.content_of(record["config"], history)
+        old.append(record | {"history": history, "content": content})
+    assert "all found" in archive.restore(written(old, tmp_path), new)
+    record = new.run(TINY)
+    assert new.findings(record) is None and "test_class_right" not in record["history"][-1]
+    assert "test_class_right" in stored[1][0]["history"][-1]

@@ -156,10 +156,9 @@ def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
     history = pd.DataFrame(
         rows, columns=["method", "epoch", "test_recall@1", "normalization", "key"]
     )
-    untrained = lambda f: (
-        statistics.with_start(f).set_index("method").loc["Before fine-tuning", "test_recall@1"]
-    )
-    assert untrained(history) == 13 and untrained(history[history.normalization == "l2"]) == 2
+    for runs, expected in ((history, 13), (history[history.normalization == "l2"], 2)):
+        found = statistics.with_start(runs).set_index("method")
+        assert found.loc["Before fine-tuning", "test_recall@1"] == expected
 
 
 def test_final_and_best_are_taken_run_by_run():

@@ -87,20 +87,22 @@ def test_deciles_are_ordered_by_distance():
 
 
 def test_shares_of_easy_and_hard_pairs():
-    row = pd.Series(
-        {
-            "gradient_positive": [0.0] * 9 + [1.0],
-            "gradient_negative": [1.0] + [0.0] * 9,
-            "gradient_mdr": 2.0,
-            "mdr_weight": 0.0,
-            "batch_size": 24,
-            "images_per_class": 4,
-        }
+    row = {
+        "gradient_positive": [0.0] * 9 + [1.0],
+        "gradient_negative": [1.0] + [0.0] * 9,
+        "gradient_mdr": 2.0,
+        "batch_size": 24,
+        "images_per_class": 4,
+    }
+    alone, also = (
+        gradient_by_difficulty.shares(pd.DataFrame([row | {"mdr_weight": weight}])).iloc[0]
+        for weight in (0.0, 1.0)  # as much gradient again, spread evenly over all pairs
     )
-    assert gradient_by_difficulty.easy_and_hard(row) == {"easy": 0.0, "hardest": 100.0}
-    row["mdr_weight"] = 1.0  # as much gradient again, spread evenly over all pairs
-    found = gradient_by_difficulty.easy_and_hard(row)
-    assert found["easy"] == pytest.approx(25) and found["hardest"] == pytest.approx(50 + 5)
+    assert (alone.easy, alone.hardest) == (0, 100)
+    assert also.easy == pytest.approx(25) and also.hardest == pytest.approx(50 + 5)
+    # each of the triplets drawn, 16 times 3 for each of 24 anchors, is violated
+    assert alone.violated == also.violated == 16 * 24 * 3
+    row = pd.Series(row | {"mdr_weight": 1.0})
     assert sum(sum(v) for v in gradient_by_difficulty.by_decile(row).values()) == pytest.approx(100)
 
 

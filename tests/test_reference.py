@@ -1,6 +1,7 @@
-"""The regularizer, the losses, the sampler and the retrieval against what the released implementation computes.
+"""Regularizer, losses, sampler and retrieval against what the released implementation computes.
 
-``recorded/mdr_small.npz`` is this implementation's own output on two small batches, in the reference's layout, written by
+``recorded/mdr_small.npz`` is this implementation's own output on two small batches, in the
+reference's layout, written by
 
     python -m tests.test_reference
 

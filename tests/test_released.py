@@ -1,4 +1,4 @@
-"""The released checkpoints: fetched by name, read safely, judged by the paper's protocol. The file here is a filled one."""
+"""Released checkpoints: fetched by name, checked, evaluated; here a random one of that layout."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mdr_core.errors import StudyError
+from mdr_core.__main__ import main
 from mdr_core.study import profiles, released
 from tests.test_bn_inception import filled_state
 from tests.test_data import cub_tree
@@ -43,7 +44,7 @@ def test_what_is_wrong_is_said_in_one_line(hub, capsys):
         ("birds", "unknown checkpoint 'birds'"),
         ("sop", "give its path as --checkpoint"),
     ):
-        assert released.main([name, "--device", "cpu"]) == 2
+        assert main(["released", name, "--device", "cpu"]) == 2
         assert line in capsys.readouterr().err
     torch.save({"linear.weight": torch.zeros(2, 2)}, hub / "other.pth")
     for file, line in (

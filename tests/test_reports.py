@@ -125,7 +125,7 @@ def test_the_index_lists_it(folder):
     ("arguments", "line"),
     [
         (["-p", "sedes", "[0]"], "unknown parameter of tiny 'sedes': choose one of profile, seeds"),
-        (["--profile", "fast"], "unknown profile 'fast': choose one of paper, photos, quick"),
+        (["--profile", "fast"], "unknown profile 'fast': choose one of full, paper, photos, quick"),
         (["--notebook", "huge"], "unknown notebook 'huge': choose one of tiny"),
     ],
 )

@@ -35,7 +35,15 @@ def test_the_drawn_folder_is_written_once(folder):
 
 def test_saved_loaded_and_searched(folder, tmp_path):
     row = experiments.your_images(
-        "quick", folder, "Triplet + MDR", [0], drawn=True, weights="random", epochs=1, iterations=2
+        "quick",
+        folder,
+        "Triplet + MDR",
+        [0],
+        True,
+        RunStore(),
+        weights="random",
+        epochs=1,
+        iterations=2,
     )[0]
     assert row["config"].mdr_weight == 0.2 and row["config"].batch_size == 60
     record = RunStore(tmp_path / "runs").run(row["config"], files=True)
@@ -62,11 +70,8 @@ def test_saved_loaded_and_searched(folder, tmp_path):
 
 
 def test_a_small_folder_gets_a_small_batch(folder):
-    row = experiments.your_images("quick", folder, "Triplet", [0], drawn=True, images_per_class=2)[
-        0
-    ]
+    asked = "quick", folder, "Triplet", [0], True, RunStore()
+    row = experiments.your_images(*asked, images_per_class=2)[0]
     assert row["config"].batch_size == 40
-    row = experiments.your_images(
-        "quick", folder, "Triplet", [0], drawn=True, images_per_class=2, processes=3
-    )[0]
+    row = experiments.your_images(*asked, images_per_class=2, processes=3)[0]
     assert row["config"].batch_size == 39  # which three can share

@@ -213,8 +213,9 @@ def summary(nb: NotebookNode) -> dict[str, str]:
 
 
 def write_index(reports: Path) -> None:
-    """Write ``index.html``: the claims by profile, then each profile's reports, the headline first."""
-    found, rows = [], {}
+    """Write ``index.html``: the claims by profile, then each profile's reports."""
+    found: list[dict] = []
+    rows: dict[str, str] = {}  # claim -> the report with its evidence
     for profile in SHOWN:
         pages = {path.stem: path for path in (reports / profile).glob("*.ipynb")}
         table = reports / profile / f"claims-{profile}.csv"
@@ -239,8 +240,8 @@ def write_index(reports: Path) -> None:
         )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
-    page = environment.get_template("reports.html.j2").render(profiles=found, rows=rows.items())
-    write(reports / "index.html", page)
+    template = environment.get_template("reports.html.j2")
+    write(reports / "index.html", template.render(profiles=found, rows=rows.items()))
 
 
 def claims_of(table: pd.DataFrame) -> dict[str, dict]:
@@ -318,6 +319,8 @@ def report(arguments: argparse.Namespace) -> int:
             write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
             write(folder / f"{name}.html", page)
             tqdm.write(f"{shown}/{name}.html")
+    if not folder.exists():  # no notebook had anything to show
+        return 1
     if folder.parent == arguments.output.resolve():
         write_index(arguments.output)
     return 1 if failed else 0

@@ -30,7 +30,7 @@ class Interval:
     n: int
 
     def __format__(self, spec: str) -> str:
-        """Return ``63.1 ± 0.8``, ``63.1`` for one seed; ``spec`` is the mean's (default ``.1f``)."""
+        """Return ``63.1 ± 0.8``, or ``63.1`` for one seed; ``spec`` (``.1f``) is the mean's."""
         if not self.n:
             return NOT_RUN
         spec = spec or ".1f"
@@ -136,15 +136,13 @@ def of_claims(table: pd.DataFrame) -> pd.DataFrame:
     """
     numbers = zip(table.difference, table.half, table.seeds, strict=True)
     ends = zip(table.classes_low, table.classes_high, strict=True)
-    classes = [
-        f"{low:.1f} to {high:.1f}".replace("-", "−") if low == low else "" for low, high in ends
-    ]
+    classes = [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]
     shown = pd.DataFrame({
         "claim": table.claim.mask(table.claim.duplicated(), ""),
         "on": table.cell,
         "verdict": table.verdict,
         "difference": [Interval(*each) for each in numbers],
-        "over test classes": classes,
+        "over test classes": [text.replace("-", "−") for text in classes],
         "unit": table.unit,
         "why not": table.reason,
         "evidence": table.report,
