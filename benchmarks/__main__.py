@@ -1,4 +1,6 @@
-"""Measure side by side, print tables of ratios, keep them in benchmarks/results/: ``make bench``, or ``python -m benchmarks store``."""
+"""Measure side by side, print tables of ratios, keep them in benchmarks/results/: ``make bench``,
+or ``python -m benchmarks store``.
+"""
 
 import argparse
 from datetime import UTC, datetime

@@ -1,4 +1,6 @@
-"""(b) MDR and the triplet loss, forward and backward, against their formulas written out in plain PyTorch; D = 512."""
+"""(b) MDR and the triplet loss, forward and backward, against their formulas written out in plain
+PyTorch; D = 512.
+"""
 
 import pandas as pd
 import torch
@@ -27,7 +29,9 @@ def literal_mdr(x, levels):
 
 
 def literal_triplet(x, labels, generator):
-    """One negative for every ordered positive pair, drawn anchor by anchor; then the mean of max(0, d_ap - d_an + margin)."""
+    """One negative for every ordered positive pair, drawn anchor by anchor; then the mean of
+    max(0, d_ap - d_an + margin).
+    """
     probability, terms = negative_probabilities(x.detach(), labels), []
     for a in range(len(x)):
         positives = (

@@ -1,6 +1,8 @@
-"""One process's memory and time for its share of the pairs (MDR and triplet, forward and backward); D = 512.
+"""One process's memory and time for its share of the pairs (MDR and triplet, forward and
+backward); D = 512.
 
-A single process computes the first of N shares of the batch, as each of N processes would; their messages are left out.
+A single process computes the first of N shares of the batch, as each of N processes would; their
+messages are left out.
 """
 
 import pandas as pd

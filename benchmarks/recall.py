@@ -1,4 +1,6 @@
-"""(d) Recall@1 to 8 at 10k, 60k and 120k embeddings of 512 dimensions, against one query at a time and a library's calculator."""
+"""(d) Recall@1 to 8 at 10k, 60k and 120k embeddings of 512 dimensions, against one query at a time
+and a library's calculator.
+"""
 
 import time
 from functools import partial
@@ -25,7 +27,9 @@ def embeddings(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def literal(x: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest others of some queries, one at a time: all distances, sorted, the query itself left out."""
+    """The k nearest others of some queries, one at a time: all distances, sorted, the query itself
+    left out.
+    """
     found = []
     for i in queries:
         d = np.square(x - x[i]).sum(axis=1)

@@ -1,4 +1,6 @@
-"""(e) Building the store of decoded images on all cores against decoding one image at a time, from JPEG files at full size."""
+"""(e) Building the store of decoded images on all cores against decoding one image at a time, from
+JPEG files at full size.
+"""
 
 import io
 import os
@@ -20,7 +22,9 @@ IMAGES, SIDE, SIZE = (
 
 
 def photographs(folder: Path) -> tuple[layouts.Source, list[str]]:
-    """cub_mini's photographs at their original size, or drawn ones where they are absent; and the names of the files."""
+    """cub_mini's photographs at their original size, or drawn ones where they are absent; and the
+    names of the files.
+    """
     try:
         source = catalog.find("cub_mini", None)
     except dataset.StudyError:

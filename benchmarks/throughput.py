@@ -1,7 +1,10 @@
-"""(a, c) End-to-end training throughput against the same network fed a fixed tensor, and what MDR adds to a step.
+"""(a, c) End-to-end training throughput against the same network fed a fixed tensor, and what MDR
+adds to a step.
 
-*Store* is the study's loop: decoded images in memory, cropped on the device. *Files* decodes, resizes and crops JPEG files
-by torchvision in worker processes, as the reference does. Real photographs (cub_mini, 500 px) where they are at hand,
+*Store* is the study's loop: decoded images in memory, cropped on the device. *Files* decodes,
+resizes and crops JPEG files
+by torchvision in worker processes, as the reference does. Real photographs (cub_mini, 500 px)
+where they are at hand,
 drawn ones otherwise. ``of the limit`` is images a second over those of the fixed tensor.
 """
 

@@ -1,4 +1,6 @@
-"""Ways of doing the same, timed side by side in one process, and the memory that one of them takes in a process of its own."""
+"""Ways of doing the same, timed side by side in one process, and the memory that one of them takes
+in a process of its own.
+"""
 
 import multiprocessing
 import platform
@@ -13,7 +15,9 @@ import torch
 
 
 def alternately(ways: dict[str, Callable], rounds: int = 7) -> dict[str, float]:
-    """Median seconds of each way; they take turns, so that other work on the machine slows all alike. The first turn warms up."""
+    """Median seconds of each way; they take turns, so that other work on the machine slows all
+    alike. The first turn warms up.
+    """
     taken = {name: [] for name in ways}
     for round_ in range(rounds + 1):
         for name, run in ways.items():
@@ -27,7 +31,9 @@ def alternately(ways: dict[str, Callable], rounds: int = 7) -> dict[str, float]:
 
 
 def _status(name: str) -> float:
-    """A figure of /proc/self/status in MiB: VmRSS, the resident memory now; VmHWM, the most there was."""
+    """A figure of /proc/self/status in MiB: VmRSS, the resident memory now; VmHWM, the most there
+    was.
+    """
     (line,) = (
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -47,7 +53,9 @@ def _grown(prepare: Callable, arguments: tuple) -> float:
 
 
 def peak_memory(prepare: Callable, *arguments) -> float:
-    """By how many MiB the largest resident memory of a fresh process grows while it calls ``prepare(*arguments)()`` once."""
+    """By how many MiB the largest resident memory of a fresh process grows while it calls
+    ``prepare(*arguments)()`` once.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_grown, prepare, arguments).result()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdr_core.errors import StudyError
 from mdr_core.__main__ import main
+from mdr_core.errors import StudyError
 from mdr_core.study import profiles, released
 from tests.test_bn_inception import filled_state
 from tests.test_data import cub_tree

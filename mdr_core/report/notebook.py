@@ -12,7 +12,6 @@ import dataclasses
 import io
 import re
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,8 +29,6 @@ from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import class_bootstrap, profiles, statistics
-
-warnings.filterwarnings("ignore", message="IProgress not found")  # no report could keep a widget
 
 MARK = "# Parameters."  # opens a notebook's parameters cell
 INJECTED = "# Parameters\n"  # opens the cell that papermill adds

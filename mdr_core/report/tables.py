@@ -118,7 +118,7 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
         frame: a row per run (its final epoch), with columns ``by``, ``method`` and ``seed``.
 
     Returns:
-        ``by``, (``Before fine-tuning``, where the frame has it,) ``other``, ``one``, difference, verdict.
+        ``by``, (``Before fine-tuning``, if there,) ``other``, ``one``, difference, verdict.
     """
     methods = [m for m in ("Before fine-tuning", other, one) if m in set(frame.method)]
     rows = []

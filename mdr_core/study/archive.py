@@ -117,6 +117,7 @@ def export(profile: str, folder: Path, store: RunStore, **changes) -> int:
     for file in (folder / "findings").glob("*.safetensors"):
         if file.stem not in kept:
             file.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
     write(path, to_table(records).to_csv(index=False, lineterminator="\n"))
     return len(records)
 
