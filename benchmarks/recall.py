@@ -19,7 +19,7 @@ LIBRARY_UP_TO = 60_000  # where it takes 8 GB; beyond, more than a small machine
 
 
 def embeddings(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Classes of PER_CLASS images, as far apart as online products are: Recall@1 well below 100 %."""
+    """Classes of PER_CLASS images, as far apart as online products: Recall@1 well below 100 %."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(size // PER_CLASS), PER_CLASS)
     centres = rng.standard_normal((size // PER_CLASS, DIMENSIONS), dtype=np.float32)
