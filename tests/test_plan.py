@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mdr_core.report import render
+from mdr_core.report import page, render
 from mdr_core.report.progress import Progress
 from mdr_core.runs import grids, identity, plan
 from mdr_core.runs.store import RunStore
@@ -88,7 +88,7 @@ def test_files_are_trained_for_those_that_need_them(tmp_path):
 
 
 def test_the_plan_is_that_of_the_chosen_notebooks():
-    whole = Progress(list(render.ORDER), {"profile": "quick"})
+    whole = Progress(list(page.ORDER), {"profile": "quick"})
     assert set(whole.configs) == set(experiments.everything("quick"))
     one = Progress(["recall_at_k"], {"profile": "quick", "seeds": [4], "epochs": 2, "jobs": 1})
     assert {(c.seed, c.epochs) for c in one.configs} == {(4, 2)}

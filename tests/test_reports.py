@@ -9,6 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mdr_core.errors import StudyError
+from mdr_core.report import page as pages
 from mdr_core.report import render
 
 FORMULA = r"$\mathcal{L} = \frac{1}{N} \sum_{i \neq j} \lvert d_{ij} - s \rvert$"
@@ -150,4 +151,4 @@ def test_a_failure_is_told_and_the_others_still_run(tmp_path, capfd):
 @pytest.mark.parametrize("latex", [r"\nosuchcommand{x}", r"\left( x"])
 def test_a_formula_that_cannot_be_shown_is_an_error(latex):
     with pytest.raises(StudyError, match="formula"):
-        render.to_mathml(latex)
+        pages.to_mathml(latex)

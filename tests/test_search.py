@@ -6,10 +6,9 @@ import pytest
 from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
-from mdr_core.report import drawn_folder
 from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
-from mdr_core.study import experiments
+from mdr_core.study import drawn_folder, experiments
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
     assert [d.n for d in found.difference] == [2, 0]
     assert tables.in_words(found) == "d: MDR − Triplet +5.0 ± 0.0, MDR − L2 not run"
     assert tables.means_in_words(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
-    assert tables.seeds(whole) == "3" and tables.seeds(part) == "2 to 3"
+    assert tables.seeds(whole) == "3 seeds" and tables.seeds(part) == "2 to 3 seeds"
     assert statistics.first_seed(whole).seed.unique() == [0]
     assert statistics.first_seed(part).seed.unique() == [1]
     assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)

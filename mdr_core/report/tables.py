@@ -5,7 +5,6 @@ no mean; an interval that no run stands behind reads "not run".
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,40 +13,10 @@ from pandas.io.formats.style import Styler
 
 from mdr_core.study import statistics
 from mdr_core.study.claims import short
-from mdr_core.study.statistics import NOT_RUN, RECALL
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL, Interval
 
-NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
 NOTHING = "no method is compared with MDR"
 SENTENCES = ("claim", "why not", "source", "the runs behind this report")  # columns that wrap
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the half width of its 95 % interval: NaN for n = 1; both are NaN for n = 0."""
-
-    mean: float
-    half: float
-    n: int
-
-    def __format__(self, spec: str) -> str:
-        """Return ``63.1 ± 0.8``, or ``63.1`` for one seed; ``spec`` (``.1f``) is the mean's."""
-        if not self.n:
-            return NOT_RUN
-        spec = spec or ".1f"
-        half = f" ± {self.half:{spec.lstrip('+')}}" if self.n > 1 else ""
-        return f"{self.mean:{spec}}{half}".replace("-", "−")
-
-    def __str__(self) -> str:
-        return format(self, ".1f")
-
-    @property
-    def verdict(self) -> str:
-        """``larger`` or ``smaller`` than zero, NOT_SIGNIFICANT or NOT_RUN."""
-        if not self.n:
-            return NOT_RUN
-        if not abs(self.mean) > self.half:
-            return NOT_SIGNIFICANT
-        return "larger" if self.mean > 0 else "smaller"
 
 
 def of(found: dict[str, float]) -> Interval:
@@ -233,9 +202,11 @@ def length(frame: pd.DataFrame) -> str:
 
 
 def seeds(frame: pd.DataFrame) -> str:
-    """Return how many seeds of each setting are stored: ``5``, or ``2 to 5`` where they differ."""
+    """Return how many seeds of each setting are stored: ``5 seeds``, ``2 to 5 seeds``."""
     counts = statistics.ran(frame).groupby(statistics.labels(frame), sort=False).seed.nunique()
-    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
+    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()})) + (
+        " seed" if counts.max() == 1 else " seeds"
+    )
 
 
 def caveat(frame: pd.DataFrame) -> str:
@@ -272,7 +243,7 @@ def styled(
     if "evidence" in table:
         shown["evidence"] = '<a href="{0}.html">{0}</a>'.format
     style = table.style.set_caption(caption).format(shown, escape="html")
-    grey = table.map(str).isin([NOT_SIGNIFICANT, NOT_RUN]).any(axis=1)
+    grey = table.map(str).isin([NOT_SIGNIFICANT, ONE_SEED, NOT_RUN]).any(axis=1)
     style.apply(lambda _: grey.map({True: "color: #6b7280", False: ""}))
     if best is not None:
         bold = best.map(lambda cell: "font-weight: bold" if cell else "")

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mdr_core.config import Config
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.study import class_bootstrap, profiles, statistics
@@ -218,22 +217,15 @@ def same_network(profile: str, datasets: list[str]) -> Result:
     )  # fmt: skip
     cells = []
     for dataset in datasets:
-        configs = [
-            profiles.config(profile, dataset, method, weights="random")
-            for method in (profiles.MDR, profiles.TRIPLET)
-        ]
-        one, other = ({k: v.shape for k, v in network(c).state_dict().items()} for c in configs)
+        shapes = []
+        for method in (profiles.MDR, profiles.TRIPLET):
+            c = profiles.config(profile, dataset, method)
+            net = EmbeddingNet(backbone(c.backbone, "random"), c.dim, c.normalization)
+            shapes.append({name: value.shape for name, value in net.state_dict().items()})
+        one, other = shapes
         more = {"mean": float(len(one) - len(other)), "half": 0.0, "n": 1}
         cells.append(Cell(dataset, more, None, 0.0, decided=HOLDS if one == other else FAILS))
     return Result(claim, cells)
-
-
-def network(config: Config) -> EmbeddingNet:
-    """Return the network that a run keeps, with random weights."""
-    return EmbeddingNet(
-        backbone(config.backbone, "random"), config.dim, config.normalization,
-        config.freeze_batch_norm,
-    )  # fmt: skip
 
 
 def compared(

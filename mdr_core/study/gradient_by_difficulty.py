@@ -49,21 +49,3 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
             round(drawn * sum(row.gradient_positive)),
         ))  # fmt: skip
     return frame.join(pd.DataFrame(rows, index=ran.index, columns=COLUMNS, dtype=float))
-
-
-def panels(last: pd.DataFrame) -> tuple[dict[str, dict], dict[str, float]]:
-    """Return what a figure of one dataset's deciles needs, from rows that :func:`shares` gave.
-
-    Returns:
-        title -> method -> (mean, half), ten numbers each in percent; title -> a decile's share of
-        all pairs, which it would give if all pairs gave alike.
-    """
-    drawn: dict[str, dict] = {}
-    share = 10 * (last.images_per_class.iloc[0] - 1) / (last.batch_size.iloc[0] - 1)
-    even = {"positive pairs (hard: far)": share, "negative pairs (hard: near)": 10 - share}
-    for kind, title in zip(("positive", "negative"), even, strict=True):
-        for method, group in last[last.easy.notna()].groupby("method", sort=False):
-            deciles = np.stack([by_decile(row)[kind] for _, row in group.iterrows()]).T
-            found = pd.DataFrame([statistics.interval(decile) for decile in deciles])
-            drawn.setdefault(title, {})[method] = found["mean"].to_numpy(), found.half.to_numpy()
-    return drawn, even

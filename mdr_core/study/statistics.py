@@ -1,12 +1,47 @@
 """Means and 95 % intervals over seeds, plain and paired. Student's t: the seeds are few."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
 RECALL = "test_recall@1"  # the study's one headline number
 NOT_RUN = "not run"  # in place of a number or a verdict, where no run is stored
+NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
+ONE_SEED = "one seed"  # it has no interval
 LABELS = ("dataset", "method", "backbone", "loss_name", "setting", "dimension")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the half width of its 95 % interval: NaN for n = 1; both are NaN for n = 0."""
+
+    mean: float
+    half: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        """Return ``63.1 ± 0.8``, or ``63.1`` for one seed; ``spec`` (``.1f``) is the mean's."""
+        if not self.n:
+            return NOT_RUN
+        spec = spec or ".1f"
+        half = f" ± {self.half:{spec.lstrip('+')}}" if self.n > 1 else ""
+        return f"{self.mean:{spec}}{half}".replace("-", "−")
+
+    def __str__(self) -> str:
+        return format(self, ".1f")
+
+    @property
+    def verdict(self) -> str:
+        """``larger`` or ``smaller`` than zero, NOT_SIGNIFICANT, ONE_SEED or NOT_RUN."""
+        if not self.n:
+            return NOT_RUN
+        if self.n == 1:
+            return ONE_SEED
+        if not abs(self.mean) > self.half:
+            return NOT_SIGNIFICANT
+        return "larger" if self.mean > 0 else "smaller"
 
 
 def ran(frame: pd.DataFrame) -> pd.DataFrame:
@@ -30,15 +65,6 @@ def interval(values, confidence: float = 0.95) -> dict[str, float]:
         return {"mean": float(values.mean()) if n else float("nan"), "half": float("nan"), "n": n}
     half = stdtrit(n - 1, 0.5 + confidence / 2) * values.std(ddof=1) / np.sqrt(n)
     return {"mean": float(values.mean()), "half": float(half), "n": n}
-
-
-def over_seeds(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    """Return :func:`interval` of a column in each group: columns ``by``, mean, half, n."""
-    rows = [
-        dict(zip(by, key, strict=True)) | interval(group[value])
-        for key, group in frame.groupby(by, sort=False)
-    ]
-    return pd.DataFrame(rows)
 
 
 def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> pd.DataFrame:
@@ -71,18 +97,6 @@ def p_value(found: dict[str, float]) -> float:
     if n < 2 or not half:
         return 1.0 if n < 2 or not found["mean"] else 0.0
     return float(2 * stdtr(n - 1, -abs(found["mean"]) / half * stdtrit(n - 1, 0.975)))
-
-
-def said(figure: dict[str, float], sign: bool = False, digits: int = 1) -> str:
-    """Return ``63.1 ± 0.8``; ``63.1 (n = 1)`` for one seed; NOT_RUN for none."""
-    if not figure["n"]:
-        return NOT_RUN
-    mean = f"{figure['mean']:{'+' if sign else ''}.{digits}f}"
-    return (
-        f"{mean} ± {figure['half']:.{digits}f}"
-        if figure["half"] == figure["half"]
-        else f"{mean} (n = {figure['n']})"
-    )
 
 
 def labels(frame: pd.DataFrame) -> list[str]:
