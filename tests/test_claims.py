@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from mdr_core.__main__ import main
+from mdr_core.report import readme
 from mdr_core.study import claims, class_bootstrap, experiments, statistics
 from mdr_core.study.claims import FAILS, HOLDS, LEVEL, MIXED, NOT_TESTED, OPEN, Cell, Claim, Result
 from mdr_core.study.class_bootstrap import Bootstrap
+from mdr_core.study.profiles import L2, MDR, TRIPLET
 
 NONE = statistics.interval([])
 BACKBONES = Claim("group", "text", "measured", "table2a", "with", "without", "report", by="cell")
@@ -124,6 +126,28 @@ def test_classes_without_a_difference_have_a_large_p():
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
     queries = np.array([10, 30])  # a class counts by its queries
     assert class_bootstrap.difference(queries, np.array([[10, 0]]), np.array([[0, 0]])).mean == 25
+
+
+@pytest.mark.parametrize(
+    "dataset, one, other, expected",
+    [  # computed apart from this code, from the same runs
+        ("cub200", MDR, L2, (5.7, 4.0, 7.5)),
+        ("cub200", MDR, TRIPLET, (12.7, 10.9, 14.6)),
+        ("cub200", L2, TRIPLET, (7.0, 5.3, 8.6)),
+        ("cars196", MDR, L2, (0.1, -0.9, 1.2)),
+        ("cars196", MDR, TRIPLET, (16.0, 13.7, 18.5)),
+        ("cars196", L2, TRIPLET, (15.9, 13.6, 18.2)),
+    ],
+)
+def test_the_headline_s_intervals(full, dataset, one, other, expected):
+    claim = Claim("g", "t", "m", "table1", one, other, counts="test_class_right")
+    [cell] = claims.evaluate(claim, full[full.dataset == dataset]).cells
+    assert cell.classes[:3] == pytest.approx(expected, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return statistics.final(readme.table1("full"))
 
 
 def test_older_runs_get_their_counts_from_their_findings():

@@ -98,10 +98,10 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def of_claims(table: pd.DataFrame) -> pd.DataFrame:
+def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     """Return :func:`mdr_core.study.claims.table` as a reader wants it.
 
-    A claim is named once, and columns that say nothing are left out.
+    A claim is named once, columns that say nothing are left out, and reports with pages are links.
     """
     numbers = zip(table.difference, table.half, table.seeds, strict=True)
     ends = zip(table.classes_low, table.classes_high, strict=True)
@@ -114,7 +114,7 @@ def of_claims(table: pd.DataFrame) -> pd.DataFrame:
         "over test classes": [text.replace("-", "−") for text in classes],
         "unit": table.unit,
         "why not": table.reason,
-        "evidence": table.report,
+        "evidence": [f"{name}.html" if name in pages else name for name in table.report],
     })  # fmt: skip
     idle = [name for name in ("over test classes", "why not") if not shown[name].any()]
     idle += ["unit"] if set(shown.unit) == {"points"} else []
@@ -225,8 +225,8 @@ def styled(
 ) -> Styler:
     """Return a table for display: text to the left, numbers to the right, n beside a difference.
 
-    Rows that are not significant or not run are grey. ``evidence`` links to the report of that
-    name; ``verdict`` gets its sign from the style sheet.
+    Rows that are not significant or not run are grey. ``evidence`` links to pages;
+    ``verdict`` gets its sign from the style sheet.
 
     Args:
         best: True in cells that are bold.
@@ -241,7 +241,7 @@ def styled(
     given = {"difference": f"+{spec}"} | (formats or {})
     shown = {name: partial(text, spec=given.get(name, spec), absent=absent) for name in table}
     if "evidence" in table:
-        shown["evidence"] = '<a href="{0}.html">{0}</a>'.format
+        shown["evidence"] = link
     style = table.style.set_caption(caption).format(shown, escape="html")
     grey = table.map(str).isin([NOT_SIGNIFICANT, ONE_SEED, NOT_RUN]).any(axis=1)
     style.apply(lambda _: grey.map({True: "color: #6b7280", False: ""}))
@@ -257,6 +257,12 @@ def styled(
             rules.append({"selector": f".col{place}", "props": "text-align: left" + wrap})
     style.set_table_styles(rules)
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
+
+
+def link(page: object) -> str:
+    """Return a link to ``name.html``; another name as it is."""
+    name = str(page).removesuffix(".html")
+    return name if name == page else f'<a href="{page}">{name}</a>'
 
 
 def text(cell: object, spec: str, absent: str) -> str:
