@@ -25,6 +25,7 @@ from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
 from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
+from tests import processes  # noqa: F401 - the server that processes come from
 
 SMALL = profiles.QUICK.replace(
     backbone="small_resnet_narrow",
@@ -174,7 +175,7 @@ def test_the_steps_and_a_run_are_those_of_one_process(
 ):
     alone = whole(ALONE, count)
     multiprocessing.start_processes(
-        work, (world, tmp_path, weights, count), nprocs=world, start_method="spawn"
+        work, (world, tmp_path, weights, count), nprocs=world, start_method="forkserver"
     )
     found = torch.load(tmp_path / "steps.pt", weights_only=True)
     for name, expected in alone.items():
