@@ -1,18 +1,17 @@
 """The benchmarks run, at a small size, and their literal ways compute what ours do."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 
 from benchmarks import distances, ranks, recall, store, throughput, timing
 from mdr_core.regularizer import MDR
+from tests.processes import SERVER
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Memory is measured in this process, for which the benchmarks start new ones."""
-    monkeypatch.setattr(timing, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+def served(monkeypatch):
+    """Fresh processes come from the tests' server, where the benchmarks start each from nothing."""
+    monkeypatch.setattr(timing.multiprocessing, "get_context", lambda method: SERVER)
 
 
 def test_the_literal_mdr_is_mdr():
@@ -22,7 +21,7 @@ def test_the_literal_mdr_is_mdr():
     )
 
 
-def test_every_way_is_measured(here):
+def test_every_way_is_measured(served):
     table = distances.measure([16])
     assert len(table) == 5 and (table.milliseconds > 0).all()
 
@@ -46,6 +45,6 @@ def test_the_loop_is_fed_in_every_way(monkeypatch):
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
 
 
-def test_a_process_needs_less_memory_where_there_are_more(here):
+def test_a_process_needs_less_memory_where_there_are_more(served):
     table = ranks.measure([2048], [1, 4])
     assert table["peak MiB of each"][1] < 0.6 * table["peak MiB of each"][0]
