@@ -153,7 +153,7 @@ def full():
 def test_older_runs_get_their_counts_from_their_findings():
     frame = pd.DataFrame({"key": ["a", "a", "b"], "epoch": [0, 1, 1]})
     found = {"labels": torch.tensor([0, 0, 1, 1]), "nearest": torch.tensor([[1], [2], [3], [2]])}
-    frame = class_bootstrap.with_counts(frame, {"a": found})
+    frame = class_bootstrap.with_counts(frame, {"a": found}.get)
     assert frame.test_class_right[1] == [1, 2] and frame.test_class_queries[1] == [2, 2]
     assert frame.test_class_right[[0, 2]].isna().all()
 

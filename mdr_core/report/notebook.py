@@ -181,8 +181,11 @@ class Report:
     def run_with_counts(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
         frame = self.run(grid, optional)
-        found = {key: self.store.findings(record) for key, record in self.records.items()}
-        return class_bootstrap.with_counts(frame, {k: v for k, v in found.items() if v is not None})
+
+        def findings(key: str) -> dict | None:
+            return self.store.findings(self.records[key]) if key in self.records else None
+
+        return class_bootstrap.with_counts(frame, findings)
 
     def with_weights(self, config: Config) -> Record | None:
         """Return a run's record with weights and embeddings, trained again if they are absent."""

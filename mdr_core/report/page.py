@@ -113,7 +113,7 @@ def write_index(reports: Path) -> None:
     for profile in SHOWN:
         pages = {path.stem: path for path in (reports / profile).glob("*.ipynb")}
         table = reports / profile / f"claims-{profile}.csv"
-        claims = claims_of(pd.read_csv(table, keep_default_na=False)) if table.exists() else {}
+        claims = claims_of(pd.read_csv(table)) if table.exists() else {}
         rows |= {claim: about["report"] for claim, about in claims.items() if claim not in rows}
         shown = [
             {"name": n} | summary(nbformat.read(pages[n], 4)) for n in sorted(pages, key=place)
@@ -143,23 +143,15 @@ def claims_of(table: pd.DataFrame) -> dict[str, dict]:
     found = {}
     for claim, cells in table.groupby("claim", sort=False):
         first, lines = cells.iloc[0], []
-        for cell in cells.itertuples() if len(cells) < 3 else ():
-            if not cell.seeds:
-                continue
-            by_class = cell.classes_low != ""
-            ends = (cell.classes_low, cell.classes_high) if by_class else seeds_interval(cell)
-            interval = f" ({float(ends[0]):.1f} to {float(ends[1]):.1f})" if ends else ""
-            lines.append(f"{cell.cell} {float(cell.difference):+.1f}{interval}".replace("-", "−"))
+        for cell in cells[cells.seeds > 0].itertuples() if len(cells) < 3 else ():
+            low, high = cell.classes_low, cell.classes_high
+            if low != low:  # no counts by class: the interval over the seeds, NaN for one
+                low, high = cell.difference - cell.half, cell.difference + cell.half
+            interval = f" ({low:.1f} to {high:.1f})" if low == low else ""
+            lines.append(f"{cell.cell} {cell.difference:+.1f}{interval}".replace("-", "−"))
         about = {"verdict": first.claim_verdict, "told": first.told, "report": first.report}
         found[str(claim)] = about | {"lines": lines}
     return found
-
-
-def seeds_interval(cell) -> tuple[float, float] | None:
-    """Return the ends of a cell's interval over seeds, where it has one."""
-    if cell.half == "":
-        return None
-    return float(cell.difference) - float(cell.half), float(cell.difference) + float(cell.half)
 
 
 def place(name: str) -> tuple[int, str]:

@@ -63,8 +63,12 @@ def table1(profile: str) -> pd.DataFrame:
     grid = experiments.table1(profile, profiles.datasets(profile), list(METHODS), seeds)
     configs = [row["config"] for row in grid]
     frame = grids.frame(configs, [records.get(config) for config in configs], grid)
-    found = {path.stem: load_file(path) for path in (folder / "findings").glob("*.safetensors")}
-    return class_bootstrap.with_counts(frame.drop(columns="config"), found)
+
+    def findings(key: str) -> dict | None:
+        path = folder / "findings" / f"{key}.safetensors"
+        return load_file(path) if path.exists() else None
+
+    return class_bootstrap.with_counts(frame.drop(columns="config"), findings)
 
 
 def rows_of(frame: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
@@ -73,12 +77,9 @@ def rows_of(frame: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
 
 def differences(last: pd.DataFrame, dataset: str) -> str:
     """Return MDR's differences in words, with the interval over the test classes and over seeds."""
-    texts = []
-    for other in (L2, TRIPLET):
-        claim = claims.Claim("", "", "", "", MDR, other, "", counts="test_class_right")
-        [cell] = claims.evaluate(claim, last[last.dataset == dataset]).cells
-        texts.append(f"MDR − {other.removeprefix('Triplet + ')} {cell.text()}")
-    return ", ".join(texts)
+    results = claims.compared(last[last.dataset == dataset], MDR, counts="test_class_right")
+    found = {result.claim.other: result for result in results}
+    return ", ".join(f"{found[m].claim.text} {found[m].cells[0].text()}" for m in (L2, TRIPLET))
 
 
 def sizes() -> str:

@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mdr_core.networks.backbones import backbone
-from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.study import class_bootstrap, profiles, statistics
 from mdr_core.study.class_bootstrap import Bootstrap
 
@@ -211,6 +209,9 @@ def same_network(profile: str, datasets: list[str]) -> Result:
     It does not where the network trained with MDR has the same tensors as the one without: the same
     names and shapes, so that nothing of MDR is computed or kept.
     """
+    from mdr_core.networks.backbones import backbone  # here: other claims need no network
+    from mdr_core.networks.embedding import EmbeddingNet
+
     claim = Claim(
         "Mechanism", "MDR costs nothing at inference", "tensors more than without MDR", "", "", "",
         report="claims", unit="tensors",

@@ -5,6 +5,7 @@ the number of right answers over the number of queries of its classes. Two metho
 the same resamples, so that what makes a class hard for both cancels.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +49,14 @@ def difference(
     return Bootstrap(100 * float(gain.sum() / queries.sum()), float(low), float(high), float(p))
 
 
-def with_counts(frame: pd.DataFrame, findings: dict[str, dict[str, torch.Tensor]]) -> pd.DataFrame:
+def with_counts(
+    frame: pd.DataFrame, findings: Callable[[str], dict[str, torch.Tensor] | None]
+) -> pd.DataFrame:
     """Add the right answers by class to the last epochs of older runs, from their findings.
 
     Args:
-        frame: a row per run and epoch, with ``key`` and ``epoch``. ``findings``: key -> findings.
+        frame: a row per run and epoch, with ``key`` and ``epoch``.
+        findings: returns those of a run by its key, or None; asked where the counts are absent.
 
     Returns:
         ``frame`` with ``test_class_queries`` and ``test_class_right``: lists of C numbers where the
@@ -62,11 +66,11 @@ def with_counts(frame: pd.DataFrame, findings: dict[str, dict[str, torch.Tensor]
     frame = frame.reindex(columns=[*frame, *(name for name in columns if name not in frame)])
     frame[columns] = frame[columns].astype(object)
     last = frame.loc[frame.groupby("key", sort=False).epoch.idxmax()]
-    for place, row in last[last.test_class_right.isna() & last.key.isin([*findings])].iterrows():
-        found = findings[row.key]
-        labels = found["labels"].long()
-        if "gallery_labels" in found:
+    for place, key in last[last.test_class_right.isna()].key.items():
+        found = findings(key)
+        if found is None:
             continue
+        labels = found["labels"].long()  # those runs' queries are their gallery
         right = labels[found["nearest"][:, 0].long()] == labels
         frame.at[place, "test_class_queries"] = labels.bincount().tolist()
         frame.at[place, "test_class_right"] = labels.bincount(right.double()).int().tolist()

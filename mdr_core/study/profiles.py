@@ -6,7 +6,6 @@ from pathlib import Path
 from mdr_core.config import Config
 from mdr_core.data.catalog import NAMES
 from mdr_core.errors import unknown
-from mdr_core.training import learning_rate
 
 PUBLISHED = Path(__file__).parent / "published_recall.csv"  # Recall@K in percent, with its source
 METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
@@ -196,5 +195,7 @@ def level_reach(config: Config) -> float:
 
     It is the sum of the learning rates: a step of Adam is about one learning rate long at most.
     """
+    from mdr_core.training import learning_rate  # here: who names a run need not load the loop
+
     rates = [learning_rate(config, epoch) for epoch in range(1, config.epochs + 1)]
     return config.iterations * sum(rates)
