@@ -16,6 +16,7 @@ import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
+from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
 from mdr_core.report import notebook, render
 from mdr_core.runs import store as runs
@@ -192,8 +193,9 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
         "output_root": tmp_path / "runs",
     }
     assert (
-        render.main(
+        main(
             [
+                "reports",
                 "--profile",
                 "paper",
                 "--notebook",

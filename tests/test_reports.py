@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
 from mdr_core.report import page as pages
 from mdr_core.report import render
@@ -62,8 +63,15 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return render.main(
-        ["--notebooks", str(folder / "notebooks"), "--output", str(folder / "reports"), *arguments]
+    return main(
+        [
+            "reports",
+            "--notebooks",
+            str(folder / "notebooks"),
+            "--output",
+            str(folder / "reports"),
+            *arguments,
+        ]
     )
 
 

@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mdr_core.study import statistics
+from mdr_core.study.profiles import BEFORE
 
 BLUE, ORANGE, GREEN, RED, PINK, GREY = WONG = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999",
 )  # fmt: skip
 STYLES = {  # method -> color, marker
-    "Before fine-tuning": (GREY, "v"),
+    BEFORE: (GREY, "v"),
     "Triplet": (BLUE, "o"),
     "Triplet + L2": (ORANGE, "s"),
     "Triplet + MDR": (GREEN, "D"),

@@ -192,8 +192,4 @@ def main(argv: list[str] | None = None) -> int:
     option("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     option("--output", type=Path, default=REPORTS, help="where reports go")
     option("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
-    try:
-        return report(parser.parse_args(argv))
-    except (StudyError, OSError) as error:  # the latter where a report cannot be written
-        print(error, file=sys.stderr)
-        return 2
+    return report(parser.parse_args(argv))

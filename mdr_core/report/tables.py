@@ -13,6 +13,7 @@ from pandas.io.formats.style import Styler
 
 from mdr_core.study import statistics
 from mdr_core.study.claims import short
+from mdr_core.study.profiles import BEFORE
 from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL, Interval
 
 NOTHING = "no method is compared with MDR"
@@ -89,7 +90,7 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
     Returns:
         ``by``, (``Before fine-tuning``, if there,) ``other``, ``one``, difference, verdict.
     """
-    methods = [m for m in ("Before fine-tuning", other, one) if m in set(frame.method)]
+    methods = [m for m in (BEFORE, other, one) if m in set(frame.method)]
     rows = []
     for name, group in frame.groupby(by, sort=False):
         row = {by: name} | {m: interval(group[group.method == m][RECALL]) for m in methods}

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
+from mdr_core.study.profiles import BEFORE
+
 RECALL = "test_recall@1"  # the study's one headline number
 NOT_RUN = "not run"  # in place of a number or a verdict, where no run is stored
 NOT_SIGNIFICANT = "not significant"  # the interval of the difference includes zero
@@ -143,7 +145,7 @@ def with_start(frame: pd.DataFrame) -> pd.DataFrame:
     first = start if raw.empty else raw
     own = [name for name in (*labels(frame), "seed") if name in frame and name != "method"]
     before = first.drop_duplicates(own) if own else first
-    return pd.concat([before.assign(method="Before fine-tuning"), final(frame)])
+    return pd.concat([before.assign(method=BEFORE), final(frame)])
 
 
 def slopes(frame: pd.DataFrame, size: str, value: str) -> pd.DataFrame:
