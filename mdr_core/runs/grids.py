@@ -100,14 +100,17 @@ def records(
 
 def check_names(configs: list[Config]) -> None:
     """Refuse an unknown backbone or loss before hours are spent on the other runs."""
-    from mdr_core import losses
+    from mdr_core import drop_in, losses
     from mdr_core.networks import backbones
 
     for name in dict.fromkeys(c.backbone for c in configs):
         if name not in backbones.names():
             raise unknown("backbone", name, backbones.names())
-    for name in dict.fromkeys(c.loss for c in configs):
-        losses.make(name)
+    for loop, name in dict.fromkeys((c.loop, c.loss) for c in configs):
+        if loop == "study":
+            losses.make(name)
+        else:
+            drop_in.loss_and_miner(name, None, 0.0)
 
 
 def frame(

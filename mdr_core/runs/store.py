@@ -120,7 +120,7 @@ class RunStore:
             ) from None
 
     def _train(self, config: Config, folder: Path, share: Share) -> Record:
-        from mdr_core import training
+        from mdr_core import drop_in, training
         from mdr_core.evaluation import epoch
 
         def save(trainer: "Trainer") -> None:
@@ -131,7 +131,8 @@ class RunStore:
         trainer = self._started(config, folder, share)
         if share.first:
             folder.mkdir(exist_ok=True)
-        trainer = training.train(config, images, trainer, save, share=share)
+        loop = training.train if config.loop == "study" else drop_in.train
+        trainer = loop(config, images, trainer, save, share=share)
         embeddings: dict[str, torch.Tensor] = {}
         for name, split in {"test": images.test, "gallery": images.gallery}.items():
             if split is not None:

@@ -69,6 +69,25 @@ def stronger(profile: str, datasets: list[str], seeds: list[int], **changes) -> 
     ]
 
 
+def drop_in(profile: str, dataset: str, seeds: list[int], **changes) -> list[dict]:
+    """Return the runs of the library's loop (:mod:`mdr_core.drop_in`), on L2 and with MDR."""
+    methods = {
+        "TripletMarginLoss on L2": ("TripletMarginLoss", L2),
+        "TripletMarginLoss, semi-hard, on L2": ("TripletMarginLoss, semi-hard", L2),
+        "MultiSimilarityLoss on L2": ("MultiSimilarityLoss", L2),
+        "TripletMarginLoss with MDR": ("TripletMarginLoss", MDR),
+        "MultiSimilarityLoss with MDR": ("MultiSimilarityLoss", MDR),
+    }
+    return [
+        row | {"method": name}
+        for seed in seeds
+        for name, (loss, method) in methods.items()
+        for row in table1(
+            profile, [dataset], [method], [seed], **(changes | {"loss": loss, "loop": "library"})
+        )
+    ]
+
+
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
     """Return the runs that try each method's learning rates, where the dataset has some to try."""
     settings = profiles.named(profile).settings
@@ -236,7 +255,10 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
         "class_centers": [*table, *before],
         "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
     }
-    return found | {"claims": [row for grid in found.values() for row in grid]}
+    claims = [row for grid in found.values() for row in grid]
+    if own.trains:  # a full run of the library's loop is a reader's own wish
+        found["drop_in"] = drop_in(profile, own.ablation, seeds[: own.held_out_seeds], **changes)
+    return found | {"claims": claims}
 
 
 def everything(profile: str, **changes) -> list[Config]:
