@@ -1,4 +1,4 @@
-"""A folder of drawn characters, for readers who have no images of their own at hand."""
+"""A folder of drawn characters, for readers who have no images of their own."""
 
 import shutil
 import tempfile

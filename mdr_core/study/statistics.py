@@ -123,7 +123,7 @@ def best(frame: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def past_best(frame: pd.DataFrame) -> pd.Series:
-    """Return how far each row's test Recall@1 lies below its run's best; NaN at epoch 0."""
+    """Return how much lower each row's test Recall@1 is than its run's best; NaN at epoch 0."""
     return by_run(frame[frame.epoch > 0])[RECALL].transform("max") - frame[RECALL]
 
 
