@@ -85,7 +85,7 @@ def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
 
     # A partial file of one name: the next process writes over a killed one's.
     with replacing(path, path.with_suffix(".tmp")) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # in all threads
+        warnings.simplefilter("ignore")  # in all threads: Pillow's, of large images and odd EXIF
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
         np.lib.format.write_array_header_1_0(file, header)
         file.flush()
