@@ -204,21 +204,21 @@ ENDINGS = st.sampled_from([b".png", b".JPG", b".tif", b".pgm", b".heic", b".txt"
 
 
 def tree(draw, folder):
-    """Folders at any depth, odd names, links to files, to folders, to nothing and in loops."""
-    root, made = os.fsencode(folder) + b"/images", [b""]
-    for number in range(draw(st.integers(0, 12))):
-        place = b"/".join([draw(st.sampled_from(made)), *draw(st.lists(SEGMENTS, max_size=2))])
-        file = b"%s/%s/%d%s" % (root, place, number, draw(ENDINGS))
+    """Class folders, and odd names, depths, and links to files, folders, nothing and in loops."""
+    root, pictures = os.fsencode(folder) + b"/images", material()["pictures"]
+    made = [b"%s/%d" % (name, n) for name in (b"a", b"b", b"c", b"d") for n in (0, 1)]
+    below = b"/".join([root, *draw(st.lists(SEGMENTS, max_size=2))])
+    files = [b"%s/%s.png" % (below, name) for name in made]
+    for number in range(draw(st.integers(0, 3))):
+        place = b"/".join([draw(st.sampled_from(made))[:1], *draw(st.lists(SEGMENTS, max_size=2))])
+        files.append(b"%s/%s/odd%d%s" % (below, place, number, draw(ENDINGS)))
+    for number, file in enumerate(files):
         os.makedirs(os.path.dirname(file), exist_ok=True)
-        made.append(place)
-        if draw(st.integers(0, 4)):
+        if number < len(made) or draw(st.booleans()):
             with open(file, "wb") as out:
-                out.write(draw(st.sampled_from([*material()["pictures"].values()])))
+                out.write(pictures[draw(st.sampled_from(sorted(pictures)))])
         else:
-            target = draw(
-                st.sampled_from([root + b"/" + draw(st.sampled_from(made)), b"gone", b"/"])
-            )
-            os.symlink(draw(st.sampled_from([target, file])) if target != b"/" else file, file)
+            os.symlink(draw(st.sampled_from([b"gone", file, root, files[0], below + b"/a"])), file)
     level = draw(st.sampled_from(["", "", ",class_level=1", ",class_level=2", ",class_level=0"]))
     load_dataset(f"folder:{folder / 'images'}{level}", None, 8, folder / "cache")
 
@@ -256,12 +256,12 @@ def one_image(draw, folder):
 def zip_members(draw, folder):
     """Any names, twice, in any compression; the file whole or spoilt."""
     words = st.text(st.sampled_from("ab./\\:é\n"), min_size=1, max_size=6)
-    stream, pictures = io.BytesIO(), [*material()["pictures"].values()]
+    stream, pictures = io.BytesIO(), material()["pictures"]
     with zipfile.ZipFile(stream, "w", draw(st.sampled_from([0, 8, 12, 14]))) as file:
-        for number in range(draw(st.integers(0, 10))):
-            name = f"{draw(st.sampled_from('abcd'))}/{number}.jpg"
-            name = draw(words) + name if not draw(st.integers(0, 3)) else name
-            file.writestr(zipfile.ZipInfo(name), draw(st.sampled_from(pictures)))
+        for number in range(draw(st.integers(8, 10))):
+            name = f"{'abcd'[number % 4]}/{number}.jpg"
+            name = draw(words) + name if not draw(st.integers(0, 9)) else name
+            file.writestr(zipfile.ZipInfo(name), pictures[draw(st.sampled_from(sorted(pictures)))])
     content = stream.getvalue() if draw(st.booleans()) else draw(spoilt(stream.getvalue()))
     written(folder, {"images.zip": content})
     load_dataset(f"folder:{folder / 'images.zip'}", None, 8, folder / "cache")
