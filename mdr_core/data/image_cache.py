@@ -137,11 +137,11 @@ def eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     finite = values[np.isfinite(values)]
     black, white = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    of_16_bits = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
-    for usual in (65535,) if of_16_bits else (1, 255, 65535)[image.mode == "I" :]:
-        if black >= 0 and white <= usual:
-            black, white = 0, usual
-            break
+    whites: tuple[int, ...] = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        whites = (65535,)
+    if fitting := [usual for usual in whites if black >= 0 and white <= usual]:
+        black, white = 0, fitting[0]
     bounded = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
     gray = (bounded - black) * (255 / max(white - black, 1e-300))
     if isinstance(clear := image.info.get("transparency"), int):  # PNG's
