@@ -146,7 +146,7 @@ def train_shared(processes: int, store: RunStore, config: Config, files: bool = 
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc-per-node={processes}", "-m", "mdr_core.runs.executors", str(task)]
         environment = {"OMP_NUM_THREADS": str(max(cpu_count() // processes, 1))} | os.environ
-        with open(output, "w") as file:
+        with open(output, "wb") as file:
             torchrun = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
         try:
             torchrun.wait()
@@ -158,10 +158,10 @@ def train_shared(processes: int, store: RunStore, config: Config, files: bool = 
         if record is not None:  # whatever became of the processes afterwards
             return record
         if task.with_suffix(".error").exists():
-            raise StudyError(task.with_suffix(".error").read_text())
+            raise StudyError(task.with_suffix(".error").read_text(encoding="utf-8"))
         # a traceback's last line, or the signal that ended one; the others get 15 from torchrun
         telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal (?!15 )\d+")
-        lines = output.read_text(errors="replace").splitlines()
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
         causes = [x for x in lines if telling.search(x) and "ChildFailedError" not in x]
         cause = f": {causes[0].strip()}" if causes else ""
         raise StudyError(
@@ -177,7 +177,7 @@ def main(task: str) -> int:
     try:
         store.run(config, files)
     except StudyError as problem:  # what one meets, all do, or the others cannot go on
-        Path(task).with_suffix(".error").write_text(str(problem))
+        Path(task).with_suffix(".error").write_text(str(problem), encoding="utf-8")
         return 2
     return 0
 

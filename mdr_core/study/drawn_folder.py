@@ -41,7 +41,7 @@ def new_image(folder: Path, test: Split, drawn: bool) -> Path:
     if drawn:
         return sorted((folder.parent / "new" / test.class_names[-1]).iterdir())[0]
     parent = Path(tempfile.mkdtemp()) / test.class_names[int(test.labels[0])]
-    parent.mkdir()
+    parent.mkdir(parents=True)  # a class may be a path
     path = parent / "first_test_image.png"
     Image.fromarray(test.images[0].permute(1, 2, 0).numpy()).save(path)
     return path
