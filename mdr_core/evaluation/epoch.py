@@ -114,7 +114,13 @@ def evaluate(
 def epoch_row(
     config: Config, mdr: MDR, embedded: dict[str, RetrievalSet[Tensor]]
 ) -> dict[str, Any]:
-    """Return what :func:`evaluate` does, given embeddings."""
+    """Return what :func:`evaluate` does, given embeddings.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` refuses, of any of them.
+    """
+    for images in embedded.values():
+        images.check(config.ks)
     row: dict[str, Any] = {}
     device = None if config.device == "cpu" else config.device
     test, batch = embedded["test"], embedded["batch"]

@@ -9,8 +9,8 @@ faiss has indexes that hold less than all embeddings (``"IVF4096,PQ32"``) or sea
 (``"IVF4096,Flat"``, ``"HNSW32"``). Those are approximate: :func:`overlap` tells what they miss.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -18,41 +18,13 @@ import torch
 from faiss.contrib.exhaustive_search import knn_ground_truth
 from numpy.typing import ArrayLike
 
+from mdr_core.evaluation.retrieval_set import RetrievalSet
+
 CHUNK = 1024  # queries searched at a time
 FEW = 64  # queries whose candidates' embeddings are gathered at a time, on a GPU
 BLOCK = 65_536  # gallery embeddings read at a time
 TRAINING = 100_000  # embeddings, at most, that an approximate index is trained on
 SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
-
-Array = TypeVar("Array")
-
-
-class RetrievalSet(NamedTuple, Generic[Array]):
-    """Queries (N, ...) with labels (N,), and the gallery (G, ...) with labels (G,), if any.
-
-    They are images, crops or embeddings.
-    """
-
-    query: Array
-    labels: Array
-    gallery: Array | None = None
-    gallery_labels: Array | None = None
-
-    @property
-    def searched(self) -> tuple[Array, Array]:
-        """The gallery and its labels, or the queries and theirs."""
-        if self.gallery is not None and self.gallery_labels is not None:
-            return self.gallery, self.gallery_labels
-        if self.gallery is not None or self.gallery_labels is not None:
-            raise ValueError("give gallery and gallery_labels together, or neither")
-        return self.query, self.labels
-
-    def map(self, function: Callable[[Array, Array], Array]) -> "RetrievalSet[Array]":
-        """Replace queries and gallery by ``function(images, labels)``."""
-        query, gallery = function(self.query, self.labels), self.gallery
-        return self._replace(
-            query=query, gallery=None if gallery is None else function(*self.searched)
-        )
 
 
 class Index:
@@ -226,8 +198,12 @@ def recall_at_k(
 
     Returns:
         K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` and :class:`Index` refuse.
     """
     images = RetrievalSet(query, query_labels, gallery, gallery_labels)
+    images.check(ks)
     index = Index(images.searched[0], factory, search, device)
     return _recall(_hits(images, max(ks), index), ks)
 
@@ -251,7 +227,11 @@ def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
 
     Args:
         index: of the images that are searched.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` refuses.
     """
+    images.check(ks)
     labels = np.asarray(images.labels)
     classes, counts = np.unique(np.asarray(images.searched[1]), return_counts=True)
     place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
