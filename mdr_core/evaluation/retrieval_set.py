@@ -37,11 +37,11 @@ class RetrievalSet(NamedTuple, Generic[Array]):
         """
         dims = []
         for name, (rows, labels) in (("query", self[:2]), ("gallery", self.searched)):
-            shape = tuple(np.shape(rows))
-            if len(shape) != 2 or np.shape(labels) != shape[:1]:
+            shape, of_labels = np.asarray(rows).shape, np.asarray(labels).shape
+            if len(shape) != 2 or of_labels != shape[:1]:
                 raise ValueError(
                     f"{name} must be embeddings (N, D) with labels (N,), one number for each: got "
-                    f"{shape} and {tuple(np.shape(labels))}"
+                    f"{shape} and {of_labels}"
                 )
             dims.append(shape[1])
         if dims[0] != dims[1]:

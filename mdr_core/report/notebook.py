@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +23,10 @@ from matplotlib.figure import Figure
 from mdr_core.config import Config, checked
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY
+from mdr_core.files import REPOSITORY, check_writable
 from mdr_core.report import tables
 from mdr_core.report.pages import facts, panels
-from mdr_core.report.pages.html_table import unbroken
+from mdr_core.report.pages.html_table import plain, unbroken
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import class_bootstrap, profiles, statistics
@@ -115,13 +116,20 @@ class Report:
         records: the records of all runs so far, by key.
 
     Raises:
-        StudyError: an unknown profile or dataset, or epochs = 0.
+        StudyError: an unknown profile or dataset, a number that is too small, or a folder that
+            cannot be written to.
     """
 
     def __init__(self, given: SimpleNamespace):
         values = vars(given)
         if values.get("epochs") == 0:
             raise StudyError("epochs is 0: give at least 1, or -1 for the profile's own number")
+        for name in ("top", "queries", "hardest"):
+            if values.get(name, 1) < 1:
+                raise StudyError(f"{name} must be at least 1, got {values[name]}")
+        for name in ("save_root", "index_root"):
+            if values.get(name):
+                check_writable(path_of(values[name]), name)
         self.profile, self.own = given.profile, profiles.named(given.profile)
         self.seeds = values.get("seeds") or list(range(self.own.seeds))
         self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
@@ -137,7 +145,7 @@ class Report:
             "jobs": values.get("jobs") or None,
             "processes": processes,
             "executor": executors.cluster(scheduler) if scheduler else None,
-            "train": self.own.trains if values.get("train") is None else given.train,
+            "train": profiles.trains(given.profile, values.get("train")),
         }
         if "weights" in self.changes and (file := path_of(given.weights)).is_file():
             self.changes["weights"] = str(file)
@@ -219,20 +227,24 @@ class Report:
             verdicts: a verdict of :mod:`mdr_core.study.claims` and its words, each.
         """
         self.answer = {
-            "finding": unbroken(sentence),
+            "finding": unbroken(plain(sentence)),
             "figure": unbroken(headline),
             "verdicts": [[verdict, unbroken(words)] for verdict, words in verdicts],
         }
 
-    def note(self, text: str) -> None:
-        """Show a sentence (Markdown) that depends on the run."""
+    def note(self, text: str, **names: str) -> None:
+        """Show a sentence (Markdown) that depends on the run; ``{dataset}`` in it is a name."""
         text = unbroken(text)
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", plain(value))
         display({"text/markdown": text, "text/plain": text}, raw=True)
 
     def table(self, table: pd.DataFrame, name: str, caption: str, **options) -> None:
         """Show a table and save it as CSV; options are those of :func:`tables.styled`."""
         self.save(table, name)
-        self.show(tables.styled(table, caption, **options).data, caption, [self.path(f"{name}.csv")])
+        self.show(
+            tables.styled(table, caption, **options).data, caption, [self.path(f"{name}.csv")]
+        )
 
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
         """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
@@ -244,7 +256,7 @@ class Report:
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
-            shown = {"text/markdown": f"**{told}**", "text/plain": told}
+            shown = {"text/markdown": f"**{told}**", "text/plain": unescape(told)}
             display({FINDING: self.answer} | shown, raw=True)
             self.answer = {}
 

@@ -28,9 +28,7 @@ class Progress:
 
     def __init__(self, notebooks: list[str], parameters: dict):
         self.given, self.reports = parameters, len(notebooks)
-        self.train_missing = parameters.get("train")
-        if self.train_missing is None:
-            self.train_missing = profiles.named(parameters["profile"]).trains
+        self.train_missing = profiles.trains(parameters["profile"], parameters.get("train"))
         settings = {
             name: value
             for name, value in parameters.items()

@@ -28,7 +28,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY, write
+from mdr_core.files import REPOSITORY, check_writable, write
 from mdr_core.report.pages.page import datas, place, to_html, write_index
 from mdr_core.report.progress import MACHINE, Progress
 from mdr_core.study.profiles import PROFILES
@@ -143,6 +143,7 @@ def report(arguments: argparse.Namespace) -> int:
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
     folder, failed = place_of(arguments, parameters), 0
+    check_writable(folder, "--output")
     shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     with Progress(list(known), parameters) as progress:
         progress.train()

@@ -142,8 +142,10 @@ def wait_for(futures: Iterable[Future], executor: Executor) -> None:
     """Return once all have ended; a line says where a cluster has no worker, or none any more."""
     client, told = getattr(executor, "_client", None), False  # Dask's
     while left := wait(futures, PATIENCE).not_done:
+        if client is None:
+            continue
         try:
-            alone = client is not None and not client.nthreads()
+            alone = not client.nthreads()
         except OSError:  # the scheduler has gone: Dask cancels what is left
             continue
         if alone and not told:
