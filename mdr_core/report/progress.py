@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
-from mdr_core.report.notebook import SETTINGS, path_of
+from mdr_core.report.notebook import SETTINGS
+from mdr_core.report.parameters import path_of
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
