@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mdr_core import training
+from mdr_core.config import Config
 from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
@@ -163,3 +164,49 @@ def test_the_numbers_by_class_stay_in_the_last_and_the_best_epoch():
         kept = training.with_by_class([*kept, row]) if row["epoch"] else [row]
     assert [("test_class_right" in row) for row in kept] == [False, False, True, True]
     assert [row["test_recall@1"] for row in kept] == [99.0, 50.0, 70.0, 60.0]
+
+
+def wrong_sets():
+    """Embeddings with labels that do not fit, and what is said of them."""
+    x, labels = embedded()
+    n = len(x)
+    one_hot = torch.nn.functional.one_hot(labels)
+    lengths = "must be embeddings .N, D. with labels .N,."
+    yield lengths, RetrievalSet(x, labels[:-1])
+    yield lengths, RetrievalSet(x, torch.cat([labels, labels]))
+    yield lengths, RetrievalSet(x, one_hot)
+    yield lengths, RetrievalSet(x, labels[:, None])
+    yield lengths, RetrievalSet(x, labels[:1])  # would be broadcast
+    yield lengths, RetrievalSet(x, labels[0])
+    yield lengths, RetrievalSet(x[:, 0], labels)
+    yield "gallery must be", RetrievalSet(x, labels, x, one_hot)
+    yield "gallery must be", RetrievalSet(x, labels, x, labels[:1])
+    yield "4 dimensions and the gallery 3", RetrievalSet(x, labels, x[:, :3], labels)
+    yield "together, or neither", RetrievalSet(x, labels, x)
+    nothing = "no query has another image of its class"
+    yield nothing, RetrievalSet(x, torch.arange(n))
+    yield nothing, RetrievalSet(x[:1], labels[:1])
+    yield nothing, RetrievalSet(x[:0], labels[:0])
+    yield nothing, RetrievalSet(x, labels, x, labels + 100)
+
+
+@pytest.mark.parametrize("line, images", wrong_sets())
+def test_labels_that_do_not_fit_their_embeddings_are_refused(line, images):
+    with pytest.raises(ValueError, match=line):
+        retrieval.recall_at_k(images.query, images.labels, [1], *images[2:])
+    numpy = [None if part is None else part.numpy() for part in images]
+    with pytest.raises(ValueError, match=line):
+        retrieval.recall_at_k(*numpy[:2], [1], *numpy[2:])
+    with pytest.raises(ValueError, match=line):
+        retrieval.evaluate(images, [1], retrieval.Index(np.ones((2, 2))))
+    right = RetrievalSet(*embedded())
+    for name in ("test", "train", "batch"):
+        of_epoch = dict.fromkeys(("test", "train", "batch"), right) | {name: images}
+        with pytest.raises(ValueError, match=line):
+            epoch.epoch_row(Config(), MDR(), of_epoch)
+
+
+def test_a_k_below_one_is_refused():
+    for ks in ([0], [1, -1], []):
+        with pytest.raises(ValueError, match="ks must hold numbers of at least 1"):
+            retrieval.recall_at_k(*embedded(), ks)
