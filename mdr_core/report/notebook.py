@@ -27,7 +27,7 @@ from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.report.parameters import path_of
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import class_bootstrap, profiles, statistics
+from mdr_core.study import claims, class_bootstrap, profiles, statistics
 
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
@@ -109,9 +109,11 @@ class Report:
             )
         return found
 
-    def run_with_counts(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
+    def run_with_counts(
+        self, grid: list[dict], optional: bool = False, compared: str = ""
+    ) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        frame = self.run(grid, optional)
+        frame = self.run(grid, optional, compared)
 
         def findings(key: str) -> dict | None:
             return self.store.findings(self.records[key]) if key in self.records else None
@@ -139,20 +141,15 @@ class Report:
         return self.store.dataset(Config(dataset=dataset, image_size=image_size))
 
     def finding(
-        self, sentence: str, headline: str = "", verdicts: Iterable[tuple[str, str]] = ()
+        self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()
     ) -> None:
         """Tell the report's finding, shown in bold under the next table.
 
-        It opens the page and stands in the index, verdicts and headline first.
-
-        Args:
-            verdicts: a verdict of :mod:`mdr_core.study.claims` and its words, each.
+        It opens the page, after the verdicts of the claims' ``results``; those and the headline
+        stand in the index.
         """
-        self.answer = {
-            "finding": unbroken(sentence),
-            "figure": unbroken(headline),
-            "verdicts": [[verdict, unbroken(words)] for verdict, words in verdicts],
-        }
+        told = {"finding": unbroken(sentence), "figure": unbroken(headline)}
+        self.answer = told | {"verdicts": tables.verdicts(results)}
 
     def note(self, text: str, **names: str) -> None:
         """Show a sentence (Markdown) that depends on the run; ``{dataset}`` in it is a name."""
@@ -164,9 +161,8 @@ class Report:
     def table(self, table: pd.DataFrame, name: str, caption: str, **options) -> None:
         """Show a table and save it as CSV; options are those of :func:`tables.styled`."""
         self.save(table, name)
-        self.show(
-            tables.styled(table, caption, **options).data, caption, [self.path(f"{name}.csv")]
-        )
+        shown = tables.styled(table, caption, **options)
+        self.show(shown.data, caption, [self.path(f"{name}.csv")])
 
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
         """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
