@@ -6,7 +6,7 @@ import torch
 
 from mdr_core import training
 from mdr_core.config import Config
-from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
+from mdr_core.evaluation import class_centers, epoch, pair_statistics, ranks, retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
 
@@ -45,11 +45,9 @@ def test_the_rank_of_the_first_right_image_is_the_loop_s():
         for i in range(len(x)):
             order, _ = ranked(x, labels, i, *gallery)
             expected.append(order.index(int(labels[i])) + 1 if int(labels[i]) in order else 0)
-        assert retrieval.first_ranks(RetrievalSet(x, labels, *gallery)).tolist() == expected
+        assert ranks.first_ranks(x, labels, *gallery).tolist() == expected
     alone = torch.cat([labels, torch.tensor([9])])
-    assert (
-        retrieval.first_ranks(RetrievalSet(torch.cat([x, x[:1]]), alone))[-1] == 0
-    )  # its class has no other image
+    assert ranks.first_ranks(torch.cat([x, x[:1]]), alone)[-1] == 0  # its class has no other image
 
 
 def test_findings_are_what_a_loop_finds():
@@ -138,20 +136,17 @@ def test_histograms_of_positive_and_negative_pairs_are_apart():
 
 def test_distances_within_a_class_are_those_of_its_pairs(monkeypatch):
     x, labels = embedded()
-    found = class_centers.within_class_distances(x.numpy(), labels.numpy())
+    found = class_centers.within_class_distances(x, labels)
     d = torch.pdist(x[labels == 4])
     assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4) and found["square"][
         4
     ] == pytest.approx(d.square().mean().item(), rel=1e-4)
-    assert class_centers.within_class_distances(x.numpy()[:1], np.array([0])) == {
+    assert class_centers.within_class_distances(x[:1], torch.tensor([0])) == {
         "distance": [None],
         "square": [None],
     }
     monkeypatch.setattr(class_centers, "MOST_CLASSES", 3)
-    assert (
-        class_centers.within_class_distances(x.numpy(), labels.numpy())["distance"]
-        == found["distance"][::2]
-    )
+    assert class_centers.within_class_distances(x, labels)["distance"] == found["distance"][::2]
 
 
 def test_the_numbers_by_class_stay_in_the_last_and_the_best_epoch():
