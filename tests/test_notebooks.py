@@ -311,6 +311,17 @@ def test_types_are_those_of_the_defaults():
             parameters.checked_parameters(
                 {"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong
             )
+    for name, value, line in (
+        ("top", 0, "top must be at least 1, got 0"),
+        ("hardest", -1, "hardest must be at least 1, got -1"),
+        ("epochs", 0, "epochs is 0: give at least 1"),
+        ("save_root", str(Path(__file__) / "saved"), "cannot be written to .*: set save_root to"),
+        ("index_root", str(Path(__file__) / "index"), "cannot be written to .*: set index_root"),
+    ):
+        default = 5 if isinstance(value, int) else ""
+        cell = f"{parameters.MARK}\n{name} = {default!r}  # a parameter"
+        with pytest.raises(StudyError, match=line):
+            parameters.checked_parameters({"In": [cell], name: value})
     cells[2] = "# Parameters\nepochs: int = 1\n"
     with pytest.raises(StudyError, match="unknown parameter 'epochs': choose one of lr, name"):
         parameters.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
