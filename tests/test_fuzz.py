@@ -33,7 +33,7 @@ from mdr_core.data import download, image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.networks import backbones
-from mdr_core.report import notebook
+from mdr_core.report.parameters import MARK, checked_parameters
 from mdr_core.runs import store
 from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, profiles
@@ -304,12 +304,12 @@ def downloaded(draw, folder):
 def parameters(draw, folder):
     cells = [
         "",
-        notebook.MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c",
+        MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c",
         "# Parameters\nlr = 1\n",
         "",
     ]
     values = st.fixed_dictionaries({"seeds": JSON, "lr": JSON, "name": JSON})
-    notebook.checked_parameters({"In": cells} | draw(values))
+    checked_parameters({"In": cells} | draw(values))
 
 
 TARGETS = [

@@ -1,5 +1,7 @@
 """A model kept with its index: saved, loaded, searched; and the folder that is drawn."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_the_drawn_folder_is_written_once(folder):
     )
 
 
-def test_saved_loaded_and_searched(folder, tmp_path):
+def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
     row = experiments.your_images(
         "quick",
         folder,
@@ -58,8 +60,18 @@ def test_saved_loaded_and_searched(folder, tmp_path):
         and answer["class"][0] == images.test.class_names[0]
     )
     assert answer.path[0] == images.test.paths[5] and answer.distance.is_monotonic_increasing
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ImageSearch.load("~/index").save("~/again") == tmp_path / "again"
+    assert ImageSearch.load("~/again").paths == search.paths
+    shutil.copy(folder / images.test.paths[5], tmp_path / "query.png")
+    assert search.nearest("~/query.png", k=1).place.tolist() == [5]
+    assert len(search.nearest("~/query.png", k=10**6)) == len(images.test.paths)
+    with pytest.raises(StudyError, match="k must be at least 1, got 0"):
+        search.nearest("~/query.png", k=0)
     with pytest.raises(StudyError, match="there is no image"):
         search.nearest(folder / "none.png")
+    with pytest.raises(StudyError, match="query.png/index cannot be written to.*another folder"):
+        search.save("~/query.png/index")
     (kept / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="is not a saved index that can be read"):
         ImageSearch.load(kept)

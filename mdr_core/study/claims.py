@@ -94,12 +94,12 @@ class Cell:
         """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it."""
         if not self.seeds["n"]:
             return statistics.NOT_RUN
-        text = f"{self.seeds['mean']:+.{digits}f}".replace("-", "−")
+        text = statistics.number(self.seeds["mean"], f"+.{digits}f")
         parts = [f"± {self.seeds['half']:.{digits}f} over {self.seeds['n']} seeds"] * (
             self.seeds["n"] > 1
         )
         if self.classes:
-            low, high = (f"{end:.{digits}f}".replace("-", "−") for end in self.classes[1:3])
+            low, high = (statistics.number(end, f".{digits}f") for end in self.classes[1:3])
             parts.append(f"{low} to {high} over test classes")
         return f"{text} ({', '.join(parts)})" if parts else f"{text} (one seed, no interval)"
 

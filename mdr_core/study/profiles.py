@@ -137,6 +137,11 @@ def named(profile: str) -> Profile:
     return PROFILES[profile]
 
 
+def trains(profile: str, train: bool | None) -> bool:
+    """Return whether missing runs are trained: as asked or, where that is None, by the profile."""
+    return named(profile).trains if train is None else train
+
+
 def datasets(profile: str) -> list[str]:
     """Return the names of a profile's datasets."""
     return list(named(profile).settings)
