@@ -1,4 +1,4 @@
-"""What a model retrieves, image by image: queries, the hardest ones, the confused classes."""
+"""What a model retrieves, for print: queries, the hardest ones, the confused classes."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,27 +31,33 @@ def hits(findings: dict[str, Tensor], gallery_labels: np.ndarray) -> np.ndarray:
 
 
 def confusions(
-    findings: dict[str, Tensor], gallery_labels: np.ndarray, names: tuple[str, ...], most: int = 8
+    findings: dict[str, dict[str, Tensor]],
+    gallery_labels: np.ndarray,
+    names: tuple[str, ...],
+    most: int = 15,
 ) -> pd.DataFrame:
-    """Return the pairs of classes confused most, most first.
+    """Return the pairs of classes that the models together confuse most, most first.
+
+    Args:
+        findings: method -> of a run; all of the same queries.
 
     Returns:
-        ``query class``, ``taken for``: the class of the nearest image, ``queries``: how many, and
-        ``share [%]`` of the query class's images.
+        ``query class``, its ``images``, ``taken for``: the class of the nearest image, and by
+        method how many queries.
     """
-    labels = findings["labels"].numpy()
-    found = gallery_labels[findings["nearest"][:, 0].numpy()]
-    pairs = pd.DataFrame({"query": labels, "found": found})[labels != found]
-    table = pairs.groupby(["query", "found"]).size().rename("queries").reset_index()
-    table = table.sort_values("queries", ascending=False, kind="stable").head(most)
-    return pd.DataFrame(
-        {
-            "query class": [names[c] for c in table["query"]],
-            "taken for": [names[c] for c in table["found"]],
-            "queries": table.queries,
-            "share [%]": 100 * table.queries / np.bincount(labels)[table["query"]],
-        }
-    ).reset_index(drop=True)
+    labels = next(iter(findings.values()))["labels"].numpy()
+    counts = {}
+    for method, found in findings.items():
+        nearest = gallery_labels[found["nearest"][:, 0].numpy()]
+        pairs = pd.DataFrame({"query": labels, "nearest": nearest})[labels != nearest]
+        counts[method] = pairs.value_counts(sort=False)
+    table = pd.DataFrame(counts).fillna(0).astype(int)
+    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index[:most]]
+    queries, nearest = (table.index.get_level_values(level) for level in (0, 1))
+    table.insert(0, "taken for", [names[c] for c in nearest])
+    table.insert(0, "images", np.bincount(labels)[queries])
+    table.insert(0, "query class", [names[c] for c in queries])
+    return table.reset_index(drop=True)
 
 
 def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarray:
