@@ -97,6 +97,20 @@ class RetrievalDataset:
         test = self.train.of_classes(range(classes - count, classes))
         return replace(self, train=train, test=test, gallery=None)
 
+    def train_on_all(self) -> "RetrievalDataset":
+        """Add the test classes to the training split, for a model to use and not to evaluate.
+
+        The test split stays: training has seen it, so that its Recall@1 is none of unseen classes.
+        """
+        first, second = self.train, self.test
+        every = Split(
+            torch.cat([first.images, second.images]),
+            torch.cat([first.labels, second.labels + len(first.class_names)]),
+            first.class_names + second.class_names,
+            first.paths + second.paths,
+        )
+        return replace(self, train=every)
+
 
 def load_dataset(
     name: str,
@@ -110,7 +124,8 @@ def load_dataset(
     Otherwise the first half of the classes trains, the second half tests.
 
     Args:
-        name: one of NAMES; a relative PATH lies in the study, wherever the program runs.
+        name: one of NAMES; a relative PATH lies in the study, wherever the program runs. After
+            ``all:`` the test classes train, too: :meth:`RetrievalDataset.train_on_all`.
         data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
         image_size: of the square that images are resized to; drawn characters are always 32.
         cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.
@@ -118,6 +133,9 @@ def load_dataset(
     Raises:
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
+    if name.startswith("all:"):
+        name = name.removeprefix("all:")
+        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
     if name.startswith("folder:"):

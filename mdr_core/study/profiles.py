@@ -57,6 +57,7 @@ class Profile:
         ablation: the dataset of Table 2 and Figure 4 (a). changes: how Table 2's runs differ.
         weights: dataset -> λ of Table 2 (c). stronger: losses to compare with, on L2 embeddings.
         trains: without being asked to.
+        folder: class folders in the data root, which your_images takes; else it draws some.
     """
 
     purpose: str
@@ -75,6 +76,7 @@ class Profile:
     ablation_seeds: int = 3
     held_out_seeds: int = 1
     trains: bool = True
+    folder: str = ""
 
     @property
     def ablation(self) -> str:
@@ -113,6 +115,7 @@ PROFILES = {
         others=Setting(PHOTOS),
         backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
         dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
+        folder="groceries.zip",
     ),
     "full": Profile(
         "the headline: both datasets whole",

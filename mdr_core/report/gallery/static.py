@@ -1,8 +1,12 @@
 """What a model retrieves, for print: queries, the hardest ones, the confused classes."""
 
+import textwrap
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -108,7 +112,38 @@ def figure(
         for row, rank in np.ndindex(right.shape):
             axis, hit = axes[row, first + rank], right[row, rank]
             axis.imshow(images[row, rank])
-            style = {"color": GREEN} if hit else {"color": RED, "linestyle": (0, (1.5, 1.2))}
-            axis.spines[:].set(visible=True, linewidth=2.5, capstyle="butt", **style)
+            frame(axis, hit)
         first += right.shape[1] + 1
+    return drawn
+
+
+def frame(axis: Axes, right: bool) -> None:
+    """Frame an image in solid green where it is right, else in dashed orange."""
+    style = {"color": GREEN} if right else {"color": RED, "linestyle": (0, (1.5, 1.2))}
+    axis.spines[:].set(visible=True, linewidth=2.5, capstyle="butt", **style)
+
+
+def neighbors(
+    query: np.ndarray,
+    own: str,
+    images: np.ndarray,
+    names: Iterable[str],
+    distances: Iterable[float],
+) -> Figure:
+    """Draw an image and its nearest, large, four in a row, each with its class and distance.
+
+    Args:
+        query: (H, W, 3) uint8. own: its class. images: (K, H, W, 3), nearest first.
+    """
+    rows = 1 + len(images) // 4
+    drawn, axes = plt.subplots(rows, 4, figsize=(7.2, 2.3 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    axes[0, 0].imshow(query)
+    axes[0, 0].set_title("new image", fontsize=9, loc="left")
+    for axis, image, name, distance in zip(axes.flat[1:], images, names, distances, strict=False):
+        axis.imshow(image)
+        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:.3g}", fontsize=9, loc="left")
+        frame(axis, name == own)
     return drawn
