@@ -144,6 +144,6 @@ def neighbors(
     axes[0, 0].set_title("new image", fontsize=9, loc="left")
     for axis, image, name, distance in zip(axes.flat[1:], images, names, distances, strict=False):
         axis.imshow(image)
-        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:.3g}", fontsize=9, loc="left")
+        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:#.3g}", fontsize=9, loc="left")
         frame(axis, name == own)
     return drawn
