@@ -97,7 +97,7 @@ def test_a_page_stays_small_whatever_the_images_are(images, models, monkeypatch)
     ]
     assert len(found) == len(shown) and len({image.size for image in found}) == 1
     assert not re.search(r"""(src|href)=["'](?!data:|retrieval_gallery.html)""", page)
-    monkeypatch.setattr(explorer, "MOST", 40_000)
+    monkeypatch.setattr(explorer, "MOST", 25_000)
     with pytest.raises(StudyError, match="thumbnails do not fit"):
         explorer.page("noise", "quick", about, shown)
 

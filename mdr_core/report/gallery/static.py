@@ -112,7 +112,7 @@ def figure(
         for row, rank in np.ndindex(right.shape):
             axis, hit = axes[row, first + rank], right[row, rank]
             axis.imshow(images[row, rank])
-            frame(axis, hit)
+            frame(axis, bool(hit))
         first += right.shape[1] + 1
     return drawn
 
