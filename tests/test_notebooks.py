@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {  # less of what there would be more of; the ablations' runs are all that the claims need
     "ablation_levels": {"lambdas": [0.6]},
-    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2},
+    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2, "explored": 40},
+    "your_images": {"all_classes": True},
 }
 LONG_FIRST = (
     "ablation_losses",

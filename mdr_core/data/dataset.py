@@ -124,6 +124,20 @@ class RetrievalDataset:
         test = self.train.of_classes(range(classes - count, classes))
         return replace(self, train=train, test=test, gallery=None)
 
+    def train_on_all(self) -> "RetrievalDataset":
+        """Add the test classes to the training split, for a model to use and not to evaluate.
+
+        The test split stays: training has seen it, so that its Recall@1 is none of unseen classes.
+        """
+        first, second = self.train, self.test
+        every = Split(
+            torch.cat([first.images, second.images]),
+            torch.cat([first.labels, second.labels + len(first.class_names)]),
+            first.class_names + second.class_names,
+            first.paths + second.paths,
+        )
+        return replace(self, train=every)
+
 
 def load_dataset(
     name: str,
@@ -139,9 +153,10 @@ def load_dataset(
     What was taken as a class of a folder, and duplicates, are each said in a line on stderr.
 
     Args:
-        name: one of NAMES; a relative PATH lies in the study, wherever the program runs. Of
-            ``folder:PATH,class_level=1`` the first level of folders are the classes, with all that
-            lies below them, and so on: :func:`mdr_core.data.layouts.class_folders`.
+        name: one of NAMES; a relative PATH is one in the study, wherever the program runs. The
+            first level of folders are the classes of ``folder:PATH,class_level=1``, and so on:
+            :func:`mdr_core.data.layouts.class_folders`. After ``all:`` the test classes train,
+            too: :meth:`RetrievalDataset.train_on_all`.
         data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
         image_size: of the square that images are resized to; drawn characters are always 32.
         cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.
@@ -149,6 +164,9 @@ def load_dataset(
     Raises:
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
+    if name.startswith("all:"):
+        name = name.removeprefix("all:")
+        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
     if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):

@@ -5,6 +5,7 @@ Notebooks that ask for the same run share it: the run store trains it once.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,8 @@ def your_images(
             the photographs' settings serve, in the quick profile too.
         processes: that share a batch.
     """
-    place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+    near = folder.is_relative_to(REPOSITORY.parent)  # then the run has no path of this machine
+    place = Path(os.path.relpath(folder, REPOSITORY)) if near else folder
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}"} | changes))

@@ -62,6 +62,7 @@ class Profile:
     ablation_seeds: int = 3
     held_out_seeds: int = 1  # of the runs with held-out classes, and of the library's loop
     trains: bool = True  # without being asked to
+    folder: str = ""  # class folders in the data root for your_images; "": it draws some
 
     @property
     def ablation(self) -> str:
@@ -100,6 +101,7 @@ PROFILES = {
         others=Setting(PHOTOS),
         backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
         dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
+        folder="groceries.zip",
     ),
     "full": Profile(
         "the headline: both datasets whole",
