@@ -70,8 +70,9 @@ def first_ranks(
     columns = Columns.of(queries if own else on(place, gallery), torch.from_numpy(classes))
     if not (columns.squares.isfinite().all() and queries.isfinite().all()):
         raise ValueError("an embedding is NaN or Inf")
-    rows = of_query.argsort(kind="stable")
-    rows, kinds = (torch.from_numpy(v).to(place) for v in (rows[relevant[rows] > 0], of_query))
+    by_kind = of_query.argsort(kind="stable")
+    rows = torch.from_numpy(by_kind[relevant[by_kind] > 0]).to(place)
+    kinds = torch.from_numpy(of_query).to(place)
     size = max(TILE[place.type] // len(classes), 1)
     column = columns.index.argsort()  # of each image
     ranks = torch.zeros(len(queries), dtype=torch.int32, device=place)
