@@ -70,10 +70,11 @@ def first_ranks(
     columns = Columns.of(queries if own else on(place, gallery), torch.from_numpy(classes))
     if not (columns.squares.isfinite().all() and queries.isfinite().all()):
         raise ValueError("an embedding is NaN or Inf")
-    rows = of_query.argsort(kind="stable")
-    rows, kinds = (torch.from_numpy(v).to(place) for v in (rows[relevant[rows] > 0], of_query))
+    by_kind = of_query.argsort(kind="stable")
+    rows = torch.from_numpy(by_kind[relevant[by_kind] > 0]).to(place)
+    kinds = torch.from_numpy(of_query).to(place)
     size = max(TILE[place.type] // len(classes), 1)
-    column = columns.index.argsort()  # of each image
+    column = columns.image.argsort()  # of each image
     ranks = torch.zeros(len(queries), dtype=torch.int32, device=place)
     for some in rows.split(size) if len(rows) else ():
         before = columns.before(queries[some], kinds[some], column[some] if own else None)
@@ -90,13 +91,13 @@ class Columns(NamedTuple):
 
     Attributes:
         images: (G, D), in the gallery's own order.
-        index: (G,) the image of each column; kind: (G,) its class.
+        image: (G,) the image of each column; kind: (G,) its class.
         center: (D,) the mean; far from the origin the expansion would round more.
         centered: (G, D) the columns' images less the center; squares: (G,) their squared norms.
     """
 
     images: Tensor
-    index: Tensor
+    image: Tensor
     kind: Tensor
     center: Tensor
     centered: Tensor
@@ -131,7 +132,7 @@ class Columns(NamedTuple):
         surely = (tile < -room).sum(dim=1)
         row, column = (tile.abs_() <= room).nonzero(as_tuple=True)
         right = self.kind[column] == kind[row]
-        return surely + decided(queries, self.images, row, self.index[column], right)
+        return surely + decided(queries, self.images, row, self.image[column], right)
 
 
 def decided(queries: Tensor, images: Tensor, row: Tensor, index: Tensor, right: Tensor) -> Tensor:
