@@ -179,9 +179,9 @@ class Report:
             )
         return found
 
-    def run_with_counts(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
+    def run_with_counts(self, grid: list[dict], **options) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        frame = self.run(grid, optional)
+        frame = self.run(grid, **options)
 
         def findings(key: str) -> dict | None:
             return self.store.findings(self.records[key]) if key in self.records else None

@@ -1,0 +1,101 @@
+"""The distances of a batch's pairs as densities, in units of their mean distance."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mdr_core.evaluation.pair_statistics import BINS, DISTANCE_BINS, FARTHEST, REACH
+from mdr_core.report.plots.style import GREEN, INK, RED, darker, panel
+
+PAIRS = {  # column of counts -> name and color
+    "positive_histogram": ("positive", RED),
+    "negative_histogram": ("negative", INK),
+    "z_histogram": ("all pairs", INK),
+}
+
+
+def distances(runs: pd.DataFrame, title: str) -> Figure:
+    """Draw the distances of one run at its first epoch (dashed) and at its last (solid).
+
+    Positive and negative pairs are apart where both epochs' records have them so.
+
+    Args:
+        runs: the run's rows of these epochs, as :func:`mdr_core.report.notebook.Report.run` gives.
+    """
+    figure, axis = panel(3.3)
+    first, last = runs.iloc[0], runs.iloc[-1]
+    for column in recorded(runs):
+        name, color = PAIRS[column]
+        for row, look in ((first, {"ls": "--", "lw": 1}), (last, {"lw": 1.6})):
+            density, edges = density_of(row, column)
+            axis.stairs(density, edges, color=color, **look)
+        axis.stairs(density, edges, color=color, alpha=0.15, fill=True)
+        peak = density.argmax()
+        axis.annotate(
+            name,
+            (edges[peak], density[peak]),
+            (-8 if column == "positive_histogram" else 22, -2),
+            textcoords="offset points",
+            ha="right" if column == "positive_histogram" else "left",
+            va="top",
+            color=darker(color),
+        )
+    if last.mdr_weight > 0:
+        levels(axis, last)
+    axis.set(title=title, xlim=(0, FARTHEST), ylim=(0, None))
+    axis.set(xlabel="distance [mean distance of the batch]", ylabel="density of pairs")
+    return figure
+
+
+def recorded(runs: pd.DataFrame) -> list[str]:
+    """Return the histograms to draw: of positive and negative pairs, or else of all."""
+    apart = [*PAIRS][:2]
+    if set(apart) <= set(runs) and runs[apart].notna().all(axis=None):
+        return apart
+    return ["z_histogram"]
+
+
+def density_of(row: pd.Series, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a histogram's density and its edges, in units of the mean distance."""
+    counts = np.array(row[column])
+    if column == "z_histogram":
+        mean, deviation = normalization(row)
+        edges = (mean + deviation * np.linspace(-REACH, REACH, BINS + 1)) / row.pair_mean
+    else:
+        edges = np.linspace(0, FARTHEST, DISTANCE_BINS + 1)
+    return counts / counts.sum() / np.diff(edges), edges
+
+
+def normalization(row: pd.Series) -> tuple[float, float]:
+    """Return the mean and standard deviation by which a record's distances were normalized.
+
+    They are the running ones, or the batch's own where no batch of training has set any.
+    """
+    if row.mdr_weight > 0 and row.epoch > 0:
+        return row.running_mean, row.running_std
+    if row.statistics == "pairs":
+        return row.pair_mean, row.pair_std
+    return with_diagonal(row.batch_size, row.pair_mean, row.pair_std)
+
+
+def with_diagonal(size, mean, deviation):
+    """Return mean and standard deviation over the whole distance matrix, zero diagonal included.
+
+    Args:
+        size: the batch's, B. mean, deviation: over its B (B - 1) pairs. Numbers or Series.
+    """
+    variance = ((size * (size - 1) - 1) * deviation**2 + (size - 1) * mean**2) / (size**2 - 1)
+    return mean * (size - 1) / size, np.sqrt(variance)
+
+
+def levels(axis: Axes, row: pd.Series) -> None:
+    """Draw where a run's levels lie."""
+    mean, deviation = normalization(row)
+    for i, start in enumerate(row.levels):
+        place = (mean + deviation * row[f"level_{i}"]) / row.pair_mean
+        if 0 <= place <= FARTHEST:
+            axis.axvline(place, color=GREEN, lw=1, ls=":")
+            name = f"level {start:g} ".replace("-", "−")
+            at = {"transform": axis.get_xaxis_transform(), "rotation": 90, "size": "medium"}
+            axis.text(place, 1, name, color=darker(GREEN), ha="right", va="top", **at)
