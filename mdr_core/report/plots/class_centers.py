@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 
-from mdr_core.report.plots.style import WONG, panel, titled
+from mdr_core.report.plots.style import BLUE, GREEN, ORANGE, PINK, RED, panel, titled
 
 NEIGHBORS = 5  # of a class center, in the trustworthiness
+COLORS = BLUE, ORANGE, GREEN, RED, PINK, "#56B4E9"
 
 
 def tsne(centers: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -91,14 +92,15 @@ def draw(
     """Draw one map (C, 2); those of the group "other" are grey dots."""
     figure, axis = panel(4.6, width=4.6)  # two a row
     for point, group, name in zip(points, groups, names, strict=True):
-        style = {"color": WONG[group % 6], "marker": "osD^vP"[group % 6], "edgecolor": "#333333"}
+        style = {"color": COLORS[group % 6], "marker": "osD^vP"[group % 6], "edgecolor": "#333333"}
         if titles[group] == "other":
             style = {"color": "#aaaaaa", "marker": "o", "edgecolor": "none"}
         titled(axis.scatter(*point, s=34, lw=0.4, **style), name)
-    for group, own in enumerate(titles if len(titles) > 1 else ()):
-        axis.collections[int((groups == group).argmax())].set_label(own)
     if len(titles) > 1:
-        figure.legend(loc="outside lower center", ncols=3, handletextpad=0.1, columnspacing=0.8)
+        shown = [axis.collections[(groups == group).argmax()] for group in range(len(titles))]
+        close = {"handletextpad": 0.1, "columnspacing": 0.8}
+        figure.legend(shown, titles, loc="outside lower center", ncols=3, **close)
     axis.set(title=title, xticks=[], yticks=[], xlabel=f"trustworthiness {trusted:.2f}")
     axis.margins(0.06)
+    axis.spines[:].set(visible=True, color="#cccccc")
     return figure

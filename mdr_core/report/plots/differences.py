@@ -7,7 +7,6 @@ import textwrap
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,13 +19,13 @@ SIGNS = {  # verdict -> sign and color, those of the pages
     claims.LEVEL: ("=", "#00609b"),
     claims.MIXED: ("◐", "#00609b"),
     claims.OPEN: ("?", SOFT),
-    claims.NOT_TESTED: ("–", SOFT),
+    claims.NOT_TESTED: (claims.NOT_TESTED, SOFT),
 }
 BARS = (
     "Thick bars are 95 % intervals over the seeds (paired, Student's t), thin ones over the test "
     "classes, where they are recorded. A filled dot's intervals exclude zero."
 )
-LINE, LETTERS = 0.21, 46  # inches of a line of text; letters that it holds
+LINE, LETTERS = 0.21, 40  # inches of a line of text; letters of a name in it
 
 
 def differences(rows: pd.DataFrame, title: str, named: bool = False) -> Figure:
@@ -42,50 +41,50 @@ def differences(rows: pd.DataFrame, title: str, named: bool = False) -> Figure:
     for claim, cells in rows.groupby("claim", sort=False):
         head = named and (len(cells) > 1 or not cells.seeds.any())
         if head:
-            place += 0.3
             verdict = cells.claim_verdict.iloc[0]
             sign, color = SIGNS[verdict]
-            write(axis, place, str(claim), f"{sign} {verdict}", INK, color, weight="bold")
-            link(axis.texts[-2], cells.report.iloc[0])
-            place += 1
+            told = verdict if sign == verdict else f"{sign} {verdict}"
+            place = write(axis, place, str(claim), told, INK, color, cells.report.iloc[0])
         for row in cells[cells.seeds > 0].itertuples():
             sign, color = SIGNS[row.verdict] if named else ("", INK)
-            label = row.claim if named and not head else row.cell
             number = f"{sign} {row.difference:+.1f}".strip().replace("-", "−")
-            if named and not head:
-                place += 0.3
-                write(axis, place, label, number, INK, color, weight="bold")
-                link(axis.texts[-2], row.report)
-            else:
-                write(axis, place, label, number, SOFT if named else INK, color)
-            bar(axis, row, place + 0.85, color, vertical=False)
-            place += 1.6
+            name = row.claim if named and not head else row.cell
+            report = row.report if named and not head else ""
+            place = write(axis, place, name, number, SOFT if head else INK, color, report)
+            bar(axis, row, place - 0.15, color, vertical=False)
+            place += 0.8
         for reason, absent in cells[~(cells.seeds > 0)].groupby("reason", sort=False):
-            told = f"{reason}: {', '.join(absent.cell)}"
-            write(axis, place, textwrap.shorten(told, LETTERS, placeholder=" …"), "", SOFT, SOFT)
-            place += 1
-    axis.set_ylim(place - 0.4, -0.7)
+            told = textwrap.shorten(f"{reason}: {', '.join(absent.cell)}", 44, placeholder=" …")
+            place = write(axis, place, told, "", SOFT, SOFT)
+        place += 0.3 * named
+    axis.set_ylim(place - 0.3, -0.7)
     axis.axvline(0, color=INK, lw=1, zorder=1)
     low, high = axis.get_xlim()
     axis.set_xlim(min(low, -1), max(high, 1))
+    axis.locator_params(axis="x", nbins=6)
     axis.set(title=title, yticks=[], xlabel=f"difference [{rows.unit.iloc[0]}]")
     axis.spines["left"].set_visible(False)
-    figure.set_figheight(0.9 + LINE * (place + 0.3))
+    figure.set_figheight(0.85 + LINE * (place + 0.4))
     return figure
 
 
-def write(axis: Axes, y: float, left: str, right: str, ink: str, color: str, **options) -> None:
-    """Write a name at the left and a number at the right of a row."""
+def write(
+    axis: Axes, y: float, left: str, right: str, ink: str, color: str, report: str = ""
+) -> float:
+    """Write a row's name, which leads to its report, and its number; return the next row's place.
+
+    A long name takes two lines.
+    """
+    lines = textwrap.wrap(left, LETTERS)
     own = {"transform": axis.get_yaxis_transform(), "va": "center"}
     own["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # over the zero line
-    axis.text(0, y, left, color=ink, **own, **options)
-    axis.text(1, y, right, color=color, ha="right", **own)
-
-
-def link(artist: Artist, report: str) -> None:
-    """Lead from a text to a report's page, if it has one."""
-    if report:
-        artist.set_url(f"{report}.html")
+    for line in lines:
+        text = axis.text(0, y, line, color=ink, **own)
+        if report:
+            text.set_url(f"{report}.html")
+        y += 1
+    axis.text(1, y - len(lines), right, color=color, ha="right", **own)
+    return y
 
 
 def bar(axis: Axes, row, place: float, color: str, vertical: bool) -> None:
@@ -104,9 +103,9 @@ def bar(axis: Axes, row, place: float, color: str, vertical: bool) -> None:
     apart = ends and all(low > 0 or high < 0 for low, high in ends)
     x, y = (place, row.difference) if vertical else (row.difference, place)
     dot = axis.scatter(x, y, 42, [color if apart else "white"], edgecolors=color, zorder=3)
-    told = ", ".join(f"{low:.1f} to {high:.1f}" for low, high in ends) or "no interval"
-    text = f"{row.cell}: {row.difference:+.1f} {row.unit} ({told})".replace("-", "−")
-    titled(dot, f"{text}. {row.reason}".strip(". ") + ".")
+    told = ", ".join(f"{low:.1f} to {high:.1f}" for low, high in ends)
+    told = "; ".join(filter(None, [told, row.reason]))
+    titled(dot, f"{row.cell}: {row.difference:+.1f} {row.unit} ({told})".replace("-", "−"))
     if row.report:
         dot.set_urls([f"{row.report}.html"])
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mdr_core.evaluation.pair_statistics import BINS, DISTANCE_BINS, FARTHEST, REACH
+from mdr_core.evaluation.pair_statistics import BINS, FARTHEST, REACH
 from mdr_core.report.plots.style import GREEN, INK, RED, darker, panel
 
 PAIRS = {  # column of counts -> name and color
@@ -31,19 +31,12 @@ def distances(runs: pd.DataFrame, title: str) -> Figure:
             density, edges = density_of(row, column)
             axis.stairs(density, edges, color=color, **look)
         axis.stairs(density, edges, color=color, alpha=0.15, fill=True)
-        peak = density.argmax()
-        axis.annotate(
-            name,
-            (edges[peak], density[peak]),
-            (-8 if column == "positive_histogram" else 22, -2),
-            textcoords="offset points",
-            ha="right" if column == "positive_histogram" else "left",
-            va="top",
-            color=darker(color),
-        )
+        flank = np.searchsorted(np.cumsum(density * np.diff(edges)), 0.95)
+        axis.text(edges[flank + 1], density.max() / 2, f" {name}", color=darker(color))
     if last.mdr_weight > 0:
         levels(axis, last)
-    axis.set(title=title, xlim=(0, FARTHEST), ylim=(0, None))
+    _, high = axis.get_ylim()
+    axis.set(title=title, xlim=(0, FARTHEST), ylim=(0, 1.12 * high))  # room for the levels' names
     axis.set(xlabel="distance [mean distance of the batch]", ylabel="density of pairs")
     return figure
 
@@ -63,7 +56,8 @@ def density_of(row: pd.Series, column: str) -> tuple[np.ndarray, np.ndarray]:
         mean, deviation = normalization(row)
         edges = (mean + deviation * np.linspace(-REACH, REACH, BINS + 1)) / row.pair_mean
     else:
-        edges = np.linspace(0, FARTHEST, DISTANCE_BINS + 1)
+        counts = counts.reshape(-1, 2).sum(axis=1)  # positive pairs are few
+        edges = np.linspace(0, FARTHEST, len(counts) + 1)
     return counts / counts.sum() / np.diff(edges), edges
 
 
@@ -96,6 +90,6 @@ def levels(axis: Axes, row: pd.Series) -> None:
         place = (mean + deviation * row[f"level_{i}"]) / row.pair_mean
         if 0 <= place <= FARTHEST:
             axis.axvline(place, color=GREEN, lw=1, ls=":")
-            name = f"level {start:g} ".replace("-", "−")
-            at = {"transform": axis.get_xaxis_transform(), "rotation": 90, "size": "medium"}
-            axis.text(place, 1, name, color=darker(GREEN), ha="right", va="top", **at)
+            name = f"{'' if i else 'level '}{start:g}".replace("-", "−")
+            at = {"transform": axis.get_xaxis_transform(), "ha": "center" if i else "right"}
+            axis.text(place, 0.99, name, color=darker(GREEN), va="top", **at)

@@ -5,6 +5,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mdr_core.report import tables
 from mdr_core.report.plots.style import colors_of, label_ends, panel
 from mdr_core.study import statistics
 from mdr_core.study.claims import short
@@ -23,6 +24,7 @@ def curves(
     y: str,
     by: str = "method",
     style: str | None = None,
+    bottom: float | None = None,
     **options,
 ) -> None:
     """Draw the mean of ``y`` over the seeds and its interval, a named line for each ``by``.
@@ -30,6 +32,7 @@ def curves(
     Args:
         style: a column of two values, the first solid, the second dashed; its value follows the
             line's name.
+        bottom: where the vertical axis begins.
         options: of :func:`seaborn.lineplot`. ``palette`` by name, where it is no method's.
     """
     frame = statistics.ran(frame).dropna(subset=[y])
@@ -56,7 +59,14 @@ def curves(
         last = own[own[x] == own[x].max()]
         name = " ".join([short(str(key[0])), *key[1:]])
         ends.append((name, last[x].iloc[0], last[y].mean(), palette[key[0]]))
+    axis.set_ylim(bottom=bottom)
     label_ends(axis, ends)
+
+
+def bands(frame: pd.DataFrame) -> str:
+    """Return a sentence about the bands of :func:`curves`, for a caption."""
+    seeds = tables.seeds(frame)
+    return "One seed: no bands." if seeds == "1 seed" else f"Bands: 95 % intervals over {seeds}."
 
 
 def learning_curves(frame: pd.DataFrame, title: str) -> Figure:

@@ -19,7 +19,7 @@ from scipy.optimize import isotonic_regression
 
 from mdr_core.study.profiles import BEFORE
 
-BLUE, ORANGE, GREEN, RED, PINK, GREY = WONG = (
+BLUE, ORANGE, GREEN, RED, PINK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999",
 )  # fmt: skip
 INK, SOFT = "#1b1f26", "#5b6370"  # of text, as in the pages
@@ -108,8 +108,9 @@ def svg(figure: Figure, name: str) -> str:
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    # matplotlib has escaped the title as an attribute, which is right for text, too
-    named = re.sub(r"<g id=([\"'])title:(.*?)\1>", r"<g><title>\2</title>", text.getvalue())
+    # a link opens in its own page; the title is escaped as an attribute, which is right for text
+    plain = text.getvalue().replace(' target="_blank"', "")
+    named = re.sub(r"<g id=([\"'])title:(.*?)\1>", r"<g><title>\2</title>", plain)
     return re.sub(r'<g id="[a-z0-9]+_\d+">', "<g>", named)  # several may stand in one page
 
 
