@@ -25,14 +25,14 @@ def distances(runs: pd.DataFrame, title: str) -> Figure:
     """
     figure, axis = panel(3.3)
     first, last = runs.iloc[0], runs.iloc[-1]
-    for column in recorded(runs):
+    for place, column in enumerate(recorded(runs)):
         name, color = PAIRS[column]
         for row, look in ((first, {"ls": "--", "lw": 1}), (last, {"lw": 1.6})):
             density, edges = density_of(row, column)
             axis.stairs(density, edges, color=color, **look)
         axis.stairs(density, edges, color=color, alpha=0.15, fill=True)
-        flank = np.searchsorted(np.cumsum(density * np.diff(edges)), 0.95)
-        axis.text(edges[flank + 1], density.max() / 2, f" {name}", color=darker(color))
+        at = {"transform": axis.transAxes, "ha": "right", "va": "top"}
+        axis.text(1, 0.99 - 0.09 * place, name, color=darker(color), **at)
     if last.mdr_weight > 0:
         levels(axis, last)
     _, high = axis.get_ylim()

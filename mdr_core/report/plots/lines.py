@@ -75,7 +75,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
     wide = statistics.ran(frame).rename(columns=columns)
     long = wide.melt(["method", "seed", "epoch"], [*columns.values()], "classes", "recall")
     figure, axis = panel(3.8)
-    axis.set(title=title, xlabel="epoch", ylabel="Recall@1 [%]")
+    axis.set(title=f"{title}: Recall@1 by epoch", xlabel="epoch", ylabel="Recall@1 [%]")
     axis.set_xlim(0, long.epoch.max())
     axis.xaxis.get_major_locator().set_params(integer=True)
     curves(axis, long, "epoch", "recall", style="classes")
