@@ -1,6 +1,7 @@
 """Maps of class centers (Figure 3): t-SNE and PCA, how far to trust each, who shares a color."""
 
 import re
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -92,10 +93,14 @@ def draw(
     """Draw one map (C, 2); those of the group "other" are grey dots."""
     figure, axis = panel(4.6, width=4.6)  # two a row
     for point, group, name in zip(points, groups, names, strict=True):
-        style = {"color": COLORS[group % 6], "marker": "osD^vP"[group % 6], "edgecolor": "#333333"}
+        style: dict[str, Any] = {
+            "color": COLORS[group % 6],
+            "marker": "osD^vP"[group % 6],
+            "edgecolor": "#333333",
+        }
         if titles[group] == "other":
             style = {"color": "#aaaaaa", "marker": "o", "edgecolor": "none"}
-        titled(axis.scatter(*point, s=34, lw=0.4, **style), name)
+        titled(axis.scatter(point[0], point[1], s=34, lw=0.4, **style), name)
     if len(titles) > 1:
         shown = [axis.collections[(groups == group).argmax()] for group in range(len(titles))]
         close = {"handletextpad": 0.1, "columnspacing": 0.8}

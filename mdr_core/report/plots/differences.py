@@ -4,6 +4,7 @@ A thick bar is the interval over the seeds, a thin one that over the test classe
 """
 
 import textwrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ def write(
     A long name takes two lines.
     """
     lines = textwrap.wrap(left, LETTERS)
-    own = {"transform": axis.get_yaxis_transform(), "va": "center"}
+    own: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center"}
     own["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # over the zero line
     for line in lines:
         text = axis.text(0, y, line, color=ink, **own)

@@ -1,5 +1,7 @@
 """The distances of a batch's pairs as densities, in units of their mean distance."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -31,7 +33,7 @@ def distances(runs: pd.DataFrame, title: str) -> Figure:
             density, edges = density_of(row, column)
             axis.stairs(density, edges, color=color, **look)
         axis.stairs(density, edges, color=color, alpha=0.15, fill=True)
-        at = {"transform": axis.transAxes, "ha": "right", "va": "top"}
+        at: dict[str, Any] = {"transform": axis.transAxes, "ha": "right", "va": "top"}
         axis.text(1, 0.99 - 0.09 * place, name, color=darker(color), **at)
     if last.mdr_weight > 0:
         levels(axis, last)
@@ -91,5 +93,12 @@ def levels(axis: Axes, row: pd.Series) -> None:
         if 0 <= place <= FARTHEST:
             axis.axvline(place, color=GREEN, lw=1, ls=":")
             name = f"{'' if i else 'level '}{start:g}".replace("-", "−")
-            at = {"transform": axis.get_xaxis_transform(), "ha": "center" if i else "right"}
-            axis.text(place, 0.99, name, color=darker(GREEN), va="top", **at)
+            side = "center" if i else "right"
+            axis.annotate(
+                name,
+                (place, 0.99),
+                xycoords=("data", "axes fraction"),
+                color=darker(GREEN),
+                ha=side,
+                va="top",
+            )

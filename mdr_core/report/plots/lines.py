@@ -77,6 +77,6 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
     figure, axis = panel(3.8)
     axis.set(title=f"{title}: Recall@1 by epoch", xlabel="epoch", ylabel="Recall@1 [%]")
     axis.set_xlim(0, long.epoch.max())
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     curves(axis, long, "epoch", "recall", style="classes")
     return figure

@@ -78,8 +78,10 @@ def label_ends(axis: Axes, ends: Iterable[tuple[str, float, float, str]]) -> Non
         ends: (name, x, y, color) of each line. Limits and scales of the axis must be final.
     """
     ends = sorted(ends, key=lambda end: end[2])
-    axis.figure.draw_without_rendering()  # places the axis
-    points = 72 / axis.figure.dpi
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # places the axis
+    points = 72 / figure.dpi
     places = np.array([axis.transData.transform(end[1:3])[1] * points for end in ends])
     steps = 1.15 * plt.rcParams["font.size"] * np.arange(len(ends))
     low, high = axis.bbox.y0 * points, axis.bbox.y1 * points
