@@ -59,18 +59,18 @@ def write_reports(root: Path) -> None:
 def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
     """Return claim -> group, verdict, its words, lines for its cells and page, from a claims CSV.
 
-    A claim of more than two cells has one line, with the range of its differences.
+    More than two cells have one line, the range of their differences.
     """
     found = {}
     for claim, cells in table.groupby("claim", sort=False):
         first, ran, lines = cells.iloc[0], cells[cells.seeds > 0], []
-        for cell in ran.itertuples() if len(cells) < 3 else ():
+        for cell in ran.itertuples() if len(ran) < 3 else ():
             low, high = cell.classes_low, cell.classes_high
             if low != low:  # no counts by class: the interval over the seeds, NaN for one
                 low, high = cell.difference - cell.half, cell.difference + cell.half
             interval = f" ({low:.1f} to {high:.1f})" if low == low else ""
             lines.append(f"{cell.cell} {cell.difference:+.1f}{interval}")
-        if len(cells) > 2 and len(ran):
+        if len(ran) > 2:
             lines.append(f"{ran.difference.min():+.1f} to {ran.difference.max():+.1f}")
         report = first.report if first.report in pages else "claims"
         about = {"group": first.group, "verdict": first.claim_verdict, "told": first.told}
