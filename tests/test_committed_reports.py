@@ -94,7 +94,7 @@ SMALLEST = """() => {
 }"""
 
 
-# axe takes long for many elements: of drawings, which count as one image, and of code all but a cell
+# axe takes long for many elements: it sees a drawing as one image, and one cell of the code
 LESS = """() => {
   document.querySelectorAll("svg[role=img]").forEach(drawing => drawing.replaceChildren());
   [...document.querySelectorAll("details.code")].slice(1).forEach(code => code.remove());

@@ -291,7 +291,7 @@ class Report:
         table = pd.DataFrame([*found, *facts.versions(self.records.values())])
         table = table.set_axis(["what", "value"], axis=1)
         caption = (
-            "The runs behind this report. Data is the fingerprint of a dataset: sha256 of the image "
+            "The runs behind this report. Data is a dataset's fingerprint: sha256 of the image "
             "files, labels, classes and split. Code is the sha256 of the text of every file that "
             "can change numbers. Texts of one number version gave the same numbers in short "
             "trainings; code_versions.csv says on which machines that was checked."
