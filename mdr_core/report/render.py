@@ -27,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY, write
+from mdr_core.files import REPOSITORY, check_writable, write
 from mdr_core.report.pages.index import write_reports
 from mdr_core.report.pages.page import MACHINE, place, reports_of, write_pages
 from mdr_core.report.progress import Progress
@@ -139,6 +139,7 @@ def report(arguments: argparse.Namespace) -> int:
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
     folder, failed = place_of(arguments, parameters), 0
+    check_writable(folder, "--output")
     shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     with Progress(list(known), parameters) as progress:
         progress.train()

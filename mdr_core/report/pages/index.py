@@ -12,6 +12,7 @@ from mdr_core.files import write
 from mdr_core.report.pages import page
 from mdr_core.report.pages.html_table import unbroken
 from mdr_core.study import profiles
+from mdr_core.study.statistics import number
 
 THUMBNAILS = {  # notebook -> how the file of its main figure begins
     "claims": "claims",
@@ -68,14 +69,14 @@ def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
             low, high = cell.classes_low, cell.classes_high
             if low != low:  # no counts by class: the interval over the seeds, NaN for one
                 low, high = cell.difference - cell.half, cell.difference + cell.half
-            interval = f" ({low:.1f} to {high:.1f})" if low == low else ""
-            lines.append(f"{cell.cell} {cell.difference:+.1f}{interval}")
+            interval = f" ({number(low)} to {number(high)})" if low == low else ""
+            lines.append(f"{cell.cell} {number(cell.difference, '+.1f')}{interval}")
         if len(ran) > 2:
-            lines.append(f"{ran.difference.min():+.1f} to {ran.difference.max():+.1f}")
+            ends = ran.difference.min(), ran.difference.max()
+            lines.append(" to ".join(number(end, "+.1f") for end in ends))
         report = first.report if first.report in pages else "claims"
         about = {"group": first.group, "verdict": first.claim_verdict, "told": first.told}
-        lines = [unbroken(line.replace("-", "−")) for line in lines]
-        found[str(claim)] = about | {"lines": lines, "report": report}
+        found[str(claim)] = about | {"lines": [*map(unbroken, lines)], "report": report}
     return found
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 import nbformat
 from markupsafe import Markup
-from nbconvert.exporters import HTMLExporter
+from nbconvert.exporters import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
 from mdr_core.files import write
@@ -141,7 +142,9 @@ def body_of(
     exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", lambda text: markdown.to_html(text, pages))
     exporter.register_filter("there", lambda names: [n for n in names if (folder / n).exists()])
-    return anchored(exporter.from_notebook_node(nb)[0])
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3"))
+    # not HTMLExporter's own way, which parses the page once more and may change a cell's HTML
+    return anchored(TemplateExporter.from_notebook_node(exporter, nb)[0])
 
 
 def sections(nb: NotebookNode) -> list[list[NotebookNode]]:
