@@ -23,9 +23,12 @@ def main(argv: list[str]) -> int:
     module = importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}")
     try:
         return module.main(argv[1:])
-    except (StudyError, OSError) as problem:  # the latter where a file cannot be written
+    except StudyError as problem:
         print(problem, file=sys.stderr)
-        return 2
+    except OSError as problem:
+        line = f"a file cannot be read or written: {problem}; make room, or give another folder"
+        print(line, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

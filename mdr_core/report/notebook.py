@@ -6,8 +6,6 @@ table = report.run(experiments.table1(given.profile, report.datasets, ...))
 report.figure(plots.learning_curves(table), "learning_curves", "Caption: what it shows.")
 """
 
-import ast
-import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
@@ -19,87 +17,21 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from mdr_core.config import Config, checked
+from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY
+from mdr_core.errors import NothingStored
 from mdr_core.report import tables
 from mdr_core.report.pages import facts, panels
-from mdr_core.report.pages.html_table import unbroken
+from mdr_core.report.pages.html_table import plain, unbroken
+from mdr_core.report.parameters import checked_parameters as checked_parameters
+from mdr_core.report.parameters import path_of
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import class_bootstrap, profiles, statistics
+from mdr_core.study import claims, class_bootstrap, profiles, statistics
 
-MARK = "# Parameters."  # opens a notebook's parameters cell
-INJECTED = "# Parameters\n"  # opens the cell that papermill adds
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
-
-
-def checked_parameters(namespace: dict) -> SimpleNamespace:
-    """Return the notebook's parameters with their values now, each of its default's type.
-
-    papermill itself only warns of a parameter that a notebook does not have. A list that its
-    command line gives as text becomes a list.
-
-    Args:
-        namespace: the notebook's ``globals()``. It holds the values and, as ``In``, the source of
-            the cells that were run; it stays as it is.
-
-    Raises:
-        StudyError: an unknown name, a value of another type, or no parameters cell was run.
-    """
-    cells = namespace["In"]
-    own = max((i for i, cell in enumerate(cells) if cell.startswith(MARK)), default=None)
-    if own is None:
-        raise StudyError("run the parameters cell first")
-    defaults = assigned(cells[own])
-    for cell in cells[own + 1 :]:
-        for name in assigned(cell) if cell.startswith(INJECTED) else ():
-            if name not in defaults:
-                raise unknown("parameter", name, defaults)
-    return SimpleNamespace(
-        **{name: typed(name, default, namespace[name]) for name, default in defaults.items()}
-    )
-
-
-def assigned(source: str) -> dict[str, object]:
-    """Return the names and literal values that a cell assigns: ``lr = 0.1``, ``lr: float = 1``."""
-    found: dict[str, object] = {}
-    for node in ast.parse(source).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                found[name] = ast.literal_eval(value)
-            case ast.AnnAssign(
-                target=ast.Name(id=name), annotation=kind, value=ast.expr() as value
-            ):
-                number = ast.literal_eval(value)
-                found[name] = float(number) if ast.unparse(kind) == "float" else number
-    return found
-
-
-def typed(name: str, default: object, value: object) -> object:
-    """Return the value as the default's type; a list's items have that of the default's first."""
-    if default is None:  # of a switch
-        return value if value is None else checked(name, bool, value)
-    if not isinstance(default, list):
-        return checked(name, type(default), value)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-    if not isinstance(value, (list, tuple)):
-        raise StudyError(f"{name} must be a list, got {value!r}")
-    if default and not value:
-        raise StudyError(f"{name} is empty: give at least one")
-    if len(set(map(str, value))) < len(value):
-        raise StudyError(f"{name} names something twice: {list(value)}")
-    return [typed(f"each of {name}", default[0], item) if default else item for item in value]
-
-
-def path_of(folder: str) -> Path:
-    """Return a folder's path; a relative one lies in the study, wherever the notebook runs."""
-    return REPOSITORY / Path(folder).expanduser()
 
 
 class Report:
@@ -115,13 +47,11 @@ class Report:
         records: the records of all runs so far, by key.
 
     Raises:
-        StudyError: an unknown profile or dataset, or epochs = 0.
+        StudyError: an unknown profile or dataset.
     """
 
     def __init__(self, given: SimpleNamespace):
         values = vars(given)
-        if values.get("epochs") == 0:
-            raise StudyError("epochs is 0: give at least 1, or -1 for the profile's own number")
         self.profile, self.own = given.profile, profiles.named(given.profile)
         self.seeds = values.get("seeds") or list(range(self.own.seeds))
         self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
@@ -137,7 +67,7 @@ class Report:
             "jobs": values.get("jobs") or None,
             "processes": processes,
             "executor": executors.cluster(scheduler) if scheduler else None,
-            "train": self.own.trains if values.get("train") is None else given.train,
+            "train": profiles.trains(given.profile, values.get("train")),
         }
         if "weights" in self.changes and (file := path_of(given.weights)).is_file():
             self.changes["weights"] = str(file)
@@ -179,9 +109,11 @@ class Report:
             )
         return found
 
-    def run_with_counts(self, grid: list[dict], **options) -> pd.DataFrame:
+    def run_with_counts(
+        self, grid: list[dict], optional: bool = False, compared: str = ""
+    ) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        frame = self.run(grid, **options)
+        frame = self.run(grid, optional, compared)
 
         def findings(key: str) -> dict | None:
             return self.store.findings(self.records[key]) if key in self.records else None
@@ -209,30 +141,28 @@ class Report:
         return self.store.dataset(Config(dataset=dataset, image_size=image_size))
 
     def finding(
-        self, sentence: str, headline: str = "", verdicts: Iterable[tuple[str, str]] = ()
+        self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()
     ) -> None:
         """Tell the report's finding, shown in bold under the next table.
 
-        It opens the page and stands in the index, verdicts and headline first.
-
-        Args:
-            verdicts: a verdict of :mod:`mdr_core.study.claims` and its words, each.
+        It opens the page, after the verdicts of the claims' ``results``; those and the headline
+        stand in the index.
         """
-        self.answer = {
-            "finding": unbroken(sentence),
-            "figure": unbroken(headline),
-            "verdicts": [[verdict, unbroken(words)] for verdict, words in verdicts],
-        }
+        told = {"finding": unbroken(sentence), "figure": unbroken(headline)}
+        self.answer = told | {"verdicts": tables.verdicts(results)}
 
-    def note(self, text: str) -> None:
-        """Show a sentence (Markdown) that depends on the run."""
+    def note(self, text: str, **names: str) -> None:
+        """Show a sentence (Markdown) that depends on the run; ``{dataset}`` in it is a name."""
         text = unbroken(text)
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", plain(value))
         display({"text/markdown": text, "text/plain": text}, raw=True)
 
     def table(self, table: pd.DataFrame, name: str, caption: str, **options) -> None:
         """Show a table and save it as CSV; options are those of :func:`tables.styled`."""
         self.save(table, name)
-        self.show(tables.styled(table, caption, **options).data, caption, [self.path(f"{name}.csv")])
+        shown = tables.styled(table, caption, **options)
+        self.show(shown.data, caption, [self.path(f"{name}.csv")])
 
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
         """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
@@ -244,8 +174,8 @@ class Report:
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
-            shown = {"text/markdown": f"**{told}**", "text/plain": told}
-            display({FINDING: self.answer} | shown, raw=True)
+            shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
+            display({FINDING: self.answer | {"finding": plain(told)}} | shown, raw=True)
             self.answer = {}
 
     def save(self, table: pd.DataFrame, name: str) -> None:
@@ -293,10 +223,10 @@ class Report:
         table = pd.DataFrame([*found, *facts.versions(self.records.values())])
         table = table.set_axis(["what", "value"], axis=1)
         caption = (
-            "The runs behind this report. Each is stored with its configuration, seed, library "
-            "versions, device, the fingerprint of its data (sha256 of the image files, labels, "
-            "classes and split) and its code: the git commit, and the sha256 of the text of every "
-            "file that can change its numbers. Texts of one number version gave the same numbers "
-            "in short trainings; code_versions.csv says on which machines that was checked."
+            "The runs behind this report. Data is a dataset's fingerprint: sha256 of the image "
+            "files, labels, classes and split. Code is the sha256 of the text of every file that "
+            "can change numbers. Texts of one number version gave the same numbers in short "
+            "trainings; code_versions.csv says on which machines that was checked."
         )
-        self.show(tables.styled(table, caption).data, caption, **{FACTS: found})
+        shown = tables.styled(table, caption).data
+        self.show(shown, caption, [Path("runs.csv")], **{FACTS: found})

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from mdr_core.report.pages.html_table import styled as styled
-from mdr_core.study import statistics
+from mdr_core.study import claims, statistics
 from mdr_core.study.claims import short
 from mdr_core.study.profiles import BEFORE
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, RECALL, Interval
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, RECALL, Interval, number
 
 NOTHING = "no method is compared with MDR"
 
@@ -120,13 +120,13 @@ def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     """
     numbers = zip(table.difference, table.half, table.seeds, strict=True)
     ends = zip(table.classes_low, table.classes_high, strict=True)
-    classes = [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]
+    classes = [f"{number(low)} to {number(high)}" if low == low else "" for low, high in ends]
     shown = pd.DataFrame({
         "claim": table.claim,
         "on": table.cell,
         "verdict": table.verdict,
         "difference": [Interval(*each) for each in numbers],
-        "over test classes": [text.replace("-", "−") for text in classes],
+        "over test classes": classes,
         "unit": table.unit,
         "why not": table.reason,
         "evidence": [f"{name}.html" if name in pages else name for name in table.report],
@@ -135,6 +135,16 @@ def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     idle += ["unit"] if set(shown.unit) == {"points"} else []
     shown = shown.drop(columns=idle).reset_index(drop=True)
     return shown.set_index(["claim", "on"]) if shown.claim.duplicated().any() else shown
+
+
+def verdicts(results: Sequence[claims.Result], most: int = 4) -> list[tuple[str, str]]:
+    """Return (verdict, words) of each claim; of more than ``most``, how many have each verdict."""
+    if len(results) <= most:
+        return [(each.verdict, f"{each.claim.text}: {each.told}") for each in results]
+    words = {claims.HOLDS: "hold", claims.FAILS: "fail"}
+    found = [each.verdict for each in results]
+    counts = {v: found.count(v) for v in (*claims.VERDICTS, claims.MIXED)}
+    return [(v, f"{count} {words.get(v, v)}") for v, count in counts.items() if count]
 
 
 def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:

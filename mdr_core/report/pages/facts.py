@@ -31,7 +31,7 @@ def facts(
     trained = [record for record in every if record["config"]["epochs"]] or every
     configs = pd.DataFrame([record["config"] for record in trained])
     first = {record["config"]["dataset"]: record for record in reversed(every)}
-    found = [("dataset", dataset(record, images(record))) for record in reversed(first.values())]
+    found = [size_of(record, images(record)) for record in reversed(first.values())]
     weights = {
         name: listed(rows.mdr_weight[rows.mdr_weight > 0], "{:g}")
         for name, rows in configs.groupby("dataset", sort=False)
@@ -42,7 +42,7 @@ def facts(
     seconds = sum(epoch.get("seconds", 0.0) for run in trained for epoch in run["history"])
     steps = configs.epochs * configs.iterations
     seeds = configs.seed.nunique()
-    where = configs.device.where(configs.device == "cuda", "CPU, ").replace("cuda", "")
+    where = configs.device.where(configs.device == "cuda", "CPU ").replace("cuda", "")
     devices = {kind + run["provenance"]["device"] for kind, run in zip(where, trained, strict=True)}
     return [
         *found,
@@ -56,14 +56,13 @@ def facts(
     ]
 
 
-def dataset(record: Record, images: RetrievalDataset) -> str:
-    """Return a dataset's name and size, and what is special about the copy that the run saw."""
-    splits = [s for s in (images.train, images.test, images.gallery) if s is not None]
+def size_of(record: Record, images: RetrievalDataset) -> tuple[str, str]:
+    """Return a dataset's name, and its size and what is special about the copy that a run saw."""
+    splits = [split for split in (images.train, images.test, images.gallery) if split is not None]
     classes = len(images.train.class_names) + len(images.test.class_names)
-    count = sum(len(split.labels) for split in splits)
-    name = record["config"]["dataset"].rstrip("/").split("/")[-1]
+    size = f"{sum(len(split.labels) for split in splits):,} images, {classes:,} classes"
     special = COPIES.get(record["provenance"]["data"][:12], "")
-    return f"{name}: {count:,} images, {classes:,} classes" + f"; {special}" * bool(special)
+    return record["config"]["dataset"].split("/")[-1], f"{size}; {special}" if special else size
 
 
 def listed(values: pd.Series, spec: str = "{}") -> str:
@@ -89,8 +88,9 @@ def versions(records: Iterable[Record]) -> list[tuple[str, str]]:
             "threads": about["threads"],
             "seed": config["seed"],
         }
-        rows.append(row | about["versions"])
+        libraries = [f"{name} {number}" for name, number in about["versions"].items()]
+        rows.append(row | {"libraries": ", ".join(libraries)})
     found = pd.DataFrame(rows)
-    each = [(name, ", ".join(sorted(map(str, found[name].dropna().unique())))) for name in found]
+    each = [(name, "; ".join(sorted(map(str, found[name].dropna().unique())))) for name in found]
     dates = found.trained
     return [("trained", " to ".join(sorted({dates.min(), dates.max()}))), *each[1:]]

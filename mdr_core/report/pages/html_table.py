@@ -11,23 +11,27 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from IPython.display import HTML
 
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, Interval
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, Interval, number
 
 SENTENCES = ("claim", "why not", "source", "value")  # columns that wrap
 LEFT = ' style="text-align: left"'
 GREY = "color: #646b76"
-UNBROKEN = (
-    (re.compile(r" ?(±) "), "\u00a0\\1\u00a0"),
-    (re.compile(r"(?<=\() ?± "), "±\u00a0"),
-    (re.compile(r"(?<=\d) to (?=[−+]?\d)"), "\u00a0to\u00a0"),
-    (re.compile(r"(?<=\d) %"), "\u00a0%"),
+UNBROKEN = tuple(
+    re.compile(pattern)
+    for pattern in (r" (?=± )", r"(?<=±) ", r"(?<=\d) (?=%|to [−+]?\d)", r"(?<=\d\u00a0to) ")
 )
+
+
+def plain(words: str) -> str:
+    """Return text for Markdown to show as it is, whatever HTML or formula a name looks like."""
+    marks = r"[\\`*{}\[\]<>&$|~#\r\n]|(?<!\w)_|_(?!\w)"
+    return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", words)
 
 
 def unbroken(text: str) -> str:
     """Return the text with no line break inside an interval or before a %."""
-    for pattern, spaces in UNBROKEN:
-        text = pattern.sub(spaces, text)
+    for space in UNBROKEN:
+        text = space.sub("\u00a0", text)
     return text
 
 
@@ -139,9 +143,7 @@ def text(cell: object, spec: str, absent: str) -> str:
     """Return a cell as it is shown, with a true minus."""
     if cell is None or cell is pd.NA or cell != cell:
         return absent
-    if isinstance(cell, (float, Interval)):
-        return format(cell, spec).replace("-", "−")
-    return str(cell)
+    return number(cell, spec) if isinstance(cell, (float, Interval)) else str(cell)
 
 
 def last_n(cells: Iterable[object]) -> int | None:

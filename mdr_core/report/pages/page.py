@@ -1,156 +1,198 @@
-"""An executed notebook as one self-contained page, and the index of all pages.
+"""An executed notebook as one self-contained page.
 
-Formulas become MathML, figures are embedded, code is folded: nothing comes from the network. A
-notebook tells its finding by displaying data of the type FINDING; it opens the page.
+The page opens with the question, its answer and the facts that a notebook displays as data of the
+types FINDING and FACTS. Formulas are MathML, figures are embedded, code is folded: nothing comes
+from the network.
 """
 
-import html
+import functools
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import nbformat
-import pandas as pd
-from latex2mathml.converter import convert
 from markupsafe import Markup
-from nbconvert.exporters import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.exporters import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
-from mdr_core.errors import StudyError
 from mdr_core.files import write
-from mdr_core.report.notebook import FINDING
-from mdr_core.study.profiles import PROFILES
+from mdr_core.report.notebook import FACTS, FINDING
+from mdr_core.report.pages import markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHOWN = ("full", "photos", "quick", "paper")  # the headline first
-THUMBNAILS = {  # notebook -> how the file of its main figure begins
-    "claims": "claims",
-    "recall_at_k": "learning_curves",
-    "learning_curves": "learning_curves",
-    "ablation_backbones": "backbones",
-    "ablation_losses": "losses",
-    "ablation_levels": "weights",
-    "embedding_dimension": "dimensions",
-    "mechanism": "gradient",
-    "class_centers": "class_centers",
-    "your_images": "your_images_curves",
-}
+PROFILES = ("full", "photos", "quick", "paper")  # the headline first
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
     "ablation_levels", "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery",
     "your_images",
 )  # fmt: skip
+# parameters that change no page
+MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
+SHOWS = re.compile(r"\breport\.(table|figure|note)\(|\bdisplay\(")
 
 
-def to_mathml(latex: str, display: str = "inline") -> str:
-    """Return a formula as MathML, which browsers draw by themselves.
+@dataclass(frozen=True)
+class Report:
+    """An executed notebook and what it says of itself.
 
-    Raises:
-        StudyError: the formula is malformed, or a command has no translation.
+    Attributes:
+        name, profile: of the notebook, and of the run.
+        title: its question. short: its name in lists.
+        finding, figure, verdicts: what :meth:`notebook.Report.finding` told; empty without one.
+        facts: what stands behind it. command: what renders it. made: when and by what it was run.
     """
-    try:
-        known = re.sub(r"\\operatorname\*?(?=\{)", r"\\mathrm", latex.strip())
-        mathml = convert(known, display=display)
-    except Exception as error:  # noqa: BLE001 - the library raises many kinds for malformed ones
-        raise StudyError(f"formula ${latex}$ is malformed ({type(error).__name__})") from None
-    if "\\" in mathml:
-        raise StudyError(f"formula ${latex}$ has a command that cannot be shown as MathML")
-    return mathml.replace("<math ", f'<math alttext="{html.escape(latex.strip())}" ', 1)
+
+    nb: NotebookNode
+    name: str
+    profile: str
+    title: str
+    short: str
+    finding: str
+    figure: str
+    verdicts: list
+    facts: list
+    command: str
+    made: str
 
 
-class Renderer(IPythonRenderer):
-    """nbconvert's Markdown with formulas as MathML instead of a script that draws them."""
-
-    def inline_math(self, body: str) -> str:
-        return to_mathml(body)
-
-    def block_math(self, body: str) -> str:
-        return to_mathml(body, "block")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
-
-
-def markdown_to_html(text: str) -> str:
-    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(text)
-
-
-def to_html(nb: NotebookNode) -> str:
-    """Return an executed notebook's report, one self-contained page; its finding comes first."""
-    study, nb = summary(nb), nbformat.from_dict(nb)
-    for cell in nb.cells:
-        for output in [o for o in cell.get("outputs", []) if FINDING in o.get("data", {})]:
-            cell.outputs.remove(output)
-            output.data["text/markdown"] = output.data[FINDING]["finding"]
-            first = nbformat.v4.new_code_cell(outputs=[output], id="finding")
-    if "finding" in study:
-        nb.cells.insert(1 if nb.cells[0].cell_type == "markdown" else 0, first)
-    exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.register_filter("markdown2html", markdown_to_html)
-    return exporter.from_notebook_node(nb, {"study": study})[0]
-
-
-def summary(nb: NotebookNode) -> dict[str, str]:
-    """Return what the index and a page's head and foot say of an executed notebook."""
-    record = nb.metadata.papermill
+def read(path: Path) -> Report:
+    """Return the report of an executed notebook."""
+    nb = nbformat.read(path, 4)
+    record, parameters = nb.metadata.papermill, nb.metadata.papermill.parameters
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.MULTILINE)
-    findings = [data[FINDING] for cell in nb.cells for data in datas(cell, FINDING)]
-    about = {
-        "title": re.sub(r"[*`$]", "", heading[1]) if heading else record.notebook,
-        "profile": record.parameters.get("profile", ""),
-        "made": f"Made {record.end_time[:10]} from {record.notebook} in {record.duration:.0f} s, "
+    told = [data[FINDING] for cell in nb.cells for data in datas(cell, FINDING)]
+    facts = [data[FACTS] for cell in nb.cells for data in datas(cell, FACTS)]
+    finding: dict[str, Any] = {"finding": "", "figure": "", "verdicts": []} | (told or [{}])[0]
+    short = path.stem.replace("_at_k", "@K").replace("_", " ")
+    return Report(
+        nb,
+        name=path.stem,
+        profile=parameters.get("profile", ""),
+        title=re.sub(r"[*`$]", "", heading[1]) if heading else path.stem,
+        short=short[:1].upper() + short[1:],
+        facts=(facts or [[]])[0],
+        command=command(path, parameters),
+        made=f"Made {record.end_time[:10]} in {record.duration:.0f} s by "
         f"Python {nb.metadata.language_info.version}, papermill {record.version}",
-    }
-    return about | (findings[0] if findings else {})
+        **finding,
+    )
 
 
-def write_index(reports: Path) -> None:
-    """Write ``index.html``: the claims by profile, then each profile's reports."""
-    found: list[dict] = []
-    rows: dict[str, str] = {}  # claim -> the report with its evidence
-    for profile in SHOWN:
-        pages = {path.stem: path for path in (reports / profile).glob("*.ipynb")}
-        table = reports / profile / f"claims-{profile}.csv"
-        claims = claims_of(pd.read_csv(table)) if table.exists() else {}
-        rows |= {claim: about["report"] for claim, about in claims.items() if claim not in rows}
-        shown = [
-            {"name": n} | summary(nbformat.read(pages[n], 4)) for n in sorted(pages, key=place)
-        ]
-        for page in shown:
-            images = sorted((reports / profile).glob(f"{THUMBNAILS.get(page['name'], '-')}*.svg"))
-            page["thumbnail"] = images[0].name if images else ""
-        headline = [page["finding"] for page in shown if page["name"] == "recall_at_k"]
-        found.append(
-            {
-                "name": profile,
-                "purpose": PROFILES[profile].purpose,
-                "headline": headline[0] if headline and profile == SHOWN[0] else "",
-                "claims": claims,
-                "pages": pages,
-                "reports": shown,
-            }
+def command(path: Path, parameters: dict[str, Any]) -> str:
+    """Return the command that renders a page, from stored runs where they lie beside it."""
+    profile = parameters.get("profile", "quick")
+    changed = [f"-p {name} '{v}'" for name, v in parameters.items() if name not in MACHINE]
+    if changed:
+        own = f"reports --profile {profile} --notebook {path.stem}"
+        return " ".join([".venv/bin/python -m mdr_core", own, *changed])
+    restored = "restore " * (path.parent / "runs.csv").exists()
+    return f"make {restored}reports PROFILE={profile} NOTEBOOK={path.stem}"
+
+
+def reports_of(folder: Path) -> list[Report]:
+    """Return the reports of a folder's executed notebooks, in the paper's order."""
+    return [read(path) for path in sorted(folder.glob("*.ipynb"), key=lambda p: place(p.stem))]
+
+
+def write_pages(folder: Path, reports: Sequence[Report], profiles: dict[str, list[str]]) -> None:
+    """Write the page of each report.
+
+    Args:
+        profiles: profile -> names of its reports, of those that lie beside the folder, with an
+            index; empty for a folder that stands alone.
+    """
+    template = environment().get_template("page.html.j2")
+    for number, report in enumerate(reports):
+        before, after = reports[:number][-1:], reports[number + 1 :][:1]
+        body, contents = body_of(report.nb, folder, [each.name for each in reports])
+        text = template.render(
+            report=report,
+            reports=reports,
+            before=before[0] if before else None,
+            after=after[0] if after else None,
+            elsewhere=[p for p, names in profiles.items() if report.name in names],
+            index=bool(profiles),
+            runs=(folder / "runs.csv").exists(),
+            body=Markup(body),
+            contents=contents,
         )
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    environment.filters["markdown2html"] = lambda text: Markup(markdown_to_html(text))
-    template = environment.get_template("reports.html.j2")
-    write(reports / "index.html", template.render(profiles=found, rows=rows.items()))
+        write(folder / f"{report.name}.html", text)
 
 
-def claims_of(table: pd.DataFrame) -> dict[str, dict]:
-    """Return claim -> verdict, its words, lines for its cells and report, from a claims CSV."""
-    found = {}
-    for claim, cells in table.groupby("claim", sort=False):
-        first, lines = cells.iloc[0], []
-        for cell in cells[cells.seeds > 0].itertuples() if len(cells) < 3 else ():
-            low, high = cell.classes_low, cell.classes_high
-            if low != low:  # no counts by class: the interval over the seeds, NaN for one
-                low, high = cell.difference - cell.half, cell.difference + cell.half
-            interval = f" ({low:.1f} to {high:.1f})" if low == low else ""
-            lines.append(f"{cell.cell} {cell.difference:+.1f}{interval}".replace("-", "−"))
-        about = {"verdict": first.claim_verdict, "told": first.told, "report": first.report}
-        found[str(claim)] = about | {"lines": lines}
+def body_of(
+    nb: NotebookNode, folder: Path, pages: list[str]
+) -> tuple[str, list[tuple[str, Markup]]]:
+    """Return a page's prose, results and code, and its contents: (anchor, heading)."""
+    nb = nbformat.from_dict(nb)
+    if nb.cells and nb.cells[0].cell_type == "markdown":
+        nb.cells[0].source = re.sub(r"^# .*\n*", "", nb.cells[0].source)
+    for cell in nb.cells:
+        outputs = cell.get("outputs", [])
+        cell["shows"] = [output for output in outputs if FINDING not in output.get("data", {})]
+    nb.cells = [cell for section in sections(nb) if not empty(section) for cell in section]
+    for cell in nb.cells:
+        shown = cell.pop("shows")
+        if cell.cell_type == "code":
+            cell.outputs = shown
+    exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_filter("markdown2html", lambda text: markdown.to_html(text, pages))
+    exporter.register_filter("there", lambda names: [n for n in names if (folder / n).exists()])
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3"))
+    # not HTMLExporter's own way, which parses the page once more and may change a cell's HTML
+    return anchored(TemplateExporter.from_notebook_node(exporter, nb)[0])
+
+
+def sections(nb: NotebookNode) -> list[list[NotebookNode]]:
+    """Return a notebook's cells, from each heading of the second level to the next."""
+    found: list[list[NotebookNode]] = [[]]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            found.append([])
+        found[-1].append(cell)
+    return found
+
+
+def empty(section: list[NotebookNode]) -> bool:
+    """Return whether a section would show results and has none."""
+    would = any(cell.cell_type == "code" and SHOWS.search(cell.source) for cell in section)
+    return would and not any(cell["shows"] for cell in section)
+
+
+def anchored(body: str) -> tuple[str, list[tuple[str, Markup]]]:
+    """Return a page's body with an anchor for each heading, and (anchor, heading) of the h2."""
+    contents: list[tuple[str, Markup]] = []
+    seen = {"answer"}
+
+    def heading(match: re.Match) -> str:
+        level, words = match.groups()
+        text = re.sub(r"<[^>]+>", "", words)
+        anchor = slug = re.sub(r"\W+", "-", text.lower()).strip("-")
+        while anchor in seen:
+            anchor += f"-{slug}"
+        seen.add(anchor)
+        if level == "2":
+            contents.append((anchor, Markup(text)))
+        return f'<h{level} id="{anchor}">{words}</h{level}>'
+
+    return re.sub(r"<h([23])>(.*?)</h\1>", heading, body, flags=re.DOTALL), contents
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Return the templates of whole pages."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["markdown"] = lambda text: Markup(markdown.to_html(text))
+    found.filters["slug"] = lambda word: word.replace(" ", "-")
     return found
 
 

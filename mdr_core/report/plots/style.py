@@ -49,6 +49,7 @@ plt.rcParams.update(
         "grid.alpha": 0.25,
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # the name of a class may hold $
         "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
     }
 )
