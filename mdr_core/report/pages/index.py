@@ -22,6 +22,7 @@ THUMBNAILS = {  # notebook -> how the file of its main figure begins
     "ablation_losses": "losses",
     "ablation_levels": "weights",
     "embedding_dimension": "dimensions",
+    "drop_in": "drop_in_curves",
     "mechanism": "gradient",
     "class_centers": "class_centers",
     "your_images": "your_images_curves",

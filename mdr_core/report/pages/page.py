@@ -27,7 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 PROFILES = ("full", "photos", "quick", "paper")  # the headline first
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
-    "ablation_levels", "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery",
+    "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers", "retrieval_gallery",
     "your_images",
 )  # fmt: skip
 # parameters that change no page
