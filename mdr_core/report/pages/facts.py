@@ -62,7 +62,9 @@ def size_of(record: Record, images: RetrievalDataset) -> tuple[str, str]:
     classes = len(images.train.class_names) + len(images.test.class_names)
     size = f"{sum(len(split.labels) for split in splits):,} images, {classes:,} classes"
     special = COPIES.get(record["provenance"]["data"][:12], "")
-    return record["config"]["dataset"].split("/")[-1], f"{size}; {special}" if special else size
+    kind, _, path = record["config"]["dataset"].partition(":")  # folder:PATH
+    name = f"{kind} {path.split('/')[-1]}".strip()
+    return name, f"{size}; {special}" if special else size
 
 
 def listed(values: pd.Series, spec: str = "{}") -> str:

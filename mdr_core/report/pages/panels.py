@@ -15,6 +15,7 @@ from mdr_core.report import plots
 from mdr_core.report.pages.html_table import escaped, label
 
 SMALLEST = 11  # pixels of a letter on a phone
+WIDEST = 900  # pixels that photographs, which have few letters, need at most
 SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
 
 
@@ -44,14 +45,19 @@ def photographs_of(figure: Figure, name: str, caption: str, path: Path | None) -
         printed.save(path, resolution=PRINT, creationDate=began, modDate=began)
     data = base64.b64encode(plots.jpeg(figure, SCREEN)).decode()
     about = f'alt="{name_of(figure, caption)}" style="width: 100%; height: auto"'
-    return panel(figure, f'<img src="data:image/jpeg;base64,{data}" {about}>')
+    image = f'<img src="data:image/jpeg;base64,{data}" {about}>'
+    return panel(figure, image, most=WIDEST)
 
 
-def panel(figure: Figure, image: str) -> str:
-    """Return an image at most in its own size, and so large that its letters can be read."""
+def panel(figure: Figure, image: str, most: float = float("inf")) -> str:
+    """Return an image at most in its own size, and so large that its letters can be read.
+
+    Args:
+        most: pixels that it need not be wider than for that.
+    """
     width = figure.get_figwidth()
     letters = [float(t.get_fontsize()) for t in figure.findobj(Text) if t.get_text().strip()]
-    least = 72 * width * SMALLEST / min(letters, default=10)
+    least = min(72 * width * SMALLEST / min(letters, default=10), most)
     size = f"min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
     return f'<div class="panel" style="flex: 1 1 0; {size}">{image}</div>'
 
