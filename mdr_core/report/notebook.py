@@ -28,17 +28,17 @@ from mdr_core.files import REPOSITORY
 from mdr_core.report import plots, tables
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import class_bootstrap, profiles, statistics
+from mdr_core.study import class_bootstrap, profiles, reruns, statistics
+from mdr_core.study.reruns import FINDING
 
 MARK = "# Parameters."  # opens a notebook's parameters cell
 INJECTED = "# Parameters\n"  # opens the cell that papermill adds
-FINDING = "application/vnd.mdr.finding+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
 SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
 
 
 def checked_parameters(namespace: dict) -> SimpleNamespace:
-    """Return the notebook's parameters with their values now, each of its default's type.
+    """Return the notebook's parameters, each of its default's type, and their ``defaults``.
 
     papermill itself only warns of a parameter that a notebook does not have. A list that its
     command line gives as text becomes a list.
@@ -59,9 +59,8 @@ def checked_parameters(namespace: dict) -> SimpleNamespace:
         for name in assigned(cell) if cell.startswith(INJECTED) else ():
             if name not in defaults:
                 raise unknown("parameter", name, defaults)
-    return SimpleNamespace(
-        **{name: typed(name, default, namespace[name]) for name, default in defaults.items()}
-    )
+    values = {name: typed(name, default, namespace[name]) for name, default in defaults.items()}
+    return SimpleNamespace(**values, defaults=defaults)
 
 
 def assigned(source: str) -> dict[str, object]:
@@ -113,13 +112,14 @@ class Report:
         seeds, few: those asked for; by default the profile's for Table 1, and for the ablations.
         changes: the parameters that are settings of a run and differ from the profile's own.
         records: the records of all runs so far, by key.
+        first: the rows of the first grid, the headline, and their records.
 
     Raises:
         StudyError: an unknown profile or dataset, or epochs = 0.
     """
 
     def __init__(self, given: SimpleNamespace):
-        values = vars(given)
+        self.given = values = vars(given)
         if values.get("epochs") == 0:
             raise StudyError("epochs is 0: give at least 1, or -1 for the profile's own number")
         self.profile, self.own = given.profile, profiles.named(given.profile)
@@ -145,6 +145,7 @@ class Report:
             config = profiles.config(given.profile, dataset, profiles.METHODS[0], **self.changes)
             self.changes["batch_size"] = self.store.batch_size(config, processes)
         self.records: dict[str, Record] = {}
+        self.first: tuple[list[dict], list[Record | None]] = [], []
 
     def run(self, grid: list[dict], optional: bool = False, compared: str = "") -> pd.DataFrame:
         """Return the grid's runs, trained or stored: a row per run and epoch, labels as columns.
@@ -153,7 +154,7 @@ class Report:
             optional: further grids follow, which may have a stored run.
             compared: the label of which two values at least must be stored.
         """
-        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
+        labels = [{k: v for k, v in row.items() if k not in ("config", "own")} for row in grid]
         records = self.records_of(grid, optional)
         frame = grids.frame([row["config"] for row in grid], records, labels)
         asked = len({row[compared] for row in grid}) if compared else 0
@@ -172,6 +173,7 @@ class Report:
         """
         found = grids.records([row["config"] for row in grid], self.store, **self.where)
         self.records |= {record["key"]: record for record in found if record is not None}
+        self.first = self.first if self.first[0] else (grid, found)
         if grid and not (self.records or optional):
             raise NothingStored(
                 f"no run of this report is stored in {self.store.root}: train=True trains them"
@@ -208,9 +210,17 @@ class Report:
         return self.store.dataset(Config(dataset=dataset, image_size=image_size))
 
     def finding(self, sentence: str, headline: str = "") -> None:
-        """Tell the report's finding; it opens the page and stands in the index, headline first."""
-        found = {"finding": sentence, "figure": headline}
+        """Tell the report's finding; it opens the page and stands in the index, headline first.
+
+        Below it, in a notebook run under other parameters, stands what these change.
+        """
+        carried, shown = reruns.of(*self.first, self.given, self.store)
+        found = {"finding": sentence, "figure": headline, "rerun": carried}
         display({FINDING: found, "text/plain": sentence}, raw=True)
+        if shown:
+            self.note("## What this rerun changes")
+        for name, (table, caption) in shown.items():
+            self.table(table, name, caption)
 
     def note(self, text: str) -> None:
         """Show a sentence (Markdown) that depends on the run."""

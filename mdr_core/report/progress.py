@@ -12,9 +12,8 @@ from mdr_core.report.notebook import SETTINGS, path_of
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
+from mdr_core.study.reruns import MACHINE
 
-# parameters that change no page
-MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 BAR = "{percentage:3.0f}% |{bar:20}| {desc}, {elapsed} gone, about {remaining} left"
 SECONDS_A_REPORT = 5.0  # to run and render a notebook whose runs are stored, about
 

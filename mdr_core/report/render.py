@@ -30,8 +30,9 @@ from tqdm import tqdm
 from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY, write
 from mdr_core.report.page import datas, place, to_html, write_index
-from mdr_core.report.progress import MACHINE, Progress
+from mdr_core.report.progress import Progress
 from mdr_core.study.profiles import PROFILES
+from mdr_core.study.reruns import MACHINE
 
 REPORTS = REPOSITORY / "reports"
 WIDGET = "application/vnd.jupyter.widget-view+json"
