@@ -56,7 +56,8 @@ def checked_parameters(namespace: dict) -> SimpleNamespace:
         raise StudyError("run the parameters cell first")
     defaults = assigned(cells[own])
     for cell in cells[own + 1 :]:
-        for name in assigned(cell) if cell.startswith(INJECTED) else ():
+        for node in ast.parse(cell).body if cell.startswith(INJECTED) else ():
+            name = ast.unparse(node).split()[0].rstrip(":")  # values may be float('nan')
             if name not in defaults:
                 raise unknown("parameter", name, defaults)
     values = {name: typed(name, default, namespace[name]) for name, default in defaults.items()}

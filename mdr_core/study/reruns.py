@@ -30,6 +30,7 @@ FINDING = "application/vnd.mdr.finding+json"
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
 COUNTS = "test_class_right"
+KINDS = ("mean", "half", "n", "low", "high")  # of a number, with its interval over test classes
 BESIDE = (
     "Recall@1 in % after the last epoch beside the profile's stored runs: mean ± 95 % interval "
     "over the seeds. Difference: this rerun − the profile in points, paired over the n seeds that "
@@ -244,7 +245,7 @@ def compare(paths: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
         words.append(about | {name: values["text"] for name, values in each["results"].items()})
         numbers.append(dict(about))
         for name, values in each["results"].items():
-            numbers[-1] |= {f"{name}, {k}": v for k, v in values.items() if k != "text"}
+            numbers[-1] |= {f"{name}, {kind}": values[kind] for kind in KINDS if kind in values}
     return pd.DataFrame(words).fillna(""), pd.DataFrame(numbers)
 
 
@@ -256,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="a CSV file for the numbers")
     given = parser.parse_args(argv)
     words, numbers = compare(given.notebooks)
-    print(words.to_string(index=False, line_width=shutil.get_terminal_size().columns))
+    print(words.to_string(index=False, line_width=shutil.get_terminal_size((200, 24)).columns))
     if given.output:
         given.output.parent.mkdir(parents=True, exist_ok=True)
         write(given.output, numbers.to_csv(index=False, lineterminator="\n"))
