@@ -213,7 +213,7 @@ class Report:
     def finding(self, sentence: str, headline: str = "") -> None:
         """Tell the report's finding; it opens the page and stands in the index, headline first.
 
-        Below it, in a notebook run under other parameters, stands what these change.
+        A notebook that is run under other parameters shows below it what these change.
         """
         carried, shown = reruns.of(*self.first, self.given, self.store)
         found = {"finding": sentence, "figure": headline, "rerun": carried}

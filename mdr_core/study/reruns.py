@@ -130,8 +130,7 @@ def beside_own(
 ) -> pd.DataFrame:
     """Return Recall@1 of a rerun beside that of the profile's stored runs, and the difference.
 
-    Verdicts are those of :mod:`mdr_core.study.claims`: by both intervals, p corrected for the
-    number of rows.
+    A verdict needs every interval that there is, over the seeds and over the test classes.
 
     Args:
         grid, records: what was run. seeds: of the profile.
@@ -173,10 +172,13 @@ def interval(found: dict[str, float]) -> Interval:
 
 def told(cell: Cell) -> dict[str, Any]:
     """Return a difference, its interval over the test classes, and its verdict."""
-    words = {claims.HOLDS: "larger", claims.FAILS: "smaller"}
-    verdict = words.get(cell.verdict, NOT_SIGNIFICANT)
+    verdict = NOT_SIGNIFICANT
     if not cell.intervals:
         verdict = ONE_SEED if cell.seeds["n"] else NOT_RUN
+    elif all(low > 0 for low, _ in cell.intervals):
+        verdict = "larger"
+    elif all(high < 0 for _, high in cell.intervals):
+        verdict = "smaller"
     ends = f"{cell.classes.low:.1f} to {cell.classes.high:.1f}" if cell.classes else ""
     return {
         "difference": interval(cell.seeds),
