@@ -2,10 +2,9 @@
 adds to a step.
 
 *Store* is the study's loop: decoded images in memory, cropped on the device. *Files* decodes,
-resizes and crops JPEG files
-by torchvision in worker processes, as the reference does. Real photographs (cub_mini, 500 px)
-where they are at hand,
-drawn ones otherwise. ``of the limit`` is images a second over those of the fixed tensor.
+resizes and crops JPEG files by torchvision in worker processes, as the reference does. The images
+are photographs (cub_mini, 500 px) where there are any, else drawn ones. ``of the limit`` is images
+a second over those of the fixed tensor.
 """
 
 import functools

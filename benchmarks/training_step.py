@@ -1,12 +1,10 @@
 """(a) How fast a photograph's training step is, against the plain way of writing it.
 
 Side by side in one process on one core, EfficientNet-Lite0 at 96 px, random images: forward, both
-losses, backward, Adam
-and the augmentation. *Plain* is contiguous memory and batch norm as a layer of its own; *channels
-last* changes the memory
-format; *folded* is the loop as the study runs it; *compiled* is that with torch.compile, where a
-C++ compiler is at hand.
-The figures are ratios of images a second to plain's, taken in turns.
+losses, backward, Adam and the augmentation. *Plain* is contiguous memory and batch norm as a layer
+of its own. *Channels last* changes the memory format. *Folded* is the study's loop. *Compiled* is
+that loop with torch.compile, where there is a C++ compiler. The numbers are ratios of images a
+second to plain's, taken in turns.
 """
 
 import shutil

@@ -7,7 +7,7 @@ from mdr_core.errors import StudyError
 
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
-    "compare": ("study.reruns", "lay executed notebooks side by side, a row each"),
+    "compare": ("report.reruns", "lay executed notebooks side by side, a row each"),
     "train": ("study.train", "train the runs of a profile"),
     "download": ("data.download", "fetch a dataset's official files"),
     "archive": ("study.archive", "write a profile's runs to runs.csv, or restore them from it"),
@@ -24,9 +24,12 @@ def main(argv: list[str]) -> int:
     module = importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}")
     try:
         return module.main(argv[1:])
-    except (StudyError, OSError) as problem:  # the latter where a file cannot be written
+    except StudyError as problem:
         print(problem, file=sys.stderr)
-        return 2
+    except OSError as problem:
+        line = f"a file cannot be read or written: {problem}; make room, or give another folder"
+        print(line, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Config:
     lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
     lr_factor: float = 0.2  # ... the learning rate is multiplied by this
     seed: int = 0
+    loop: str = "study"  # whose training loop; or "library": mdr_core.drop_in, with its own losses
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
@@ -73,7 +74,11 @@ class Config:
         for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name, choices in (("device", ("cpu", "cuda")), ("statistics", ("released", "pairs"))):
+        for name, choices in (
+            ("device", ("cpu", "cuda")),
+            ("statistics", ("released", "pairs")),
+            ("loop", ("study", "library")),
+        ):
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
         checks = (

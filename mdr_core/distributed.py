@@ -62,7 +62,7 @@ class Share:
         if batch % self.world:
             raise StudyError(
                 f"a batch of {batch} cannot be shared evenly by {self.world} processes: "
-                "change batch_size"
+                "change batch_size or processes"
             )
         each = batch // self.world
         return slice(self.rank * each, (self.rank + 1) * each)

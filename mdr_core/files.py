@@ -3,11 +3,14 @@
 import contextlib
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
+
+from mdr_core.errors import StudyError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,6 +38,25 @@ def write(path: Path, content: bytes | str) -> None:
     """Write a file as :func:`replacing` does."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuse a folder that nothing can be written to, before hours are spent; it is not made.
+
+    Args:
+        setting: what takes another folder, for the message.
+
+    Raises:
+        StudyError: no file can be made there, or in the folder above it that exists.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as problem:
+        raise StudyError(
+            f"{folder} cannot be written to ({problem.strerror}): set {setting} to another folder"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -44,9 +44,9 @@ def negative_probabilities(
 ) -> Tensor:
     """Return the probability that anchor i draws j as its negative (Wu et al. 2017).
 
-    On L2-normalized copies of the embeddings, with d clamped from below at ``nearest``, a
-    negative's weight is the inverse of the density q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2) of
-    distances on the unit sphere:
+    Distances d are those of L2-normalized copies of the embeddings, clamped from below at
+    ``nearest``. A negative's weight is the inverse of their density on the unit sphere,
+    q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2):
 
         log w = (2 - D) log d - (D - 3)/2 log(1 - d^2/4),     none for d >= ``farthest``.
 
@@ -93,7 +93,7 @@ def triplets(
 
     Returns:
         Indices (3, R * P) of anchor, positive and negative, and a mask (R * P,) of those that
-        exist: anchors with fewer than P positives, or with no negative, leave places empty.
+        exist. Anchors with fewer than P positives, or with no negative, leave places empty.
     """
     batch, device = len(labels), embeddings.device
     if most_positives is None:

@@ -23,7 +23,7 @@ from mdr_core.data.dataset import Split
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.files import write
+from mdr_core.files import check_writable, write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.store import Record, RunStore
@@ -63,7 +63,8 @@ class ImageSearch:
 
     def save(self, folder: str | Path) -> Path:
         """Write FILES, each whole or not at all, and return their folder."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
+        check_writable(folder, "folder")
         folder.mkdir(parents=True, exist_ok=True)
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
@@ -75,7 +76,7 @@ class ImageSearch:
     @classmethod
     def load(cls, folder: str | Path) -> "ImageSearch":
         """Read what :meth:`save` wrote; no code is run from the files."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         for name in FILES:
             if not (folder / name).is_file():
                 raise StudyError(f"{folder} is not a saved index: it lacks {name}")
@@ -104,9 +105,11 @@ class ImageSearch:
         Returns:
             ``class``, ``path``, ``distance`` (Euclidean), ``place`` in the index.
         """
-        path = Path(image)
+        path = Path(image).expanduser()
         if not path.is_file():
             raise StudyError(f"there is no image {path}")
+        if k < 1:
+            raise StudyError(f"k must be at least 1, got {k}")
         query = torch.from_numpy(pixels(path, self.config.image_size, str(path)).copy())
         squared, found = self.index.search(
             self.embed(query.permute(2, 0, 1)[None]), min(k, self.index.ntotal)

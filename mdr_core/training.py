@@ -3,8 +3,8 @@
     for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
                      evaluate
 
-Nothing inside an epoch waits for the device (except inside a library's loss): indices, crops,
-triplets and statistics are computed there, and the losses are read once, at the epoch's end. In
+Nothing inside an epoch waits for the device, except inside a library's loss. Indices, crops,
+triplets and statistics are computed there. The losses are read once, at the epoch's end. In
 distributed training each process embeds its share of the batch (mdr_core.distributed).
 """
 
@@ -114,11 +114,11 @@ def train(
     progress: bool = False,
     share: Share = ALONE,
 ) -> Trainer:
-    """Train from wherever ``trainer`` stands to the last epoch.
+    """Train from the trainer's last epoch to the configuration's.
 
     Args:
-        data: after every epoch its test split is evaluated, as are the ``config.hold_out`` training
-            classes that are kept from training.
+        data: its test split is evaluated after every epoch. So are the ``config.hold_out``
+            training classes that are kept from training.
         after_epoch: called with the trainer after every evaluation; the run store saves it there.
         progress: show a bar over the epochs.
         share: this process's; each process must give an equal trainer.

@@ -30,6 +30,17 @@ def die_or_write(folder: Path, config: Config, files: bool) -> None:
     (folder / str(config.seed)).touch()
 
 
+def die_first(folder: Path, config: Config, files: bool) -> int:
+    """Kill the process that this runs in first; then return the seed."""
+    time.sleep(1)
+    try:
+        (folder / f"{config.seed} died").touch(exist_ok=False)
+    except FileExistsError:
+        return config.seed
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def heeding(ready: Event, work: Callable, arguments: tuple) -> None:
     """Heed SIGINT: a suite in the background ignores it, and so would the processes it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,8 @@
 """Foreign input ends in no traceback but a StudyError: configurations, stored runs, checkpoints,
-weights, indices, tables of runs, class folders, image bytes, lists, archives.
+weights, indices, tables of runs, class folders, trees, images, zip members, lists, archives.
 
-The tests try a few examples each; ``python -m tests.test_fuzz 10`` tries new ones for ten minutes.
+The tests try a few examples each; ``python -m tests.test_fuzz 10`` tries new ones for ten minutes,
+or ``python -m tests.test_fuzz 10 tree lists`` of these targets alone.
 """
 
 import contextlib
@@ -9,14 +10,17 @@ import copy
 import functools
 import io
 import json
+import os
 import shutil
 import sys
 import tarfile
 import tempfile
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -25,15 +29,15 @@ from PIL import Image
 
 from mdr_core import search, training
 from mdr_core.config import Config, from_dict
-from mdr_core.data import download
+from mdr_core.data import download, image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.networks import backbones
-from mdr_core.report import notebook
+from mdr_core.report.parameters import MARK, checked_parameters
 from mdr_core.runs import store
 from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, profiles
-from tests.test_data import cub_tree
+from tests.test_data import CLOTHES, cars_tree, clothes_tree, cub_tree, products_tree
 
 TINY = profiles.QUICK.replace(
     weights="random", backbone="small_resnet_narrow", epochs=0, train_images=60
@@ -67,7 +71,11 @@ def material() -> dict:
         buffer = io.BytesIO()
         Image.effect_noise((20, 16), 50).convert("RGB").save(buffer, kind)
         picture[kind] = buffer.getvalue()
-    cub = cub_tree(folder / "cub", each=2)
+    cub_tree(folder / "official" / "cub_mini", each=2)
+    cars_tree(folder / "official" / "cars196", "devkit")
+    cars_tree(folder / "official" / "cars196", "legacy")
+    products_tree(folder / "official" / "sop")
+    clothes_tree(folder / "official" / "inshop", CLOTHES)
     found = {
         "index": {p.name: p.read_bytes() for p in index.iterdir()},
         "run": {p.name: p.read_bytes() for p in stored.iterdir()},
@@ -76,8 +84,11 @@ def material() -> dict:
         "checkpoint": trained.getvalue(),
         "tgz": packed.getvalue(),
         "pictures": picture,
-        "cub": {
-            str(p.relative_to(cub.parent)): p.read_bytes() for p in cub.rglob("*") if p.is_file()
+        "official": {
+            tree.name: {
+                str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*") if p.is_file()
+            }
+            for tree in (folder / "official").iterdir()
         },
     }
     shutil.rmtree(folder)
@@ -185,16 +196,104 @@ def class_folder(draw, folder):
     load_dataset(f"folder:{folder / 'images'}", image_size=16, cache_root=folder / "cache")
 
 
+SEGMENTS = st.sampled_from([
+    *(b"a", b"b", b"c", b"d", b"train", b"test", b"Val", b"@eaDir", b".hidden", b"__MACOSX"),
+    *("é".encode(), b"caf\xe9", b"a b", b"x\ny", b"back\\slash", b"<b>", b"%s{}", b"lost+found"),
+])  # fmt: skip
+ENDINGS = st.sampled_from([b".png", b".JPG", b".tif", b".pgm", b".heic", b".txt", b".webp", b""])
+
+
+def tree(draw, folder):
+    """Class folders, and odd names, depths, and links to files, folders, nothing and in loops."""
+    root, pictures = os.fsencode(folder) + b"/images", material()["pictures"]
+    made = [b"%s/%d" % (name, n) for name in (b"a", b"b", b"c", b"d") for n in (0, 1)]
+    below = b"/".join([root, *draw(st.lists(SEGMENTS, max_size=2))])
+    files = [b"%s/%s.png" % (below, name) for name in made]
+    for number in range(draw(st.integers(0, 3))):
+        place = b"/".join([draw(st.sampled_from(made))[:1], *draw(st.lists(SEGMENTS, max_size=2))])
+        files.append(b"%s/%s/odd%d%s" % (below, place, number, draw(ENDINGS)))
+    for number, file in enumerate(files):
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        if number < len(made) or draw(st.booleans()):
+            with open(file, "wb") as out:
+                out.write(pictures[draw(st.sampled_from(sorted(pictures)))])
+        else:
+            os.symlink(draw(st.sampled_from([b"gone", file, root, files[0], below + b"/a"])), file)
+    level = draw(st.sampled_from(["", "", ",class_level=1", ",class_level=2", ",class_level=0"]))
+    load_dataset(f"folder:{folder / 'images'}{level}", None, 8, folder / "cache")
+
+
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
+MODES += ["I;16", "I;16B", "La", "RGBa"]
+KINDS = ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "AVIF", "PPM", "JPEG2000", "TGA", "ICO"]
+
+
+def one_image(draw, folder):
+    """Any mode, depth, size, transparency, EXIF and format, whole or spoilt: square RGB."""
+    width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    mode, kind = draw(st.sampled_from(MODES)), draw(st.sampled_from(KINDS))
+    image = Image.new(mode, (width, height))
+    size = len(image.tobytes())
+    pattern = draw(st.binary(min_size=1, max_size=64))
+    image.frombytes((pattern * (size // len(pattern) + 1))[:size])
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
+    options = {}
+    if draw(st.booleans()):
+        options["transparency"] = draw(st.sampled_from([0, 7, 255, bytes(range(256)), (1, 2, 3)]))
+    if draw(st.booleans()):
+        options["exif"] = b"Exif\0\0MM\0*\0\0\0\x08" + draw(st.binary(max_size=60))
+    stream = io.BytesIO()
+    try:
+        image.save(stream, kind, **options)
+    except Exception:  # noqa: BLE001 - the format does not have this mode or option
+        return
+    content = stream.getvalue() if draw(st.booleans()) else draw(spoilt(stream.getvalue()))
+    found = image_cache.pixels(io.BytesIO(content), 8, "it", draw(st.booleans()))
+    assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+
+
+def zip_members(draw, folder):
+    """Any names, twice, in any compression; the file whole or spoilt."""
+    words = st.text(st.sampled_from("ab./\\:é\n"), min_size=1, max_size=6)
+    stream, pictures = io.BytesIO(), material()["pictures"]
+    with zipfile.ZipFile(stream, "w", draw(st.sampled_from([0, 8, 12, 14]))) as file:
+        for number in range(draw(st.integers(8, 10))):
+            name = f"{'abcd'[number % 4]}/{number}.jpg"
+            name = draw(words) + name if not draw(st.integers(0, 9)) else name
+            file.writestr(zipfile.ZipInfo(name), pictures[draw(st.sampled_from(sorted(pictures)))])
+    content = stream.getvalue() if draw(st.booleans()) else draw(spoilt(stream.getvalue()))
+    written(folder, {"images.zip": content})
+    load_dataset(f"folder:{folder / 'images.zip'}", None, 8, folder / "cache")
+
+
+def decoded_cache(draw, folder):
+    """A stored array or its digests spoilt: not taken, or of the right shape and length."""
+    array, digests = io.BytesIO(), ["0" * 64, "0" * 64]
+    np.save(array, np.zeros((2, 8, 8, 3), np.uint8))
+    head = array.getvalue()[:128]  # before the pixels
+    odd = st.builds(lambda value: json.dumps(value).encode(), JSON | st.lists(JSON, min_size=2))
+    files = {"x.npy": draw(spoilt(head)) + array.getvalue()[128:], "x.json": b""}
+    if draw(st.booleans()):
+        files["x.npy"] = array.getvalue()
+    files["x.json"] = draw(odd | spoilt(json.dumps(digests).encode()))
+    found = image_cache.cached(written(folder, files) / "x.npy", (2, 8, 8, 3))
+    assert found is None or (found[0].shape == (2, 8, 8, 3) and all(map(str.isascii, found[1])))
+
+
 def lists(draw, folder):
     """A dataset in an official layout, one of its files spoilt."""
-    written(folder / "data", one_spoilt(draw, material()["cub"]))
+    name = draw(st.sampled_from(sorted(material()["official"])))
+    files = material()["official"][name]
+    listed = {path: content for path, content in files.items() if not path.lower().endswith(".jpg")}
+    written(folder / "data" / name, files | one_spoilt(draw, listed))
     if draw(st.booleans()):  # as a zip file, which may be spoilt itself
-        packed = Path(shutil.make_archive(str(folder / "cub_mini"), "zip", folder / "data"))
+        packed = Path(shutil.make_archive(str(folder / name), "zip", folder / "data"))
         shutil.rmtree(folder / "data")
         good = packed.read_bytes()
         content = draw(spoilt(good)) if draw(st.booleans()) else good
-        written(folder / "data", {"cub_mini.zip": content})
-    load_dataset("cub_mini", folder / "data", 16, folder / "cache")
+        written(folder / "data", {f"{name}.zip": content})
+    load_dataset(name, folder / "data", 16, folder / "cache")
 
 
 def downloaded(draw, folder):
@@ -205,12 +304,12 @@ def downloaded(draw, folder):
 def parameters(draw, folder):
     cells = [
         "",
-        notebook.MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c",
+        MARK + "\nseeds = [0]  # a\nlr = -1.0  # b\nname = ''  # c",
         "# Parameters\nlr = 1\n",
         "",
     ]
     values = st.fixed_dictionaries({"seeds": JSON, "lr": JSON, "name": JSON})
-    notebook.checked_parameters({"In": cells} | draw(values))
+    checked_parameters({"In": cells} | draw(values))
 
 
 TARGETS = [
@@ -221,6 +320,10 @@ TARGETS = [
     saved_index,
     table_of_runs,
     class_folder,
+    tree,
+    one_image,
+    zip_members,
+    decoded_cache,
     lists,
     downloaded,
     parameters,
@@ -233,7 +336,8 @@ def trial(target, draw) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            target(draw, Path(folder))
+            with contextlib.redirect_stderr(io.StringIO()):
+                target(draw, Path(folder))
         except StudyError as problem:
             assert "\n" not in str(problem).strip(), problem
     assert time.process_time() - began < 30, "this took too long"
@@ -264,8 +368,9 @@ def fuzz(target, examples: int, fixed: bool = True) -> None:
 
 if __name__ == "__main__":
     until, done = time.monotonic() + 60 * float(sys.argv[1]), 0
+    chosen = [target for target in TARGETS if target.__name__ in (sys.argv[2:] or target.__name__)]
     while time.monotonic() < until:
-        for target in TARGETS:
+        for target in chosen:
             fuzz(target, 50, fixed=False)
             done += 50
-    print(f"{done} examples over {len(TARGETS)} targets: no traceback, nothing hung")
+    print(f"{done} examples over {len(chosen)} targets: no traceback, nothing hung")

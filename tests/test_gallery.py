@@ -1,12 +1,25 @@
-"""Ranks, confusions and the choice of queries, on embeddings whose neighbours are known."""
+"""Ranks, confusions, the choice of queries, on known neighbors; the page to explore, by hand."""
+
+import base64
+import io
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
+from mdr_core.data.dataset import Split
+from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.report import gallery
+from mdr_core.report.gallery import explorer, static
 
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 LINE = torch.tensor([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]])
 LABELS = torch.tensor([0, 1, 0, 1, 1, 0])
 FINDINGS = epoch.findings(epoch.RetrievalSet(LINE, LABELS))
@@ -14,28 +27,176 @@ FINDINGS = epoch.findings(epoch.RetrievalSet(LINE, LABELS))
 
 def test_first_right_counts_ranks_from_one():
     # 0: 1 (wrong), 2 (right); 1: 2, 0 (wrong), 3; 2: 1, 0; 3: 4; 4: 3; 5: 4, 3 (wrong), 2
-    assert gallery.first_right(FINDINGS, LABELS.numpy()).tolist() == [2, 3, 2, 1, 1, 3]
+    assert static.first_right(FINDINGS, LABELS.numpy()).tolist() == [2, 3, 2, 1, 1, 3]
     older = {"nearest": FINDINGS["nearest"][:, :1], "labels": LABELS}  # no ranks, one neighbor
-    assert gallery.first_right(older, LABELS.numpy()).tolist() == [2, 2, 2, 1, 1, 2]
+    assert static.first_right(older, LABELS.numpy()).tolist() == [2, 2, 2, 1, 1, 2]
     alone = FINDINGS | {"first_right": FINDINGS["first_right"] * 0}
-    assert gallery.first_right(alone, LABELS.numpy()).tolist() == [6] * 6
+    assert static.first_right(alone, LABELS.numpy()).tolist() == [6] * 6
 
 
-def test_confusions_count_first_places():
-    table = gallery.confusions(FINDINGS, LABELS.numpy(), ("zero", "one"))
+def test_confusions_count_first_places_by_model():
+    other = FINDINGS | {"nearest": torch.tensor([[2], [0], [0], [4], [3], [4]])}
+    models = {"a": FINDINGS, "b": other}
+    table = static.confusions(models, LABELS.numpy(), ("zero", "one"))
     assert table.to_dict("records") == [
-        {"query class": "zero", "taken for": "one", "queries": 3, "share [%]": 100},
-        {
-            "query class": "one",
-            "taken for": "zero",
-            "queries": 1,
-            "share [%]": pytest.approx(100 / 3),
-        },
+        {"query class": "zero", "images": 3, "taken for": "one", "a": 3, "b": 1},
+        {"query class": "one", "images": 3, "taken for": "zero", "a": 1, "b": 1},
     ]
+    assert static.confusions(models, LABELS.numpy(), ("zero", "one"), most=1).a.tolist() == [3]
 
 
 def test_half_of_the_queries_are_those_on_which_the_models_disagree():
     ranks = {"a": np.array([1, 1, 1, 2, 3, 1]), "b": np.array([1, 2, 1, 1, 3, 1])}
-    chosen = gallery.choose(ranks, 4)
+    chosen = static.choose(ranks, 4)
     assert len(set(chosen.tolist())) == 4 and set(chosen[:2].tolist()) == {1, 3}
-    assert gallery.hardest(ranks, 1).tolist() == [4]
+    assert static.hardest(ranks, 1).tolist() == [4]
+
+
+def test_most_of_all_the_models_disagree_on_the_first_place():
+    right = np.zeros(
+        (2, 3, 5), dtype=bool
+    )  # 0: both wrong; 1: one is right at rank 1; 2: at rank 3
+    right[0, 1, 0] = right[0, 2, 2] = True
+    assert explorer.disagreement(right).tolist() == [0, 6, 1]
+    score, labels = np.array([0, 5, 1, 3, 4, 2]), np.array([0, 0, 1, 1, 0, 1])
+    assert explorer.choose(labels, score, 4).tolist() == [1, 4, 3, 5]  # two of each class
+    assert explorer.choose(labels, score, 1).tolist() == [1]  # more classes than queries
+
+
+NASTY = "</script><script>window.hurt = 1</script><b>\"&amp;'"
+METHODS = ("Triplet", "Triplet + L2", "Triplet + MDR")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Noise, which no format makes small: 12 classes, one of a nasty name, 5 images of each."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    names = (NASTY, *(f"class {c}" for c in range(1, 12)))
+    return Split(pixels, torch.arange(60) // 5, names, ("",) * 60)
+
+
+@pytest.fixture(scope="module")
+def models(images):
+    each = {}
+    for seed, method in enumerate(METHODS):
+        noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(seed))
+        noise[:, 0] += images.labels  # nearly right
+        each[method] = epoch.findings(epoch.RetrievalSet(noise, images.labels))
+    return each
+
+
+def test_a_page_stays_small_whatever_the_images_are(images, models, monkeypatch):
+    about, shown = explorer.content(models, images, images, 5, 40)
+    assert len(about["queries"]) == 36 and len(shown) == len(about["classOf"]) <= 60
+    monkeypatch.setattr(explorer, "MOST", 100_000)
+    page = explorer.page("noise", "quick", about, shown)
+    assert 50_000 < len(page.encode()) < 100_000
+    found = [
+        Image.open(io.BytesIO(base64.b64decode(t))) for t in re.findall(r'"(UklGR[^"]+)"', page)
+    ]
+    assert len(found) == len(shown) and len({image.size for image in found}) == 1
+    assert not re.search(r"""(src|href)=["'](?!data:|retrieval_gallery.html)""", page)
+    monkeypatch.setattr(explorer, "MOST", 25_000)
+    with pytest.raises(StudyError, match="thumbnails do not fit"):
+        explorer.page("noise", "quick", about, shown)
+
+
+def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
+    queries = images.of_images(torch.arange(0, 60, 2))
+    findings = {m: {k: v[::2] for k, v in found.items()} for m, found in models.items()}
+    about, shown = explorer.content(findings, queries, images, 3, 12)
+    for query in about["queries"]:
+        assert torch.equal(shown[query["image"]], queries.images[query["number"]])
+        for model, found in zip(query["models"], findings.values(), strict=True):
+            for place, image in zip(
+                model["nearest"], found["nearest"][query["number"]], strict=False
+            ):
+                assert torch.equal(shown[place], images.images[image])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(images, models, tmp_path):
+    about, shown = explorer.content(models, images, images, 5, 40)
+    path = tmp_path / "explore.html"
+    path.write_text(explorer.page("noise <i>", "quick", about, shown), encoding="utf-8")
+    problems = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("request", lambda request: problems.append(request.url[:99]))
+        page.goto(path.as_uri())
+        problems = [p for p in problems if not p.startswith(("data:image/webp", path.as_uri()))]
+        assert not problems
+        wide = "document.documentElement.scrollWidth"
+        assert page.evaluate(wide) == 390
+        check_what_is_shown(page, about, 0)
+        page.keyboard.press("ArrowRight")
+        check_what_is_shown(page, about, 1)
+        page.click("#before")
+        page.click("#before")  # from the first to the last
+        check_what_is_shown(page, about, 35)
+        page.locator("#picker input").nth(4).check()
+        page.keyboard.press("ArrowDown")  # among radio buttons
+        check_what_is_shown(page, about, 5)
+        page.select_option("#class", str(7))
+        assert page.locator("#picker input").count() == 3
+        kind = about["queries"][0]["kind"]
+        page.select_option("#kind", str(kind))
+        assert page.locator("#picker input").count() == sum(
+            query["kind"] == kind for query in about["queries"]
+        )
+        page.locator(".model").nth(1).locator(".view").nth(1).focus()
+        page.keyboard.press("Enter")
+        assert "Triplet + L2, rank 2, distance" in page.locator("dialog").inner_text()
+        page.keyboard.press("ArrowRight")
+        assert "rank 3" in page.locator("dialog").inner_text()
+        assert page.evaluate(wide) == 390
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+        assert page.evaluate("window.hurt") is None and not problems
+        page.evaluate(Axe().axe_script)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert not Axe().run(page).response["violations"]
+        address = page.url  # of this query: another reader sees the same
+        page.goto("about:blank")
+        page.goto(address)
+        assert page.locator("#name").inner_text() == NASTY
+        browser.close()
+
+
+def check_what_is_shown(page, about, place):
+    """Class, frames and names are those of the query at this place."""
+    query = about["queries"][place]
+    classes, own = about["classOf"], about["classOf"][query["image"]]
+    assert page.locator("#name").inner_text() == " ".join(about["classes"][own].split())
+    for number, model in enumerate(query["models"]):
+        found = page.locator(".model").nth(number).locator("li")
+        right = [classes[image] == own for image in model["nearest"]]
+        seen = [names.split() for names in found.evaluate_all("all => all.map(e => e.className)")]
+        assert [names == ["near"] for names in seen] == right
+        words = found.locator(".name").all_inner_texts()
+        for text, image, hit in zip(words, model["nearest"], right, strict=True):
+            assert (
+                text.startswith("✓ " if hit else "✗ ") and about["classes"][classes[image]] in text
+            )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_without_scripts_the_page_says_where_to_go(images, models, tmp_path):
+    path = tmp_path / "explore.html"
+    path.write_text(
+        explorer.page("noise", "quick", *explorer.content(models, images, images, 5, 12)),
+        encoding="utf-8",
+    )
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto(path.as_uri())
+        assert "Exploring needs scripts" in page.locator("main").inner_text()
+        assert not page.locator("select").first.is_visible()
+        assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
+        browser.close()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mdr_core.evaluation import class_centers
 from mdr_core.report import class_center_map
@@ -10,15 +11,19 @@ from mdr_core.report import class_center_map
 def points(seed=0, classes=5, each=6):
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
-    return (
-        rng.normal(size=(classes, 3))[labels] * 2 + rng.normal(size=(len(labels), 3)) * 0.5
-    ).astype(np.float32), labels
+    x = rng.normal(size=(classes, 3))[labels] * 2 + rng.normal(size=(len(labels), 3)) * 0.5
+    return torch.from_numpy(x).float(), torch.from_numpy(labels)
 
 
 def test_spread_is_what_loops_give():
     x, labels = points()
+    assert np.allclose(
+        class_centers.centers(x, labels),
+        [x[labels == c].mean(dim=0).tolist() for c in range(5)],
+        atol=1e-5,
+    )
+    x, labels = x.numpy(), labels.numpy()
     middle = [x[labels == c].mean(axis=0) for c in range(5)]
-    assert np.allclose(class_centers.centers(x, labels), middle, atol=1e-5)
     norm = np.linalg.norm
     scale = np.mean([norm(a - b) for i, a in enumerate(x) for b in x[:i]])
     between = np.mean([norm(a - b) for i, a in enumerate(middle) for b in middle[:i]])
@@ -26,7 +31,7 @@ def test_spread_is_what_loops_give():
     nearest = np.mean(
         [min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)]
     )
-    found = class_centers.class_distances(x, labels)
+    found = class_centers.class_distances(*points())
     assert found == pytest.approx(
         {
             "between": between / scale,

@@ -18,7 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
-from mdr_core.report import notebook, render
+from mdr_core.report import notebook, parameters, render
 from mdr_core.runs import store as runs
 from tests.test_data import cub_tree
 
@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {  # less of what there would be more of; the ablations' runs are all that the claims need
     "ablation_levels": {"lambdas": [0.6]},
-    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2},
+    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2, "explored": 40},
+    "your_images": {"all_classes": True},
 }
 LONG_FIRST = (
     "ablation_losses",
@@ -225,7 +226,7 @@ def test_the_parameters_of_the_machine_are_the_same_everywhere():
         cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         groups.add(cells[0].source.partition(MACHINE)[2])
     [group] = groups
-    assert tuple(notebook.assigned(group)) == MACHINE_PARAMETERS
+    assert tuple(parameters.assigned(group)) == MACHINE_PARAMETERS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -233,11 +234,11 @@ def test_structure(path):
     """The parameters come first and each is explained; enough prose; short lines and functions."""
     cells = nbformat.read(path, 4).cells
     code = [c for c in cells if c.cell_type == "code"]
-    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(notebook.MARK)
+    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(parameters.MARK)
     lines = code[0].source.splitlines()[1:]
     lines.remove(MACHINE)
     assert all("  # " in line for line in lines), [line for line in lines if "  # " not in line]
-    assert {"profile", *MACHINE_PARAMETERS} <= notebook.assigned(code[0].source).keys()
+    assert {"profile", *MACHINE_PARAMETERS} <= parameters.assigned(code[0].source).keys()
     own = code[1].source
     assert own.count("given = checked_parameters(globals())\nreport = Report(given)\n") == 1
     length = dict.fromkeys(("markdown", "code"), 0)
@@ -299,20 +300,33 @@ def test_papermill_s_command_line_tells_a_wrong_parameter(tmp_path):
 def test_types_are_those_of_the_defaults():
     cells = [
         "",
-        notebook.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
+        parameters.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
         "# Parameters\nlr = 1\n",
         "",
     ]
     namespace = {"In": cells, "seeds": "[1, 2]", "lr": 1, "name": "x"}
-    found = notebook.checked_parameters(namespace)
+    found = parameters.checked_parameters(namespace)
     defaults = {"seeds": [0], "lr": -1.0, "name": ""}
     assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x", "defaults": defaults}
     assert namespace["seeds"] == "[1, 2]" and type(found.lr) is float
     for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
         with pytest.raises(StudyError, match="must be of type"):
-            notebook.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong)
+            parameters.checked_parameters(
+                {"In": cells, "seeds": [0], "lr": 1.0, "name": ""} | wrong
+            )
+    for name, value, line in (
+        ("top", 0, "top must be at least 1, got 0"),
+        ("hardest", -1, "hardest must be at least 1, got -1"),
+        ("epochs", 0, "epochs is 0: give at least 1"),
+        ("save_root", str(Path(__file__) / "saved"), "cannot be written to .*: set save_root to"),
+        ("index_root", str(Path(__file__) / "index"), "cannot be written to .*: set index_root"),
+    ):
+        default = 5 if isinstance(value, int) else ""
+        cell = f"{parameters.MARK}\n{name} = {default!r}  # a parameter"
+        with pytest.raises(StudyError, match=line):
+            parameters.checked_parameters({"In": [cell], name: value})
     cells[2] = "# Parameters\nepochs: int = 1\n"
     with pytest.raises(StudyError, match="unknown parameter 'epochs': choose one of lr, name"):
-        notebook.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
+        parameters.checked_parameters({"In": cells, "seeds": [0], "lr": 1.0, "name": ""})
     with pytest.raises(StudyError, match="parameters cell first"):
-        notebook.checked_parameters({"In": ["x = 1"]})
+        parameters.checked_parameters({"In": ["x = 1"]})

@@ -12,11 +12,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 
 from mdr_core.__main__ import main
-from mdr_core.report import notebook
+from mdr_core.report import notebook, reruns
+from mdr_core.report.reruns import OWN, RERUN
 from mdr_core.runs.store import RunStore, content_of
-from mdr_core.study import experiments, profiles, reruns
+from mdr_core.study import experiments, profiles
 from mdr_core.study.profiles import L2, MDR, METHODS, TRIPLET
-from mdr_core.study.reruns import OWN, RERUN
 
 QUERIES = [20, 30, 50, 40]  # of four test classes
 MORE = {L2: 10, MDR: 14, TRIPLET: 8}  # right answers in each class, by method
@@ -117,11 +117,11 @@ def test_a_seed_that_the_profile_lacks_has_no_difference(store):
     put(store, table1([0]))
     grid = table1([5], mdr_weight=0.1)
     row = reruns.beside_own(grid, put(store, grid, 3), store, seeds=1).iloc[2]
-    assert row.verdict == "not run" and row[OWN].n == row[RERUN].n == 1
+    assert row.verdict == "no common seed" and row[OWN].n == row[RERUN].n == 1
 
 
 def shown(store: RunStore, monkeypatch, grid: list[dict], **given) -> list[dict]:
-    """Return what a notebook with this grid displays with its finding."""
+    """Return what a notebook with this grid displays, from its main table on."""
     found: list = []
     monkeypatch.setattr(notebook, "display", lambda data, **options: found.append(data))
     defaults = {"profile": "quick", "mdr_weight": -1.0, "seeds": [], "data_root": ""}
@@ -129,7 +129,8 @@ def shown(store: RunStore, monkeypatch, grid: list[dict], **given) -> list[dict]
     report = notebook.Report(SimpleNamespace(**values, defaults=defaults))
     report.run(grid)
     report.finding("It rose.", "up")
-    return [d if isinstance(d, dict) else {"text/html": d.to_html()} for d in found]
+    report.table(pd.DataFrame({"Recall@1": [0.5]}), "main", "The notebook's own table.")
+    return found
 
 
 def saved(path: Path, outputs: list[dict]) -> Path:
@@ -143,9 +144,9 @@ def test_a_notebook_shows_what_it_changes_only_where_it_does(store, monkeypatch)
     own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
     put(store, grid[2:3] + grid[5:], 3)
     unknown = shown(store, monkeypatch, grid, mdr_weight=0.1)
-    assert "restore PROFILE=quick" in unknown[2]["text/html"] and len(unknown) == 3
+    assert "restore PROFILE=quick" in unknown[3]["text/html"] and len(unknown) == 4
     put(store, own)
-    assert len(shown(store, monkeypatch, own)) == 1
+    assert len(shown(store, monkeypatch, own)) == 2  # the table and the finding
     text = "".join(str(data) for data in shown(store, monkeypatch, grid, mdr_weight=0.1))
     assert "What this rerun changes" in text and "drawn, Triplet + MDR" in text
     assert "restore" not in text

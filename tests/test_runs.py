@@ -1,16 +1,22 @@
 """The run store: a stored run is read, a killed one resumes, a corrupt one is set aside."""
 
+import contextlib
 import json
+import os
 import resource
+import shutil
 import signal
+import tempfile
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from mdr_core import config
+from mdr_core import config, training
 from mdr_core.errors import StudyError
 from mdr_core.runs import grids, identity, store
 from mdr_core.runs.store import RunStore
@@ -213,3 +219,72 @@ def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, mo
     monkeypatch.setattr(store.time, "time", lambda: float(next(times)))  # backwards
     assert RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
     assert not list(tmp_path.glob("*.lock"))
+
+
+@contextlib.contextmanager
+def everybody() -> Iterator[None]:
+    """This process with everybody's rights: root may write and read anything."""
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A run store that everybody reaches; its files may be closed."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (root := Path(name) / "runs").mkdir()
+        yield root
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755)
+
+
+SHORT = TINY.replace(epochs=0)
+
+
+def test_a_store_that_is_read_only_is_read_and_says_at_once_that_it_cannot_train(
+    shared, monkeypatch
+):
+    other, spoilt = SHORT.replace(seed=1), SHORT.replace(seed=2)
+    one, open_store = RunStore(shared).run(SHORT), RunStore(shared)
+    copy = shutil.copytree(shared / one["key"], open_store.folder(spoilt))
+    (copy / "run.json").write_text("{}")
+    for path in (*shared.rglob("*"), shared):
+        path.chmod(0o555)
+    monkeypatch.setattr(RunStore, "_train", None)  # nothing is trained
+    with everybody():
+        store = RunStore(shared)
+        assert store.run(SHORT)["history"] == one["history"] == store.read(SHORT)["history"]
+        assert store.weights(store.read(SHORT, files=True))
+        assert grids.records([SHORT, other], store, train=False) == [store.read(SHORT), None]
+        with pytest.warns(UserWarning, match="is corrupt.*it stays in .*Permission denied"):
+            assert store.read(spoilt) is None
+        line = "cannot be written to.*: Permission denied; make room, or set output_root"
+        for missing in (other, spoilt):
+            with warnings.catch_warnings(), pytest.raises(StudyError, match=line):
+                warnings.simplefilter("ignore")
+                store.run(missing)
+
+
+def test_somebody_else_s_unfinished_run_is_told_before_any_training(shared, monkeypatch):
+    shared.chmod(0o777)
+    RunStore(shared).folder(SHORT).mkdir(mode=0o555)
+    monkeypatch.setattr(training, "start", None)  # not even a network is made
+    with everybody(), pytest.raises(StudyError, match="cannot be written to.*Permission denied"):
+        RunStore(shared).run(SHORT)
+
+
+def test_what_may_not_be_read_is_not_taken_for_corrupt(shared):
+    folder = RunStore(shared).folder(SHORT)
+    folder.mkdir()
+    (folder / "run.json").touch(mode=0)
+    shared.chmod(0o777)
+    with everybody(), pytest.raises(StudyError, match="Permission denied.*let it be read, or set"):
+        RunStore(shared).run(SHORT)
+    assert [*shared.iterdir()] == [folder]

@@ -1,7 +1,11 @@
 """A model kept with its index: saved, loaded, searched; and the folder that is drawn."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
@@ -24,15 +28,41 @@ def test_the_drawn_folder_is_written_once(folder):
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
     assert drawn_folder.make(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    new = drawn_folder.new_image(folder, images.test, drawn=True)
-    assert new.parent.name == images.test.class_names[-1]
-    copy = drawn_folder.new_image(folder, images.test, drawn=False)
-    assert np.array_equal(
-        image_cache.pixels(copy, 32, "copy"), images.test.images[0].permute(1, 2, 0).numpy()
-    )
 
 
-def test_saved_loaded_and_searched(folder, tmp_path):
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, zipped, tmp_path):
+    test = load_dataset(f"folder:{folder}", image_size=32).test
+    kept_apart, searched = drawn_folder.new_image(folder, test, drawn=True)
+    assert kept_apart.parent.name == test.class_names[-1] and searched is test
+    if zipped:
+        folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
+    copy, searched = drawn_folder.new_image(folder, test, drawn=False)
+    assert copy.parent.name == test.class_names[0]
+    assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
+    own = image_cache.pixels(copy, 32, "copy")
+    assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
+
+
+def test_all_classes_of_a_folder_train(folder):
+    half, every = (load_dataset(f"{kind}folder:{folder}", image_size=32) for kind in ("", "all:"))
+    assert every.train.class_names == half.train.class_names + half.test.class_names
+    assert every.train.labels.bincount().tolist() == [drawn_folder.IMAGES] * drawn_folder.CLASSES
+    for label, path in zip(every.train.labels.tolist(), every.train.paths, strict=True):
+        assert Path(path).parent.name == every.train.class_names[label]
+    count = len(half.train.labels)
+    assert torch.equal(every.train.images[count:], half.test.images)
+    assert every.test.class_names == half.test.class_names
+
+
+def test_an_example_is_taken_from_the_data_root_alone(tmp_path):
+    assert drawn_folder.example("food.zip", str(tmp_path)) is None
+    (tmp_path / "food.zip").touch()
+    assert drawn_folder.example("food.zip", str(tmp_path)) == tmp_path / "food.zip"
+    assert drawn_folder.example("", str(tmp_path)) is None
+
+
+def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
     row = experiments.your_images(
         "quick",
         folder,
@@ -58,8 +88,18 @@ def test_saved_loaded_and_searched(folder, tmp_path):
         and answer["class"][0] == images.test.class_names[0]
     )
     assert answer.path[0] == images.test.paths[5] and answer.distance.is_monotonic_increasing
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ImageSearch.load("~/index").save("~/again") == tmp_path / "again"
+    assert ImageSearch.load("~/again").paths == search.paths
+    shutil.copy(folder / images.test.paths[5], tmp_path / "query.png")
+    assert search.nearest("~/query.png", k=1).place.tolist() == [5]
+    assert len(search.nearest("~/query.png", k=10**6)) == len(images.test.paths)
+    with pytest.raises(StudyError, match="k must be at least 1, got 0"):
+        search.nearest("~/query.png", k=0)
     with pytest.raises(StudyError, match="there is no image"):
         search.nearest(folder / "none.png")
+    with pytest.raises(StudyError, match="query.png/index cannot be written to.*another folder"):
+        search.save("~/query.png/index")
     (kept / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="is not a saved index that can be read"):
         ImageSearch.load(kept)

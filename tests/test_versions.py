@@ -1,6 +1,6 @@
 """Drawing and decoding give what they gave under the versions that keys hold.
 
-Who changes a pixel must raise DRAWING or DECODING.
+Who changes a pixel must raise DRAWING or DECODING; or NOT_JPEG, if no JPEG file is concerned.
 The numbers were recorded with numpy 2.4 and Pillow 13; others may round the last place otherwise.
 """
 
@@ -28,6 +28,13 @@ DECODED = {
     ]
 }
 
+TRANSPARENT_AND_16_BITS = {
+    2: [
+        [244, 244, 244, 244, 19, 19, 192, 174, 146, 244, 255, 244, 244, 247, 236],
+        [8, 8, 8, 77, 77, 77, 112, 112, 112, 145, 145, 145, 238, 238, 238],
+    ]
+}  # by NOT_JPEG
+
 
 def drawn_means() -> np.ndarray:
     """Return the mean gray of every 150th test image, and of its upper left quarter."""
@@ -45,20 +52,28 @@ def image(kind: str, mode: str) -> io.BytesIO:
     return stream
 
 
+def five(stream: io.BytesIO) -> list[int]:
+    """Return five pixels of an image, decoded to 8 x 8."""
+    found = image_cache.pixels(stream, 8, "image")
+    return found[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
+
+
 def decoded() -> list[list[int]]:
-    """Return five pixels of each image, decoded to 8 x 8."""
-    return [
-        image_cache.pixels(image(kind, mode), 8, kind)[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]]
-        .flatten()
-        .tolist()
-        for kind, mode in (
-            ("PNG", "RGB"),
-            ("PNG", "P"),
-            ("PNG", "L"),
-            ("JPEG", "RGB"),
-            ("JPEG", "CMYK"),
-        )
-    ]
+    """Return five pixels of each image."""
+    kinds = ("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK")
+    return [five(image(kind, mode)) for kind, mode in kinds]
+
+
+def transparent_and_16_bits() -> list[list[int]]:
+    """Return five pixels of a half transparent image and of a gray one of 16 bits."""
+    with Image.open(image("PNG", "RGB")) as smooth:
+        gray = np.asarray(smooth.convert("L")).astype(np.uint16) * 250
+        clear = smooth.copy()
+        clear.putalpha(smooth.getchannel("R"))
+    streams = io.BytesIO(), io.BytesIO()
+    clear.save(streams[0], "PNG")
+    Image.fromarray(gray).save(streams[1], "TIFF")
+    return [five(stream) for stream in streams]
 
 
 def test_the_drawing_is_that_of_its_version():
@@ -72,4 +87,12 @@ def test_the_decoding_is_that_of_its_version():
     found, recorded = decoded(), DECODED[fingerprint.DECODING]
     assert np.abs(np.array(found) - np.array(recorded)).max() <= 2, (
         "raise fingerprint.DECODING and record its numbers here"
+    )
+
+
+def test_the_decoding_of_others_than_jpeg_is_that_of_its_version():
+    found = transparent_and_16_bits()
+    recorded = TRANSPARENT_AND_16_BITS[fingerprint.NOT_JPEG]
+    assert np.abs(np.array(found) - np.array(recorded)).max() <= 2, (
+        "raise fingerprint.NOT_JPEG and record its numbers here"
     )

@@ -1,8 +1,10 @@
 """Runs on local processes, on a Dask cluster, and on processes that share a run; one is killed."""
 
+import contextlib
 import functools
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from mdr_core.errors import StudyError
 from mdr_core.runs import executors, grids, store
 from mdr_core.runs.store import RunStore
 from mdr_core.study import profiles
-from tests.processes import INTERRUPTED, die_or_write, started
+from tests.processes import INTERRUPTED, die_first, die_or_write, started
 
 TINY = profiles.QUICK.replace(
     weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=100
@@ -104,8 +106,8 @@ def dask_worker(address: str, folder: Path) -> None:
 
 
 @pytest.fixture
-def scheduler(tmp_path_factory):
-    """A Dask scheduler's address, and the process numbers of its two workers, over loopback."""
+def alone():
+    """A Dask scheduler without workers, over loopback: its address and its process."""
     command = [
         sys.executable,
         "-m",
@@ -120,15 +122,21 @@ def scheduler(tmp_path_factory):
     try:
         address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()
-        folder = tmp_path_factory.mktemp("dask")
-        with (
-            started(dask_worker, address, folder) as one,
-            started(dask_worker, address, folder) as other,
-        ):
-            yield address, [one.pid, other.pid]
+        yield address, process
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def scheduler(alone, tmp_path_factory):
+    """A Dask scheduler's address, and the process numbers of its two workers."""
+    address, folder = alone[0], tmp_path_factory.mktemp("dask")
+    with (
+        started(dask_worker, address, folder) as one,
+        started(dask_worker, address, folder) as other,
+    ):
+        yield address, [one.pid, other.pid]
 
 
 def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
@@ -156,6 +164,45 @@ def test_a_grid_over_a_cluster_survives_a_worker(scheduler, tmp_path):
         ended
     ) == len(grid)
     assert not list(tmp_path.glob("*/checkpoint.pt")) and not list(tmp_path.glob("*.corrupt*"))
+
+
+def test_a_cluster_without_a_worker_is_told_as_often_as_the_last_one_goes(
+    alone, tmp_path, monkeypatch, capsys
+):
+    """No worker; one that dies with the run; one that ends it; then the scheduler goes as well."""
+    (address, scheduler), lines = alone, []
+    monkeypatch.setattr(executors, "PATIENCE", 0.2)
+    executor = executors.cluster(address)
+
+    def until(count: int) -> None:
+        deadline = time.time() + 60
+        while len(lines) < count and time.time() < deadline:
+            lines.extend(
+                line for line in capsys.readouterr().err.splitlines() if "no worker" in line
+            )
+            time.sleep(0.05)
+        assert len(lines) == count
+
+    def train(work, runs):
+        with contextlib.suppress(StudyError):
+            ended.append(executors.train_all(work, runs, executor))
+
+    ended, folder = [], tmp_path / "dask"
+    work = functools.partial(die_first, tmp_path)
+    training = threading.Thread(target=train, args=(work, {GRID[0]: False}), daemon=True)
+    training.start()
+    until(1)
+    with started(dask_worker, address, folder) as worker:
+        worker.join(60)
+        until(2)
+    with started(dask_worker, address, folder):
+        training.join(60)
+    assert ended == [{GRID[0]: 0}]
+    told = f"no worker is connected to the Dask scheduler at {address}: 1 run.s. wait until dask "
+    assert all(re.match(told + f"worker {address} starts one", line) for line in lines)
+    threading.Timer(0.5, scheduler.kill).start()
+    with pytest.raises(StudyError, match="the Dask scheduler has gone while drawn.* ask again"):
+        executors.train_all(work, {GRID[1]: False}, executor)
 
 
 def test_a_cluster_and_processes_that_share_a_run_are_not_both_had(tmp_path):
@@ -213,13 +260,16 @@ def test_what_a_shared_run_raises_is_told_and_the_next_is_trained(tmp_path, monk
     assert store.stored(stored.parent)["config"]["lr"] == config.lr
 
 
-@pytest.mark.long  # in the short suite tests/test_distributed.py meets the message
-def test_a_batch_that_two_processes_cannot_share_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with pytest.raises(StudyError, match="cannot be shared evenly by 2 processes"):
-        grids.records(
-            [TINY.replace(batch_size=15)], RunStore(tmp_path), progress=False, processes=2
-        )
+def test_a_batch_that_processes_cannot_share_is_said_before_any_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "subprocess", None)
+    for processes in (2, 7, 16, 10**6):
+        with pytest.raises(StudyError, match=f"a batch of 15 .* evenly by {processes} processes"):
+            grids.records(
+                [TINY.replace(batch_size=15)],
+                RunStore(tmp_path),
+                progress=False,
+                processes=processes,
+            )
 
 
 def test_processes_that_die_once_the_run_is_stored_cost_nothing(tmp_path, monkeypatch):

@@ -83,8 +83,8 @@ def random_resized_crop(
     Args:
         images: (R, 3, S, S), 0..255, on the generator's device.
         flip: mirror each crop with probability 1/2.
-        rows, count: the images are these rows of a batch of ``count``, and get the boxes that they
-            would get among all.
+        rows, count: the images' rows in a batch of ``count``. They get the boxes that they would
+            get among all.
     """
     count, side = count or len(images), images.shape[-1]
     top, left, height, width = (of_all[rows] for of_all in random_boxes(count, side, generator))

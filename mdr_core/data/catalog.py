@@ -54,7 +54,9 @@ NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 def roots(data_root: str | Path | None) -> list[Path]:
     """Return where datasets are looked for, in this order; downloads go to the last."""
     given = data_root or os.environ.get("MDR_DATA_ROOT")
-    return [Path(given)] if given else [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
+    if given:
+        return [Path(os.path.expanduser(given))]
+    return [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
 
 
 def find(name: str, data_root: str | Path | None) -> layouts.Source:
@@ -66,7 +68,7 @@ def find(name: str, data_root: str | Path | None) -> layouts.Source:
     places = [f"{name}.zip", f"{name}/", f"{known.folder}/", f"{known.folder}.zip"]
     for root in among:
         for place in places:
-            if (root / place).exists():
+            if os.path.exists(root / place):
                 return layouts.Source(root / place)
     fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
     raise StudyError(

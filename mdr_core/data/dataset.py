@@ -4,19 +4,28 @@ Official layouts are read as they come, from a folder or straight from a zip fil
 folder of class folders.
 """
 
+import math
+import multiprocessing
+import os
+import re
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mdr_core.data import drawn_characters, layouts
 from mdr_core.data.catalog import KNOWN, NAMES, find
 from mdr_core.data.fingerprint import SplitContent, data_fingerprint, drawn_fingerprint
 from mdr_core.data.image_cache import decoded
+from mdr_core.distributed import current
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY
 
@@ -65,6 +74,22 @@ class Split:
         )
 
 
+class Duplicates(NamedTuple):
+    """Pairs of image files of equal bytes: they make Recall@1 too high, or too low.
+
+    Attributes:
+        pairs: all of them.
+        of_two_classes, of_two_splits: those of different classes, and those of a training and a
+            test class.
+        example: the paths of one pair.
+    """
+
+    pairs: int = 0
+    of_two_classes: int = 0
+    of_two_splits: int = 0
+    example: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class RetrievalDataset:
     """Training split, test split, and a name of their content.
@@ -74,6 +99,7 @@ class RetrievalDataset:
             test images.
         fingerprint: names the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`.
         gallery: of the test classes, with the same labels (In-Shop Clothes has one), or None.
+        duplicates: of the whole dataset, by the bytes of the files.
     """
 
     name: str
@@ -81,6 +107,7 @@ class RetrievalDataset:
     test: Split
     fingerprint: str
     gallery: Split | None = None
+    duplicates: Duplicates = Duplicates()
 
     def hold_out(self, count: int) -> "RetrievalDataset":
         """Replace the test split by the last ``count`` training classes: no test class is seen.
@@ -97,6 +124,20 @@ class RetrievalDataset:
         test = self.train.of_classes(range(classes - count, classes))
         return replace(self, train=train, test=test, gallery=None)
 
+    def train_on_all(self) -> "RetrievalDataset":
+        """Add the test classes to the training split, for a model to use and not to evaluate.
+
+        The test split stays: training has seen it, so that its Recall@1 is none of unseen classes.
+        """
+        first, second = self.train, self.test
+        every = Split(
+            torch.cat([first.images, second.images]),
+            torch.cat([first.labels, second.labels + len(first.class_names)]),
+            first.class_names + second.class_names,
+            first.paths + second.paths,
+        )
+        return replace(self, train=every)
+
 
 def load_dataset(
     name: str,
@@ -109,8 +150,13 @@ def load_dataset(
     That is the official list where there is one (Stanford Online Products, In-Shop Clothes).
     Otherwise the first half of the classes trains, the second half tests.
 
+    What was taken as a class of a folder, and duplicates, are each said in a line on stderr.
+
     Args:
-        name: one of NAMES; a relative PATH lies in the study, wherever the program runs.
+        name: one of NAMES; a relative PATH is one in the study, wherever the program runs. The
+            first level of folders are the classes of ``folder:PATH,class_level=1``, and so on:
+            :func:`mdr_core.data.layouts.class_folders`. After ``all:`` the test classes train,
+            too: :meth:`RetrievalDataset.train_on_all`.
         data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
         image_size: of the square that images are resized to; drawn characters are always 32.
         cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.
@@ -118,12 +164,15 @@ def load_dataset(
     Raises:
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
+    if name.startswith("all:"):
+        name = name.removeprefix("all:")
+        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
-    if name.startswith("folder:"):
-        path = REPOSITORY / Path(name.removeprefix("folder:")).expanduser()
-        source = layouts.Source(path, upright=True)
-        listing = layouts.class_folders(source)
+    if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
+        source = layouts.Source(REPOSITORY / os.path.expanduser(own[1]), upright=True)
+        listing = layouts.class_folders(source, int(own[3] or 0))
+        say(listing.taken)
     elif name in KNOWN:
         known, source = KNOWN[name], find(name, data_root)
         listing = known.read(source)
@@ -144,7 +193,41 @@ def load_dataset(
         for part, s in splits.items()
     ]
     fingerprint = data_fingerprint(contents, image_size, source.upright)
-    return RetrievalDataset(name, fingerprint=fingerprint, **splits)
+    same = duplicates(splits, digest)
+    if same.pairs:
+        say(
+            f"{name}: {same.pairs} pair(s) of image files are equal, {same.of_two_classes} of them "
+            f"in two classes, {same.of_two_splits} in a training and a test class, as "
+            f"{' and '.join(same.example)}; they distort Recall@1"
+            + (": remove one of each pair" if own else "")
+        )
+    return RetrievalDataset(name, fingerprint=fingerprint, duplicates=same, **splits)
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, unless this process was started by one that says it."""
+    if multiprocessing.parent_process() is None and current().first:
+        tqdm.write(" ".join(line.splitlines()), file=sys.stderr)
+
+
+def duplicates(splits: dict[str, Split], digest: dict[str, str]) -> Duplicates:
+    """Count the pairs of equal files. ``digest``: of each path's file."""
+    files = [
+        (digest[path], part == "train", label, path)
+        for part, split in splits.items()
+        for path, label in zip(split.paths, split.labels.tolist(), strict=True)
+    ]
+
+    def pairs(what: int) -> int:  # that agree in digest, then split, then class
+        return sum(math.comb(n, 2) for n in Counter(file[:what] for file in files).values())
+
+    example: tuple[str, ...] = ()
+    first: dict[str, str] = {}
+    for same, _, _, path in files:
+        if same in first and not example:
+            example = (first[same], path)
+        first.setdefault(same, path)
+    return Duplicates(pairs(1), pairs(1) - pairs(3), pairs(1) - pairs(2), example)
 
 
 def drawn_dataset(name: str) -> RetrievalDataset:

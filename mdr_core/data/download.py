@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from mdr_core.data.catalog import KNOWN, roots
 from mdr_core.errors import StudyError, unknown
-from mdr_core.files import locked
+from mdr_core.files import check_writable, locked
 
 PATIENCE = 60  # seconds without a byte before a server is given up
 MOST = 20  # times its own size that an archive may unpack to; photographs hardly shrink
@@ -73,6 +72,7 @@ def dataset(name: str, data_root: str | Path | None = None) -> Path:
     target = last if last.suffix == ".zip" else folder
     if present(target):
         return target
+    check_writable(root, "--data-root")
     root.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # of two processes, one fetches
         if present(target):
@@ -193,12 +193,5 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", help=", ".join([*REMOTE, *BY_HAND]))
     parser.add_argument("--data-root", help="default: MDR_DATA_ROOT, else data/ in the study")
     given = parser.parse_args(argv)
-    try:
-        print(f"{given.dataset} is at {dataset(given.dataset, given.data_root)}")
-        return 0
-    except StudyError as problem:
-        print(problem, file=sys.stderr)
-    except OSError as problem:
-        line = f"the data root cannot be written ({problem}): give another folder as --data-root"
-        print(line, file=sys.stderr)
-    return 2
+    print(f"{given.dataset} is at {dataset(given.dataset, given.data_root)}")
+    return 0

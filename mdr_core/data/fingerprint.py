@@ -1,7 +1,9 @@
 """Name a dataset's content: image files, labels, class names, split, image size and DECODING.
 
 The decoded pixels do not enter, so that two installations whose pixels differ in the last place
-share a run. Only the standard library is imported here.
+share a run. JPEG files, which have neither 16 bits nor transparency, and other files have versions
+of their own: runs on JPEG files stay valid where the decoding of others changes. Only the standard
+library is imported here.
 """
 
 import hashlib
@@ -10,13 +12,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 # Versions of the code that decodes images and that draws characters. They are to be raised when a
-# pixel may change by more than rounding.
+# pixel may change by more than rounding. NOT_JPEG enters the digest of each file that is no JPEG.
 DECODING = 1
+NOT_JPEG = 2
 DRAWING = 1
+JPEG = b"\xff\xd8\xff"  # how a JPEG file begins, whatever its name
 
 
 class SplitContent(NamedTuple):
-    """A split's name, sha256 of each image file, label of each image, and names of the classes."""
+    """A split's name, digest of each image file, label of each image, and names of the classes."""
 
     split: str
     digests: list[str]
@@ -29,6 +33,11 @@ def sha256(content: object) -> str:
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
+
+
+def image_digest(content: bytes) -> str:
+    """Return the sha256 of an image file; of one that is no JPEG, with the version NOT_JPEG."""
+    return sha256(content) + f"-{NOT_JPEG}" * (not content.startswith(JPEG))
 
 
 def data_fingerprint(splits: Iterable[SplitContent], image_size: int, upright: bool) -> str:

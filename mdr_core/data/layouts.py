@@ -1,25 +1,25 @@
-"""List which image is of which class, in a folder or in a zip file that is not unpacked.
+"""List which image is of which class, in a folder or in a zip file.
 
 A reader takes a :class:`Source` and returns a :class:`Listing`. There is one for each official
 layout, and :func:`class_folders` for a user's own images.
 """
 
+import functools
 import io
 import itertools
+import os
 import re
-import threading
-import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from mdr_core.errors import StudyError
+from mdr_core.data.source import Source
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
-MOST = 2**28  # bytes that a file inside a zip file may unpack to
-DAMAGED = zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError
+# Formats of Pillow that are no photographs, or that need another program.
+NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+SPLITS = re.compile(r"train(ing|val)?|val(id|idation)?|dev|eval(uation)?|test(ing)?", re.IGNORECASE)
 
 
 class Listing(NamedTuple):
@@ -30,6 +30,7 @@ class Listing(NamedTuple):
         families: C names of coarser groups of the classes; none where the layout has none.
         splits: (N,) "train", "test" or "gallery" where the official list says. Else the first half
             of the classes trains, the second half tests.
+        taken: a line for a user's own images: what was taken as a class, and what was left out.
     """
 
     files: list[str]
@@ -37,80 +38,18 @@ class Listing(NamedTuple):
     class_names: tuple[str, ...]
     families: tuple[str, ...] = ()
     splits: np.ndarray | None = None
-
-
-class Source:
-    """Files of a folder or of a zip file, by their paths inside it.
-
-    Attributes:
-        upright: apply EXIF rotation to its images. The official datasets' protocol does not.
-        files: path -> size, and checksum (zip) or time of change (folder).
-    """
-
-    def __init__(self, path: Path, upright: bool = False):
-        self.path, self.upright, self.lock = path, upright, threading.Lock()
-        self.archive: zipfile.ZipFile | None = None
-        if not path.exists():
-            raise StudyError(f"there is no folder or zip file {path}")
-        if path.is_dir():
-            stats = {
-                p.relative_to(path).as_posix(): p.stat() for p in path.rglob("*") if p.is_file()
-            }
-            found = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-        else:
-            try:
-                self.archive = zipfile.ZipFile(path)
-            except (zipfile.BadZipFile, OSError) as problem:
-                raise StudyError(
-                    f"{path} is neither a folder nor a zip file that can be read: {problem}"
-                ) from None
-            entries = self.archive.infolist()
-            found = {e.filename: (e.file_size, e.CRC) for e in entries if not e.is_dir()}
-        self.files = dict(sorted(found.items()))
-
-    def error(self, problem: str) -> StudyError:
-        """Return the error that says what is wrong with a file of this source."""
-        return StudyError(f"{self.path}: {problem}")
-
-    def stamp(self, name: str) -> tuple[int, int]:
-        """Return what tells a changed file: see ``files``."""
-        if name not in self.files:
-            raise StudyError(f"{self.path} lacks {name}")
-        return self.files[name]
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content."""
-        size, _ = self.stamp(name)
-        try:
-            if self.archive is None:
-                return (self.path / name).read_bytes()
-            if size > MOST:
-                most = f"{MOST >> 20} MiB, which no file of a dataset does"
-                raise self.error(f"{name} would unpack to more than {most}")
-            with self.lock:
-                return self.archive.read(name)
-        except DAMAGED as problem:
-            raise self.error(f"{name} cannot be read ({problem}): fetch it anew") from None
-
-    def ending(self, name: str) -> str:
-        """Return the one path that ends in ``name``."""
-        for file in self.files:
-            if f"/{file}".endswith(f"/{name}"):
-                return file
-        raise StudyError(f"{self.path} lacks {name}: is this the dataset's official layout?")
-
-    def folder_of(self, name: str) -> str:
-        """Return what comes before ``name`` in the one path that ends in it."""
-        return self.ending(name).removesuffix(name)
+    taken: str = ""
 
 
 def table(source: Source, name: str, columns: int, header: int = 0) -> list[tuple[str, list[str]]]:
     """Return the rows of a text file below its header lines: where each stands, and its words.
 
-    The last word takes the rest of its line.
+    The last word takes the rest of its line. ``header``: so many lines at most; a line with a path
+    in it is none.
     """
     file = source.ending(name)
-    lines = source.read(file).decode("utf-8", "replace").splitlines()
+    lines = source.read(file).decode("utf-8-sig", "replace").splitlines()
+    header = next((i for i, line in enumerate(lines[:header]) if "/" in line), header)
     rows = [
         (f"{file}, line {number}", line.strip().split(maxsplit=columns - 1))
         for number, line in enumerate(lines[header:], start=header + 1)
@@ -160,9 +99,10 @@ def cub(source: Source) -> Listing:
 
 def cub50(source: Source) -> Listing:
     """List CUB-200-2011's first 50 classes, of those that the source holds."""
-    files, labels, names, families, _ = cub(source)
-    first = labels < 50
-    return Listing(list(itertools.compress(files, first)), labels[first], names[:50], families[:50])
+    whole = cub(source)
+    first = whole.labels < 50
+    files = list(itertools.compress(whole.files, first))
+    return Listing(files, whole.labels[first], whole.class_names[:50], whole.families[:50])
 
 
 def matlab(source: Source, name: str, variable: str) -> np.ndarray:
@@ -178,13 +118,20 @@ def matlab(source: Source, name: str, variable: str) -> np.ndarray:
         raise source.error(f"{file} is not a MATLAB file that can be read: {problem}") from None
 
 
+def holds(source: Source, part: str) -> bool:
+    """Tell whether a file's path has this name, or this folder, in it."""
+    return any(f"/{part}" in f"/{file}" for file in source.files)
+
+
 def cars(source: Source) -> Listing:
     """List Stanford Cars: car_ims/, or cars_train/ and cars_test/ with the devkit.
 
-    A car's family is its make, the name's first word.
+    Where both are listed, those count whose images are there. A car's family is its make, the
+    name's first word.
     """
     meta, halves = "cars_annos.mat", {"cars_annos.mat": "car_ims"}
-    if not any(file.endswith(meta) for file in source.files):
+    devkit = holds(source, "cars_meta.mat") and not holds(source, "car_ims/")
+    if devkit or not holds(source, meta):
         meta, halves = "cars_meta.mat", {"cars_train_annos.mat": "cars_train"}
         halves["cars_test_annos_withlabels.mat"] = "cars_test"
     names = tuple(str(name).strip() for name in matlab(source, meta, "class_names"))
@@ -253,21 +200,57 @@ def clothes(source: Source) -> Listing:
     return in_official_splits(rows)
 
 
-def class_folders(source: Source) -> Listing:
-    """List a folder of class folders: an image's class is the name of the folder that it lies in.
+@functools.cache
+def endings() -> frozenset[str]:
+    """Return the endings of the image files that Pillow reads here."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in NOT_IMAGES)
 
-    Hidden files and the ``__MACOSX`` folder of archives made on a Mac are passed over.
+
+def class_folders(source: Source, class_level: int = 0) -> Listing:
+    """List a folder of class folders, whose images all lie equally deep.
+
+    Folders that hold all images are skipped. Then a class is the whole path of an image's folder;
+    first folders that are all named like train, validation and test are left out of it.
+
+    Args:
+        class_level: the class is only so many folders of that path, with all that lies below them.
+
+    Raises:
+        StudyError: no images in class folders, or images at different depths.
     """
-    hidden = re.compile(r"(^|/)(\.|__MACOSX)")
-    files = [
-        file
-        for file in source.files
-        if file.lower().endswith(IMAGES) and "/" in file and not hidden.search(file)
-    ]
-    if not files:
-        raise StudyError(
-            f"{source.path} has no images in class folders: expected <class>/<image>.jpg or .png"
+    files = [file for file in source.files if PurePosixPath(file).suffix.lower() in endings()]
+    folders = [PurePosixPath(file).parent.parts for file in files]
+    top = os.path.commonprefix(folders) if files else ()
+    folders = [folder[len(top) :] for folder in folders]
+    merged = all(len(folder) > 1 and SPLITS.fullmatch(folder[0]) for folder in folders)
+    parts = sorted({folder[0] for folder in folders}) if merged else []
+    folders = [folder[merged:] for folder in folders]
+    example = {len(folder): file for folder, file in zip(folders, files, strict=True)}
+    least, most = min(example, default=0), max(example, default=0)
+    if not most:
+        raise source.error("no images in class folders: expected <class>/<image>.jpg or .png")
+    if least < class_level:
+        raise source.error(
+            f"{example[least]} lies in fewer folders than class_level={class_level} asks for: move "
+            "or remove it, or give a smaller class_level"
         )
-    classes = [PurePosixPath(file).parent.name for file in files]
+    if least < most and not class_level:
+        raise source.error(
+            f"images lie at different depths, {example[least]} and {example[most]}: move or remove "
+            "those that belong to no class, or name the level of the classes, as in "
+            "folder:PATH,class_level=1"
+        )
+    depth = class_level or most
+    classes = ["/".join(folder[:depth]) for folder in folders]
     names, labels = np.unique(classes, return_inverse=True)
-    return Listing(files, labels, tuple(names.tolist()))
+    kind = "folder" if depth == 1 else f"path of {depth} folders"
+    kind += f" below {'/'.join(top)}/" if top else ""
+    kind += f" ({' and '.join(parts)} merged)" if parts else ""
+    shown = ", ".join(names if len(names) < 5 else [*names[:3], f"... {names[-1]}"])
+    taken = f"{source.path}: {len(files)} images, each {kind} is a class: {len(names)} ({shown})"
+    if left := sorted(source.files.keys() - set(files)):
+        kinds = sorted({PurePosixPath(file).suffix.lower() or "no ending" for file in left})
+        taken += f"; not read: {len(left)} files ({', '.join(kinds)}), as {left[0]}"
+    return Listing(files, labels, tuple(names.tolist()), taken=taken)

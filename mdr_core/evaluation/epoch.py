@@ -17,6 +17,7 @@ from mdr_core.data.dataset import Split
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import class_centers, pair_statistics, retrieval
+from mdr_core.evaluation.ranks import first_ranks
 from mdr_core.evaluation.retrieval import Index, RetrievalSet
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
@@ -114,7 +115,13 @@ def evaluate(
 def epoch_row(
     config: Config, mdr: MDR, embedded: dict[str, RetrievalSet[Tensor]]
 ) -> dict[str, Any]:
-    """Return what :func:`evaluate` does, given embeddings."""
+    """Return what :func:`evaluate` does, given embeddings.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` refuses, of any of them.
+    """
+    for images in embedded.values():
+        images.check(config.ks)
     row: dict[str, Any] = {}
     device = None if config.device == "cpu" else config.device
     test, batch = embedded["test"], embedded["batch"]
@@ -127,7 +134,7 @@ def epoch_row(
         row[f"test_map_at_r{suffix}"] = scores.map_at_r
         row |= by_class(images.labels, scores, suffix)
         row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each, device)
-    queries = test.query.numpy(), test.labels.numpy()
+    queries = test.query.to(config.device), test.labels.to(config.device)
     for key, value in class_centers.class_distances(*queries).items():
         row[f"centres_{key}"] = value
     for key, values in class_centers.within_class_distances(*queries).items():
@@ -212,9 +219,9 @@ def findings(embedded: RetrievalSet[Tensor]) -> dict[str, Tensor]:
         for ids, some in zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
     ]
     return {
-        "centers": torch.from_numpy(class_centers.centers(query.numpy(), labels.numpy())).half(),
+        "centers": class_centers.centers(query, labels).half(),
         "nearest": nearest.int(),
         "distances": torch.cat(distances).half(),
-        "first_right": torch.from_numpy(retrieval.first_ranks(embedded)),
+        "first_right": torch.from_numpy(first_ranks(*embedded)),
         "labels": labels.int(),
     }

@@ -9,8 +9,8 @@ faiss has indexes that hold less than all embeddings (``"IVF4096,PQ32"``) or sea
 (``"IVF4096,Flat"``, ``"HNSW32"``). Those are approximate: :func:`overlap` tells what they miss.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -18,41 +18,14 @@ import torch
 from faiss.contrib.exhaustive_search import knn_ground_truth
 from numpy.typing import ArrayLike
 
+from mdr_core.evaluation.ranks import first_ranks, relevant_images
+from mdr_core.evaluation.retrieval_set import RetrievalSet
+
 CHUNK = 1024  # queries searched at a time
 FEW = 64  # queries whose candidates' embeddings are gathered at a time, on a GPU
 BLOCK = 65_536  # gallery embeddings read at a time
 TRAINING = 100_000  # embeddings, at most, that an approximate index is trained on
 SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
-
-Array = TypeVar("Array")
-
-
-class RetrievalSet(NamedTuple, Generic[Array]):
-    """Queries (N, ...) with labels (N,), and the gallery (G, ...) with labels (G,), if any.
-
-    They are images, crops or embeddings.
-    """
-
-    query: Array
-    labels: Array
-    gallery: Array | None = None
-    gallery_labels: Array | None = None
-
-    @property
-    def searched(self) -> tuple[Array, Array]:
-        """The gallery and its labels, or the queries and theirs."""
-        if self.gallery is not None and self.gallery_labels is not None:
-            return self.gallery, self.gallery_labels
-        if self.gallery is not None or self.gallery_labels is not None:
-            raise ValueError("give gallery and gallery_labels together, or neither")
-        return self.query, self.labels
-
-    def map(self, function: Callable[[Array, Array], Array]) -> "RetrievalSet[Array]":
-        """Replace queries and gallery by ``function(images, labels)``."""
-        query, gallery = function(self.query, self.labels), self.gallery
-        return self._replace(
-            query=query, gallery=None if gallery is None else function(*self.searched)
-        )
 
 
 class Index:
@@ -203,8 +176,14 @@ def _hits(images: RetrievalSet, depth: int, index: Index) -> np.ndarray:
     return (labels[found] == np.asarray(images.labels)[:, None]) & (found >= 0)
 
 
-def _recall(hits: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
-    return {int(k): 100.0 * float(hits[:, :k].any(axis=1).mean()) for k in ks}
+def _recall(first: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
+    """Return Recall@K of the ranks (Q,) of each query's first image of its class, 0 for none."""
+    return {int(k): 100.0 * float(((first > 0) & (first <= k)).mean()) for k in ks}
+
+
+def _first(hits: np.ndarray) -> np.ndarray:
+    """Return (Q,) the rank of the first hit, 0 where there is none."""
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
 
 
 def recall_at_k(
@@ -219,6 +198,8 @@ def recall_at_k(
 ) -> dict[int, float]:
     """Return Recall@K: the share of queries with an image of their class among their K nearest.
 
+    An exact search counts (:mod:`ranks`) and costs the same for every K.
+
     Args:
         query, query_labels: (Q, D) embeddings and (Q,).
         gallery, gallery_labels: (G, D) and (G,); by default the queries, each one's own excluded.
@@ -226,10 +207,17 @@ def recall_at_k(
 
     Returns:
         K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` and :class:`Index` refuse.
     """
     images = RetrievalSet(query, query_labels, gallery, gallery_labels)
-    index = Index(images.searched[0], factory, search, device)
-    return _recall(_hits(images, max(ks), index), ks)
+    images.check(ks)
+    searched, _ = images.searched
+    if factory == "Flat" and not search:
+        return _recall(first_ranks(*images, device), ks)
+    index = Index(searched, factory, search, device)
+    return _recall(_first(_hits(images, max(ks), index)), ks)
 
 
 class Scores(NamedTuple):
@@ -243,7 +231,9 @@ class Scores(NamedTuple):
 
 
 def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
-    """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020) by one search.
+    """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020).
+
+    One search for as many neighbors as a class has images; Recall@K of a larger K by counting.
 
     With R the number of gallery images of the query's class: R-precision is the share of them
     among the R nearest; MAP@R is the mean over r = 1 ... R of (precision at r if the r-th is of the
@@ -251,14 +241,18 @@ def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
 
     Args:
         index: of the images that are searched.
+
+    Raises:
+        ValueError: what :meth:`RetrievalSet.check` refuses.
     """
-    labels = np.asarray(images.labels)
-    classes, counts = np.unique(np.asarray(images.searched[1]), return_counts=True)
-    place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    own = images.gallery is None
-    relevant = np.where(classes[place] == labels, counts[place] - own, 0)
-    hits = _hits(images, max(*ks, relevant.max()), index)
-    recall, right, some = _recall(hits, ks), hits[:, 0], relevant > 0
+    images.check(ks)
+    relevant = relevant_images(images.labels, images.searched[1], images.gallery is None)[2]
+    depth = max(1, relevant.max()) if index.exact else max(*ks, relevant.max())
+    hits = _hits(images, depth, index)
+    first, some = _first(hits), relevant > 0
+    if index.exact and max(ks) > depth:
+        first = np.maximum(first, first_ranks(*images, index.device, chosen=first == 0))
+    recall, right = _recall(first, ks), hits[:, 0]
     average = np.full(len(hits), np.nan)
     hits, relevant = hits[some], relevant[some]
     rank = np.arange(1, hits.shape[1] + 1)
@@ -269,23 +263,3 @@ def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
         r_precision = 100.0 * float((hits.sum(axis=1) / relevant).mean())
         map_at_r = 100.0 * float(average[some].mean())
     return Scores(recall, r_precision, map_at_r, right, average)
-
-
-def first_ranks(images: RetrievalSet) -> np.ndarray:
-    """Return (Q,) int32 the rank, from 1, of each query's first image of its class, ties by index.
-
-    It is 0 where the query's class has no other image.
-    """
-    query, query_labels = (torch.as_tensor(values) for values in images[:2])
-    gallery, labels = (torch.as_tensor(values) for values in images.searched)
-    ranks = []
-    for rows in torch.arange(len(query)).split(FEW):
-        d = torch.cdist(query[rows], gallery, compute_mode="donot_use_mm_for_euclid_dist")
-        if images.gallery is None:
-            d[torch.arange(len(rows)), rows] = torch.inf
-        right = torch.where(labels == query_labels[rows, None], d, torch.inf)
-        place = right.argmin(dim=1, keepdim=True)  # the first one of a tie
-        first = right.gather(1, place)
-        before = (d < first) | (d == first) & (torch.arange(len(gallery)) < place)
-        ranks.append(torch.where(first[:, 0].isfinite(), before.sum(dim=1) + 1, 0))
-    return torch.cat(ranks).int().numpy()

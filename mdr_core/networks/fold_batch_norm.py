@@ -44,8 +44,8 @@ class FoldedNorm(nn.BatchNorm2d):
 def fold(net: nn.Module, side: int = 224) -> int:
     """Fold every batch norm whose input is a convolution's output, in place; return how many.
 
-    One pass over an empty image of ``side`` pixels shows which those are. Others (DenseNet's, say,
-    which stand before their convolutions) stay as they are.
+    One pass over an empty image of ``side`` pixels shows which those are. Others stay as
+    they are: DenseNet's, say, which come before their convolutions.
     """
     made, pairs, hooks = {}, [], []
 

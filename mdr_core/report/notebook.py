@@ -6,100 +6,32 @@ table = report.run(experiments.table1(given.profile, report.datasets, ...))
 report.figure(plots.learning_curves(table), "learning_curves", "Caption: what it shows.")
 """
 
-import ast
-import contextlib
 import dataclasses
-import io
 import re
-import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import PIL.Image
-from IPython.display import Image, display
+from IPython.display import display
 from matplotlib.figure import Figure
 
-from mdr_core.config import Config, checked
+from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY
-from mdr_core.report import plots, tables
+from mdr_core.errors import NothingStored
+from mdr_core.report import reruns, tables
+from mdr_core.report.pages import facts, panels
+from mdr_core.report.pages.html_table import plain, unbroken
+from mdr_core.report.parameters import checked_parameters as checked_parameters
+from mdr_core.report.parameters import path_of
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import class_bootstrap, profiles, reruns, statistics
-from mdr_core.study.reruns import FINDING
+from mdr_core.study import claims, class_bootstrap, profiles, statistics
 
-MARK = "# Parameters."  # opens a notebook's parameters cell
-INJECTED = "# Parameters\n"  # opens the cell that papermill adds
+FINDING = "application/vnd.mdr.finding+json"
+FACTS = "application/vnd.mdr.facts+json"
 SETTINGS = {field.name for field in dataclasses.fields(Config)}
-SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
-
-
-def checked_parameters(namespace: dict) -> SimpleNamespace:
-    """Return the notebook's parameters, each of its default's type, and their ``defaults``.
-
-    papermill itself only warns of a parameter that a notebook does not have. A list that its
-    command line gives as text becomes a list.
-
-    Args:
-        namespace: the notebook's ``globals()``. It holds the values and, as ``In``, the source of
-            the cells that were run; it stays as it is.
-
-    Raises:
-        StudyError: an unknown name, a value of another type, or no parameters cell was run.
-    """
-    cells = namespace["In"]
-    own = max((i for i, cell in enumerate(cells) if cell.startswith(MARK)), default=None)
-    if own is None:
-        raise StudyError("run the parameters cell first")
-    defaults = assigned(cells[own])
-    for cell in cells[own + 1 :]:
-        for node in ast.parse(cell).body if cell.startswith(INJECTED) else ():
-            name = ast.unparse(node).split()[0].rstrip(":")  # values may be float('nan')
-            if name not in defaults:
-                raise unknown("parameter", name, defaults)
-    values = {name: typed(name, default, namespace[name]) for name, default in defaults.items()}
-    return SimpleNamespace(**values, defaults=defaults)
-
-
-def assigned(source: str) -> dict[str, object]:
-    """Return the names and literal values that a cell assigns: ``lr = 0.1``, ``lr: float = 1``."""
-    found: dict[str, object] = {}
-    for node in ast.parse(source).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                found[name] = ast.literal_eval(value)
-            case ast.AnnAssign(
-                target=ast.Name(id=name), annotation=kind, value=ast.expr() as value
-            ):
-                number = ast.literal_eval(value)
-                found[name] = float(number) if ast.unparse(kind) == "float" else number
-    return found
-
-
-def typed(name: str, default: object, value: object) -> object:
-    """Return the value as the default's type; a list's items have that of the default's first."""
-    if default is None:  # of a switch
-        return value if value is None else checked(name, bool, value)
-    if not isinstance(default, list):
-        return checked(name, type(default), value)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-    if not isinstance(value, (list, tuple)):
-        raise StudyError(f"{name} must be a list, got {value!r}")
-    if default and not value:
-        raise StudyError(f"{name} is empty: give at least one")
-    if len(set(map(str, value))) < len(value):
-        raise StudyError(f"{name} names something twice: {list(value)}")
-    return [typed(f"each of {name}", default[0], item) if default else item for item in value]
-
-
-def path_of(folder: str) -> Path:
-    """Return a folder's path; a relative one lies in the study, wherever the notebook runs."""
-    return REPOSITORY / Path(folder).expanduser()
 
 
 class Report:
@@ -116,13 +48,11 @@ class Report:
         first: the rows of the first grid, the headline, and their records.
 
     Raises:
-        StudyError: an unknown profile or dataset, or epochs = 0.
+        StudyError: an unknown profile or dataset.
     """
 
     def __init__(self, given: SimpleNamespace):
         self.given = values = vars(given)
-        if values.get("epochs") == 0:
-            raise StudyError("epochs is 0: give at least 1, or -1 for the profile's own number")
         self.profile, self.own = given.profile, profiles.named(given.profile)
         self.seeds = values.get("seeds") or list(range(self.own.seeds))
         self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
@@ -138,7 +68,7 @@ class Report:
             "jobs": values.get("jobs") or None,
             "processes": processes,
             "executor": executors.cluster(scheduler) if scheduler else None,
-            "train": self.own.trains if values.get("train") is None else given.train,
+            "train": profiles.trains(given.profile, values.get("train")),
         }
         if "weights" in self.changes and (file := path_of(given.weights)).is_file():
             self.changes["weights"] = str(file)
@@ -147,6 +77,7 @@ class Report:
             self.changes["batch_size"] = self.store.batch_size(config, processes)
         self.records: dict[str, Record] = {}
         self.first: tuple[list[dict], list[Record | None]] = [], []
+        self.answer: dict = {}  # a finding not yet shown
 
     def run(self, grid: list[dict], optional: bool = False, compared: str = "") -> pd.DataFrame:
         """Return the grid's runs, trained or stored: a row per run and epoch, labels as columns.
@@ -181,9 +112,11 @@ class Report:
             )
         return found
 
-    def run_with_counts(self, grid: list[dict], optional: bool = False) -> pd.DataFrame:
+    def run_with_counts(
+        self, grid: list[dict], optional: bool = False, compared: str = ""
+    ) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        frame = self.run(grid, optional)
+        frame = self.run(grid, optional, compared)
 
         def findings(key: str) -> dict | None:
             return self.store.findings(self.records[key]) if key in self.records else None
@@ -210,52 +143,76 @@ class Report:
         """Return a dataset as the runs saw it."""
         return self.store.dataset(Config(dataset=dataset, image_size=image_size))
 
-    def finding(self, sentence: str, headline: str = "") -> None:
-        """Tell the report's finding; it opens the page and stands in the index, headline first.
+    def finding(
+        self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()
+    ) -> None:
+        """Tell the report's finding, shown in bold under the next table.
 
-        A notebook that is run under other parameters shows below it what these change.
+        It opens the page, after the verdicts of the claims' ``results``; those and the headline
+        stand in the index.
         """
-        carried, shown = reruns.of(*self.first, self.given, self.store)
-        found = {"finding": sentence, "figure": headline, "rerun": carried}
-        display({FINDING: found, "text/plain": sentence}, raw=True)
-        if shown:
-            self.note("## What this rerun changes")
-        for name, (table, caption) in shown.items():
-            self.table(table, name, caption)
+        told = {"finding": unbroken(sentence), "figure": unbroken(headline)}
+        self.answer = told | {"verdicts": tables.verdicts(results)}
 
-    def note(self, text: str) -> None:
-        """Show a sentence (Markdown) that depends on the run."""
+    def note(self, text: str, **names: str) -> None:
+        """Show a sentence (Markdown) that depends on the run; ``{dataset}`` in it is a name."""
+        text = unbroken(text)
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", plain(value))
         display({"text/markdown": text, "text/plain": text}, raw=True)
 
     def table(self, table: pd.DataFrame, name: str, caption: str, **options) -> None:
         """Show a table and save it as CSV; options are those of :func:`tables.styled`."""
         self.save(table, name)
-        display(tables.styled(table, caption, **options))
+        shown = tables.styled(table, caption, **options)
+        self.show(shown.data, caption, [self.path(f"{name}.csv")])
+
+    def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
+        """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
+
+        Below the finding stands what the notebook's parameters change, where they change something.
+
+        Args:
+            text: in its place, where no HTML is shown. more: data of other types.
+        """
+        about = {"text/html": {"files": [path.name for path in files if path]}}
+        display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
+        if self.answer:
+            told = self.answer["finding"]
+            carried, changed = reruns.of(*self.first, self.given, self.store)
+            shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
+            shown |= {FINDING: self.answer | {"finding": plain(told)}, reruns.CARRIED: carried}
+            display(shown, raw=True)
+            self.answer = {}
+            if changed:
+                self.note("## What this rerun changes")
+            for name, (table, caption) in changed.items():
+                self.table(table, name, caption)
 
     def save(self, table: pd.DataFrame, name: str) -> None:
         """Save a table as CSV, where a folder is given."""
         if path := self.path(f"{name}.csv"):
             tables.save(table, path)
 
-    def figure(self, figure: Figure, name: str, caption: str, photographs: bool = False) -> None:
-        """Show a figure with its caption and save it as SVG; one of ``photographs`` as PDF."""
-        # on a phone it scrolls, at three quarters of its size
-        about = {"alt": caption, "least": f"{54 * figure.get_figwidth():.0f}pt"}
-        path = self.path(f"{name}.{'pdf' if photographs else 'svg'}")
-        if photographs:
-            image = Image(plots.jpeg(figure, SCREEN), format="jpeg")
-            display(image, metadata={"image/jpeg": about})
-            if path:
-                began = time.gmtime(0)  # the same file for the same figure
-                printed = PIL.Image.open(io.BytesIO(plots.jpeg(figure, PRINT)))
-                printed.save(path, resolution=PRINT, creationDate=began, modDate=began)
-        else:
-            text = plots.svg(figure, name)
-            display({"image/svg+xml": text}, raw=True, metadata={"image/svg+xml": about})
-            if path:
-                path.write_text(text, encoding="utf-8")
-        plt.close(figure)
-        self.note(f'<p class="caption">{caption}</p>')
+    def figure(
+        self, figures: Figure | Sequence[Figure], name: str, caption: str, photographs: bool = False
+    ) -> None:
+        """Show a figure with its caption and save it as SVG; one of ``photographs`` as PDF.
+
+        Several are its panels, saved as ``name-1``, ``name-2``, ...: they stand side by side on a
+        wide page and stack on a phone. A panel of 4.5 inches with letters of 10 points fits a
+        phone; what is wider, or has smaller letters, scrolls there.
+        """
+        each = [figures] if isinstance(figures, Figure) else list(figures)
+        shown, files = [], []
+        for number, figure in enumerate(each, 1):
+            own = f"{name}-{number}" if len(each) > 1 else name
+            path = self.path(f"{own}.{'pdf' if photographs else 'svg'}")
+            files.append(path)
+            draw = panels.photographs_of if photographs else panels.drawing_of
+            shown.append(draw(figure, own, caption, path))
+            plt.close(figure)
+        self.show(panels.of(shown, caption), caption, files)
 
     def path(self, name: str) -> Path | None:
         """Return where a file is saved, as ``recall_at_k-quick.csv``; None without a folder."""
@@ -268,31 +225,19 @@ class Report:
 
     def provenance(self) -> None:
         """Show what the runs behind this report share, and how many they are."""
-        rows = []
-        for record in self.records.values():
-            about, config = record["provenance"], record["config"]
-            row = {
-                "finished": about["finished"][:10],
-                "number version": about.get("numbers"),
-                "code": about["code"][:12],
-                "commit": (about.get("commit") or "not recorded")[:12],
-                "data": f"{config['dataset']} {about['data'][:12]}",
-                "device": about["device"],
-                "threads": about["threads"],
-                "seed": config["seed"],
-            }
-            rows.append(row | about["versions"])
-        found = pd.DataFrame(rows)
-        dates = found.pop("finished")
-        shown = {"runs": f"{len(found)}, trained {dates.min()} to {dates.max()}"}
-        for column in found:
-            shown[column] = ", ".join(sorted(map(str, found[column].dropna().unique())))
-        table = pd.DataFrame({"what": shown.keys(), "the runs behind this report": shown.values()})
+
+        def images(record: Record) -> RetrievalDataset:
+            config = record["config"]
+            return self.images(config["dataset"], config["image_size"])
+
+        found = facts.facts(self.records.values(), images)
+        table = pd.DataFrame([*found, *facts.versions(self.records.values())])
+        table = table.set_axis(["what", "value"], axis=1)
         caption = (
-            "Each run is stored with its configuration, seed, library versions, device, the "
-            "fingerprint of its data (sha256 of the image files, labels, classes and split) and "
-            "its code: the git commit, and the sha256 of the text of every file that can change "
-            "its numbers. Texts of one number version gave the same numbers in short trainings; "
-            "code_versions.csv says on which machines that was checked."
+            "The runs behind this report. Each is stored with its configuration, seed, library "
+            "versions, device, the fingerprint of its data (sha256 of the image files, labels, "
+            "classes and split) and its code: the git commit, and the sha256 of the text of every "
+            "file that can change its numbers. Texts of one number version gave the same numbers "
+            "in short trainings; code_versions.csv says on which machines that was checked."
         )
-        display(tables.styled(table, caption))
+        self.show(tables.styled(table, caption).data, caption, **{FACTS: found})

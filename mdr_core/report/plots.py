@@ -37,6 +37,7 @@ plt.rcParams.update(
         "figure.constrained_layout.use": True,
     }
 )
+plt.rcParams["text.parse_math"] = False  # the name of a class may hold $
 
 
 def styles_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:

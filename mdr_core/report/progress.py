@@ -8,11 +8,12 @@ from tqdm import tqdm
 
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
-from mdr_core.report.notebook import SETTINGS, path_of
+from mdr_core.report.notebook import SETTINGS
+from mdr_core.report.pages.page import MACHINE
+from mdr_core.report.parameters import path_of
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
-from mdr_core.study.reruns import MACHINE
 
 BAR = "{percentage:3.0f}% |{bar:20}| {desc}, {elapsed} gone, about {remaining} left"
 SECONDS_A_REPORT = 5.0  # to run and render a notebook whose runs are stored, about
@@ -27,9 +28,7 @@ class Progress:
 
     def __init__(self, notebooks: list[str], parameters: dict):
         self.given, self.reports = parameters, len(notebooks)
-        self.train_missing = parameters.get("train")
-        if self.train_missing is None:
-            self.train_missing = profiles.named(parameters["profile"]).trains
+        self.train_missing = profiles.trains(parameters["profile"], parameters.get("train"))
         settings = {
             name: value
             for name, value in parameters.items()

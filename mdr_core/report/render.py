@@ -3,12 +3,11 @@
 papermill runs each notebook of ``notebooks/``. ``reports/<profile>/`` gets the executed notebook
 and one HTML file that opens with no network: formulas are MathML, figures are embedded, code is
 folded.
-A notebook tells its finding by displaying data of the type FINDING; the page opens with it.
+At the end :mod:`mdr_core.report.pages` writes every page anew: they link to each other.
 """
 
 import argparse
 import ast
-import itertools
 import os
 import re
 import sys
@@ -28,11 +27,11 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY, write
-from mdr_core.report.page import datas, place, to_html, write_index
+from mdr_core.files import REPOSITORY, check_writable, write
+from mdr_core.report.pages.index import write_reports
+from mdr_core.report.pages.page import MACHINE, place, reports_of, write_pages
 from mdr_core.report.progress import Progress
 from mdr_core.study.profiles import PROFILES
-from mdr_core.study.reruns import MACHINE
 
 REPORTS = REPOSITORY / "reports"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -104,7 +103,6 @@ def tidied(nb: NotebookNode, name: str) -> NotebookNode:
     kept = ("parameters", "version", "duration", "end_time")
     nb.metadata.papermill = {k: nb.metadata.papermill[k] for k in kept} | {"notebook": name}
     nb.metadata.pop("widgets", None)
-    numbers = itertools.count(1)
     for cell in nb.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
@@ -113,9 +111,6 @@ def tidied(nb: NotebookNode, name: str) -> NotebookNode:
         if cell.cell_type == "code":
             shown = [output for output in cell.outputs if output.get("name") != "stderr"]
             cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
-        for data in datas(cell, "text/html"):
-            for table in dict.fromkeys(re.findall(r'<table id="(T_\w{5})"', data["text/html"])):
-                data["text/html"] = data["text/html"].replace(table, f"T_{next(numbers)}")
     return nb
 
 
@@ -144,6 +139,7 @@ def report(arguments: argparse.Namespace) -> int:
         for parameter in sorted(parameters.keys() - own.keys()):
             raise unknown(f"parameter of {name}", parameter, own)
     folder, failed = place_of(arguments, parameters), 0
+    check_writable(folder, "--output")
     shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     with Progress(list(known), parameters) as progress:
         progress.train()
@@ -151,7 +147,6 @@ def report(arguments: argparse.Namespace) -> int:
             saving = {"save_root": shown.as_posix()} if "save_root" in own else {}
             try:
                 executed = execute(notebooks[name], saving | parameters, kernel)
-                page = to_html(executed)
             except NothingStored as error:
                 tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
                 continue
@@ -163,12 +158,13 @@ def report(arguments: argparse.Namespace) -> int:
                 progress.rendered()
             folder.mkdir(parents=True, exist_ok=True)
             write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
-            write(folder / f"{name}.html", page)
             tqdm.write(f"{shown}/{name}.html")
     if not folder.exists():  # no notebook had anything to show
         return 1
-    if folder.parent == arguments.output.resolve():
-        write_index(arguments.output)
+    if folder.parent == arguments.output.resolve():  # links among all pages: each is written anew
+        write_reports(arguments.output.resolve())
+    else:
+        write_pages(folder, reports_of(folder), {})
     return 1 if failed else 0
 
 

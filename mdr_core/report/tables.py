@@ -4,20 +4,18 @@ A run that is not stored has a row without numbers (:func:`mdr_core.runs.grids.f
 no mean; an interval that no run stands behind reads "not run".
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from pandas.io.formats.style import Styler
 
-from mdr_core.study import statistics
+from mdr_core.report.pages.html_table import styled as styled
+from mdr_core.study import claims, statistics
 from mdr_core.study.claims import short
 from mdr_core.study.profiles import BEFORE
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL, Interval
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, RECALL, Interval, number
 
 NOTHING = "no method is compared with MDR"
-SENTENCES = ("claim", "why not", "source", "the runs behind this report")  # columns that wrap
 
 
 def of(found: dict[str, float]) -> Interval:
@@ -60,11 +58,26 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda cell: cell.mean if isinstance(cell, Interval) else cell).astype(float)
 
 
-def best_of_dataset(table: pd.DataFrame) -> pd.DataFrame:
-    """Return True where a mean is its dataset's and column's largest; one seed is never bold."""
-    numbers = means(table)
-    several = table.map(lambda cell: not isinstance(cell, Interval) or cell.n > 1)
-    return (numbers == numbers.groupby(level="dataset").transform("max")) & several
+def best_of_dataset(
+    table: pd.DataFrame, digits: int = 1, smallest: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return True where a mean is its dataset's and column's best; a tie is several.
+
+    One seed, or a number that is no mean, is never the best.
+
+    Args:
+        table: of intervals; without a level ``dataset`` all its rows are one dataset's.
+        digits: that are shown: numbers equal in them are a tie.
+        smallest: columns whose smallest number is the best.
+    """
+    numbers = means(table).round(digits)
+    numbers[list(smallest)] *= -1
+    grouped = "dataset" in table.index.names
+    largest = numbers.groupby(level="dataset").transform("max") if grouped else numbers.max()
+    several = table.map(lambda cell: isinstance(cell, Interval) and cell.n > 1)
+    found = (numbers == largest) & several
+    found.attrs["bold"] = f"Bold: the best{' of each dataset' * grouped}."
+    return found
 
 
 def differences(
@@ -102,30 +115,44 @@ def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
 def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     """Return :func:`mdr_core.study.claims.table` as a reader wants it.
 
-    A claim is named once, columns that say nothing are left out, and reports with pages are links.
+    Columns that say nothing are left out, and reports with pages are links. Claims with several
+    cells are titles of groups of rows.
     """
     numbers = zip(table.difference, table.half, table.seeds, strict=True)
     ends = zip(table.classes_low, table.classes_high, strict=True)
-    classes = [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]
+    classes = [f"{number(low)} to {number(high)}" if low == low else "" for low, high in ends]
     shown = pd.DataFrame({
-        "claim": table.claim.mask(table.claim.duplicated(), ""),
+        "claim": table.claim,
         "on": table.cell,
         "verdict": table.verdict,
         "difference": [Interval(*each) for each in numbers],
-        "over test classes": [text.replace("-", "−") for text in classes],
+        "over test classes": classes,
         "unit": table.unit,
         "why not": table.reason,
         "evidence": [f"{name}.html" if name in pages else name for name in table.report],
     })  # fmt: skip
     idle = [name for name in ("over test classes", "why not") if not shown[name].any()]
     idle += ["unit"] if set(shown.unit) == {"points"} else []
-    return shown.drop(columns=idle).reset_index(drop=True)
+    shown = shown.drop(columns=idle).reset_index(drop=True)
+    return shown.set_index(["claim", "on"]) if shown.claim.duplicated().any() else shown
+
+
+def verdicts(results: Sequence[claims.Result], most: int = 4) -> list[tuple[str, str]]:
+    """Return (verdict, words) of each claim; of more than ``most``, how many have each verdict."""
+    if len(results) <= most:
+        return [(each.verdict, f"{each.claim.text}: {each.told}") for each in results]
+    words = {claims.HOLDS: "hold", claims.FAILS: "fail"}
+    found = [each.verdict for each in results]
+    counts = {v: found.count(v) for v in (*claims.VERDICTS, claims.MIXED)}
+    return [(v, f"{count} {words.get(v, v)}") for v, count in counts.items() if count]
 
 
 def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     """Return True in a table of :func:`gains` where a side is significantly better."""
     side = table.verdict.map({"larger": one, "smaller": other})
-    return pd.DataFrame({column: side == column for column in table}, index=table.index)
+    found = pd.DataFrame({column: side == column for column in table}, index=table.index)
+    found.attrs["bold"] = "Bold: the better side, where the difference is significant."
+    return found
 
 
 def against(frame: pd.DataFrame, column: str, standard: str) -> pd.DataFrame:
@@ -214,69 +241,6 @@ def caveat(frame: pd.DataFrame) -> str:
     """Return a sentence about one seed, to end a finding that counts differences; else ""."""
     one = statistics.ran(frame).seed.nunique() < 2
     return " One seed has no interval and decides no difference." if one else ""
-
-
-def styled(
-    table: pd.DataFrame,
-    caption: str,
-    best: pd.DataFrame | None = None,
-    spec: str = ".1f",
-    formats: dict[str, str] | None = None,
-    absent: str = "",
-) -> Styler:
-    """Return a table for display: text to the left, numbers to the right, n beside a difference.
-
-    Rows that are not significant or not run are grey. ``evidence`` links to pages;
-    ``verdict`` gets its sign from the style sheet.
-
-    Args:
-        best: True in cells that are bold.
-        spec: the format of numbers and intervals; ``formats``: of the columns that differ.
-        absent: is shown in an empty cell.
-    """
-    table = table.copy()
-    if "difference" in table:
-        place = table.columns.get_loc("difference") + 1
-        table.insert(place, "n", [last_n(cells) for cells in table.itertuples(index=False)])
-    shown: dict[str, Callable[[object], str]]
-    given = {"difference": f"+{spec}"} | (formats or {})
-    shown = {name: partial(text, spec=given.get(name, spec), absent=absent) for name in table}
-    if "evidence" in table:
-        shown["evidence"] = link
-    style = table.style.set_caption(caption).format(shown, escape="html")
-    grey = table.map(str).isin([NOT_SIGNIFICANT, ONE_SEED, NOT_RUN]).any(axis=1)
-    style.apply(lambda _: grey.map({True: "color: #6b7280", False: ""}))
-    if best is not None:
-        bold = best.map(lambda cell: "font-weight: bold" if cell else "")
-        style.apply(lambda _: bold.reindex(columns=table.columns, fill_value=""), axis=None)
-    if "verdict" in table:
-        style.set_td_classes(table[["verdict"]].map(lambda word: word.replace(" ", "-")))
-    rules = []
-    for place, name in enumerate(table):
-        if table[name].map(lambda cell: isinstance(cell, str)).any():
-            wrap = "; white-space: normal; min-width: 9rem" if name in SENTENCES else ""
-            rules.append({"selector": f".col{place}", "props": "text-align: left" + wrap})
-    style.set_table_styles(rules)
-    return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
-
-
-def link(page: object) -> str:
-    """Return a link to ``name.html``; another name as it is."""
-    name = str(page).removesuffix(".html")
-    return name if name == page else f'<a href="{page}">{name}</a>'
-
-
-def text(cell: object, spec: str, absent: str) -> str:
-    """Return a cell as it is shown, with a true minus."""
-    if cell is None or cell != cell:
-        return absent
-    number = isinstance(cell, (float, Interval))
-    return format(cell, spec).replace("-", "−") if number else str(cell)
-
-
-def last_n(cells: Iterable[object]) -> int | None:
-    """Return n of a row's last interval."""
-    return next((cell.n for cell in reversed([*cells]) if isinstance(cell, Interval)), None)
 
 
 def save(table: pd.DataFrame, path: Path) -> None:

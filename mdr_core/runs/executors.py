@@ -12,18 +12,21 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
+from tqdm import tqdm
 
 from mdr_core import distributed
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.runs.store import Record, RunStore
+
+PATIENCE = 30.0  # seconds that runs wait for a cluster's first worker before a line says so
 
 
 class Here(Executor):
@@ -83,8 +86,10 @@ def cluster(address: str) -> Executor:
     try:
         return Client(address, timeout="10s").get_executor(pure=False)
     except (OSError, ValueError) as problem:
-        line = f"no Dask scheduler answers at {address}: {problem}".splitlines()[0]
-        raise StudyError(line) from None
+        cause = str(problem).partition("\n")[0]
+        raise StudyError(
+            f"no Dask scheduler answers at {address}: {cause}; start one, or leave scheduler out"
+        ) from None
 
 
 def train_all(
@@ -109,13 +114,18 @@ def train_all(
             future = executor.submit(train, config, files)
             futures[future] = config
             future.add_done_callback(lambda ended: done(futures[ended]))
-        wait(futures)
+        wait_for(futures, executor)
     except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
         for future in futures:
             future.cancel()
         raise
     found = {}
     for future, config in futures.items():
+        if future.cancelled():
+            raise StudyError(
+                f"the Dask scheduler has gone while {described(config)} was to be trained; the "
+                "runs that ended are stored: start it and ask again"
+            )
         problem = future.exception()
         # the latter is Dask's
         if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":
@@ -126,6 +136,23 @@ def train_all(
             )
         found[config] = future.result()
     return found
+
+
+def wait_for(futures: Iterable[Future], executor: Executor) -> None:
+    """Return once all have ended; a line says where a cluster has no worker, or none any more."""
+    client, told = getattr(executor, "_client", None), False  # Dask's
+    while left := wait(futures, PATIENCE).not_done:
+        if client is None:
+            continue
+        try:
+            alone = not client.nthreads()
+        except OSError:  # the scheduler has gone: Dask cancels what is left
+            continue
+        if alone and not told:
+            address = client.scheduler.address
+            line = f"no worker is connected to the Dask scheduler at {address}: {len(left)} run(s)"
+            tqdm.write(f"{line} wait until dask worker {address} starts one", file=sys.stderr)
+        told = alone
 
 
 def described(config: Config) -> str:
@@ -146,7 +173,7 @@ def train_shared(processes: int, store: RunStore, config: Config, files: bool = 
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc-per-node={processes}", "-m", "mdr_core.runs.executors", str(task)]
         environment = {"OMP_NUM_THREADS": str(max(cpu_count() // processes, 1))} | os.environ
-        with open(output, "w") as file:
+        with open(output, "wb") as file:
             torchrun = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
         try:
             torchrun.wait()
@@ -158,10 +185,10 @@ def train_shared(processes: int, store: RunStore, config: Config, files: bool = 
         if record is not None:  # whatever became of the processes afterwards
             return record
         if task.with_suffix(".error").exists():
-            raise StudyError(task.with_suffix(".error").read_text())
+            raise StudyError(task.with_suffix(".error").read_text(encoding="utf-8"))
         # a traceback's last line, or the signal that ended one; the others get 15 from torchrun
         telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal (?!15 )\d+")
-        lines = output.read_text(errors="replace").splitlines()
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
         causes = [x for x in lines if telling.search(x) and "ChildFailedError" not in x]
         cause = f": {causes[0].strip()}" if causes else ""
         raise StudyError(
@@ -177,7 +204,7 @@ def main(task: str) -> int:
     try:
         store.run(config, files)
     except StudyError as problem:  # what one meets, all do, or the others cannot go on
-        Path(task).with_suffix(".error").write_text(str(problem))
+        Path(task).with_suffix(".error").write_text(str(problem), encoding="utf-8")
         return 2
     return 0
 

@@ -12,7 +12,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from mdr_core.config import Config, pretraining
-from mdr_core.distributed import current
+from mdr_core.distributed import Share, current
 from mdr_core.errors import StudyError, unknown
 from mdr_core.runs import executors, plan
 from mdr_core.runs.store import Record, RunStore
@@ -72,6 +72,8 @@ def records(
     missing = {config: config in whole for config in wanted if found[config] is None}
     if missing and train:
         check_names(list(missing))
+        for config in missing if processes > 1 else ():
+            Share(world=processes).rows(config.batch_size)  # what cannot be shared is said here
         gpu, cores = any(c.device != "cpu" for c in missing), cpu_count()
         jobs = jobs or (1 if gpu else min(cores, len(missing)))
         if progress is True:
@@ -100,14 +102,17 @@ def records(
 
 def check_names(configs: list[Config]) -> None:
     """Refuse an unknown backbone or loss before hours are spent on the other runs."""
-    from mdr_core import losses
+    from mdr_core import drop_in, losses
     from mdr_core.networks import backbones
 
     for name in dict.fromkeys(c.backbone for c in configs):
         if name not in backbones.names():
             raise unknown("backbone", name, backbones.names())
-    for name in dict.fromkeys(c.loss for c in configs):
-        losses.make(name)
+    for loop, name in dict.fromkeys((c.loop, c.loss) for c in configs):
+        if loop == "study":
+            losses.make(name)
+        else:
+            drop_in.loss_and_miner(name, None, 0.0)
 
 
 def frame(

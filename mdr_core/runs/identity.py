@@ -26,13 +26,18 @@ CODE = (*LOOP, "data/augmentation", "data/batches", "networks/*", "evaluation/*"
 
 @functools.cache
 def texts() -> dict[str, str]:
-    """Return file -> sha256 of its text, read as UTF-8 with the line endings of Unix."""
+    """Return file -> digest of its text."""
     found = {}
     for path in sorted(path for name in CODE for path in PACKAGE.glob(f"{name}.py")):
-        text = path.read_bytes().decode().replace("\r\n", "\n").replace("\r", "\n")
         if path.name != "__init__.py":
-            found[path.relative_to(PACKAGE).with_suffix("").as_posix()] = sha256(text.encode())
+            found[path.relative_to(PACKAGE).with_suffix("").as_posix()] = digest(path)
     return found
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a text, read as UTF-8 with the line endings of Unix."""
+    text = path.read_bytes().decode().replace("\r\n", "\n").replace("\r", "\n")
+    return sha256(text.encode())
 
 
 def code_hash() -> str:
@@ -93,4 +98,6 @@ def key_of(config: Config, data: str) -> str:
         values["weights"] = sha256(Path(config.weights).read_bytes())
     elif config.weights == "classes":  # they are a run's, which trains on drawn characters
         values["weights"] = key_of(pretraining(config), drawn_fingerprint("drawn_pretraining"))
+    if config.loop != "study":  # the text of the other loop is part of its runs' settings
+        values["loop"] = digest(PACKAGE / "drop_in.py")
     return sha256([values, data, number_version() or code_hash()])[:16]

@@ -28,7 +28,7 @@ from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
 from mdr_core.distributed import ALONE, Share, current
 from mdr_core.errors import StudyError
-from mdr_core.files import locked, write
+from mdr_core.files import check_writable, locked, write
 from mdr_core.runs.identity import key_of
 from mdr_core.runs.provenance import provenance
 
@@ -73,7 +73,7 @@ class RunStore:
         """Return ``config.batch_size``, or what the training classes fill and processes share."""
         counts = self.dataset(config).train.labels.bincount()
         batch = min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
-        return batch - batch % processes
+        return batch - batch % processes or batch  # more processes than images: training refuses
 
     def folder(self, config: Config) -> Path:
         """Return the run's folder, whether it exists or not."""
@@ -82,13 +82,13 @@ class RunStore:
     def read(self, config: Config, files: bool = False) -> Record | None:
         """Return a stored run's record; None where it is not stored, or lacks needed ``files``."""
         folder = self.folder(config)
-        if not (folder / "run.json").exists():
+        if not os.path.exists(folder / "run.json"):
             return None
         try:
             with locked(folder):
                 return stored(folder, config, files)
-        except OSError:  # the store cannot be written to: :meth:`run` says so
-            return None
+        except OSError:  # a lock cannot be made in a store that is read-only, and is not needed
+            return stored(folder, config, files)
 
     def run(self, config: Config, files: bool = False, share: Share | None = None) -> Record:
         """Return a run's record; the run is trained now unless it is stored.
@@ -100,7 +100,7 @@ class RunStore:
                 torchrun started. Each calls this; the first alone reads and writes the store.
 
         Raises:
-            StudyError: the store cannot be written to, or what training raises.
+            StudyError: before the training, the store cannot be written to; or what that raises.
         """
         share = share or current()
         with warnings.catch_warnings():  # :func:`mdr_core.runs.grids.records` gives this one
@@ -108,6 +108,8 @@ class RunStore:
             folder = self.folder(config)
         if not share.first:
             return share.from_first() or self._train(config, folder, share)
+        if (record := self.read(config, files)) is not None:
+            return share.from_first(record)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(folder):
@@ -120,7 +122,7 @@ class RunStore:
             ) from None
 
     def _train(self, config: Config, folder: Path, share: Share) -> Record:
-        from mdr_core import training
+        from mdr_core import drop_in, training
         from mdr_core.evaluation import epoch
 
         def save(trainer: "Trainer") -> None:
@@ -128,10 +130,13 @@ class RunStore:
                 write(folder / "checkpoint.pt", trainer.checkpoint())
 
         began, images = time.time(), self.dataset(config)
+        if share.first and folder.exists():  # somebody else's, maybe
+            check_writable(folder, "output_root")
         trainer = self._started(config, folder, share)
         if share.first:
             folder.mkdir(exist_ok=True)
-        trainer = training.train(config, images, trainer, save, share=share)
+        loop = training.train if config.loop == "study" else drop_in.train
+        trainer = loop(config, images, trainer, save, share=share)
         embeddings: dict[str, torch.Tensor] = {}
         for name, split in {"test": images.test, "gallery": images.gallery}.items():
             if split is not None:
@@ -241,9 +246,10 @@ class RunStore:
 def stored(folder: Path, config: Config | None = None, files: bool = False) -> Record | None:
     """Return a complete run's record, or None; ``files``: only one with weights and embeddings.
 
-    A run that is corrupt, or of another configuration than ``config``, is set aside.
+    A run that is corrupt, or of another configuration than ``config``, is set aside. One that this
+    user may not read is a StudyError.
     """
-    if not (folder / "run.json").exists():
+    if not os.path.exists(folder / "run.json"):
         return None
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -256,6 +262,8 @@ def stored(folder: Path, config: Config | None = None, files: bool = False) -> R
             raise ValueError("run.json has changed")
         if config is not None and from_dict(record["config"]) != config:
             raise ValueError("its configuration is another one")
+    except PermissionError as problem:
+        raise StudyError(f"{problem}: let it be read, or set output_root") from None
     except BAD as problem:  # what reading somebody else's file may raise
         set_aside(folder, str(problem))
         return None
@@ -284,9 +292,10 @@ def set_aside(folder: Path, why: str) -> None:
     number = 1
     while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
         number += 1
-    os.replace(folder, aside)
     why, _, _ = why.partition("\n")
-    warnings.warn(
-        f"stored run {folder.name} is corrupt ({why}): set aside as {aside.name}, training anew",
-        stacklevel=3,
-    )
+    done = f"set aside as {aside.name}, training anew"
+    try:
+        os.replace(folder, aside)
+    except OSError as problem:
+        done = f"it stays in {folder.parent}, which cannot be changed ({problem.strerror})"
+    warnings.warn(f"stored run {folder.name} is corrupt ({why}): {done}", stacklevel=3)

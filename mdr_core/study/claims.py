@@ -3,13 +3,18 @@
 A difference has up to two 95 % intervals: over the seeds (paired, Student's t) and over the test
 classes (:mod:`mdr_core.study.class_bootstrap`). By both together it
 
-* *holds* where they lie above zero, *fails* where they lie below;
-* is *level* where it includes zero and they lie within the claim's margin;
-* is *open* where they are too wide to say;
+* *holds* where both are above zero.
+
+* *fails* where both are below zero.
+
+* is *level* where it includes zero and both are within the claim's margin.
+
+* is *open* where they are too wide to say.
+
 * is *not tested* where there is no interval, or where the setting cannot tell.
 
-A claim about several backbones, losses or dimensions has a cell for each. There intervals off zero
-count only if p, corrected for the number of cells by Holm's method, is below 0.05.
+A claim about several backbones, losses or dimensions has a cell for each. There an interval that
+excludes zero counts only if p is below 0.05, corrected for the number of cells by Holm's method.
 """
 
 from collections.abc import Callable
@@ -27,53 +32,35 @@ MIXED = "mixed"  # of a claim whose cells differ
 
 @dataclass(frozen=True)
 class Claim:
-    """``one`` − ``other`` of a value, in every cell; it should be positive.
-
-    Attributes:
-        group, text: what the paper says. measured: what is compared, in words.
-        grid: names the frame; column: holds ``one`` and ``other``; by: its values are the cells.
-        value: a column of the frame.
-        margin: in ``unit``, within which two are level.
-        counts: the sums by class that ``value`` is the mean of; "" where there are none.
-        report: the notebook with the evidence.
-        untested: says of a cell's rows why they cannot tell; "" where they can.
-    """
+    """``one`` − ``other`` of a value, in every cell; it should be positive."""
 
     group: str
-    text: str
-    measured: str
-    grid: str
+    text: str  # what the paper says
+    measured: str  # what is compared, in words
+    grid: str  # the name of the frame of runs
     one: str
     other: str
-    report: str = "recall_at_k"
-    column: str = "method"
-    by: str = "dataset"
-    value: str = statistics.RECALL
+    report: str = "recall_at_k"  # the notebook with the evidence
+    column: str = "method"  # of the frame, with ``one`` and ``other``
+    by: str = "dataset"  # a column whose values are the cells
+    value: str = statistics.RECALL  # the column that is compared
     unit: str = "points"
-    margin: float = 1.5
-    counts: str = ""
-    untested: Callable[[pd.DataFrame], str] = lambda rows: ""
+    margin: float = 1.5  # within which two are level
+    counts: str = ""  # a column: sums by class that ``value`` is the mean of
+    untested: Callable[[pd.DataFrame], str] = lambda rows: ""  # why a cell's rows cannot tell
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One difference of a claim.
-
-    Attributes:
-        seeds: mean, half and n, as :func:`mdr_core.study.statistics.interval` gives them.
-        classes: over the test classes, or None where the counts by class are not recorded.
-        reason: why it is not tested, or "".
-        corrected_p: p by Holm's method; 0 for a claim of one cell, whose intervals say it all.
-        decided: the verdict, where it takes no statistics.
-    """
+    """One difference of a claim."""
 
     name: str
-    seeds: dict[str, float]
-    classes: Bootstrap | None
+    seeds: dict[str, float]  # as :func:`mdr_core.study.statistics.interval` gives them
+    classes: Bootstrap | None  # over the test classes; None where their counts are not recorded
     margin: float
-    reason: str = ""
-    corrected_p: float = 0.0
-    decided: str = ""
+    reason: str = ""  # why it is not tested
+    corrected_p: float = 0.0  # by Holm's method; 0 for a claim of one cell
+    decided: str = ""  # the verdict, where it takes no statistics
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
@@ -107,12 +94,12 @@ class Cell:
         """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it."""
         if not self.seeds["n"]:
             return statistics.NOT_RUN
-        text = f"{self.seeds['mean']:+.{digits}f}".replace("-", "−")
+        text = statistics.number(self.seeds["mean"], f"+.{digits}f")
         parts = [f"± {self.seeds['half']:.{digits}f} over {self.seeds['n']} seeds"] * (
             self.seeds["n"] > 1
         )
         if self.classes:
-            low, high = (f"{end:.{digits}f}".replace("-", "−") for end in self.classes[1:3])
+            low, high = (statistics.number(end, f".{digits}f") for end in self.classes[1:3])
             parts.append(f"{low} to {high} over test classes")
         return f"{text} ({', '.join(parts)})" if parts else f"{text} (one seed, no interval)"
 
@@ -206,8 +193,8 @@ def corrected(cells: list[Cell]) -> list[Cell]:
 def same_network(profile: str, datasets: list[str]) -> Result:
     """Return whether MDR costs anything at inference, decided by the structure of the networks.
 
-    It does not where the network trained with MDR has the same tensors as the one without: the same
-    names and shapes, so that nothing of MDR is computed or kept.
+    It costs nothing where the network trained with MDR has tensors of the same names and shapes as
+    the one without: nothing of MDR is computed or kept.
     """
     from mdr_core.networks.backbones import backbone  # here: other claims need no network
     from mdr_core.networks.embedding import EmbeddingNet

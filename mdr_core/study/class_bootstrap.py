@@ -32,7 +32,7 @@ def difference(
 
     Args:
         queries: (C,) of each class.
-        one, other: (S, C) sums over the queries of each class (right answers, or AP@R), a row per
+        one, other: (S, C) sums over the queries of each class: right answers, or AP@R. A row per
             seed; the mean over the seeds counts.
     """
     gain = one.mean(axis=0) - other.mean(axis=0)

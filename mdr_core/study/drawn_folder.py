@@ -1,14 +1,16 @@
-"""A folder of drawn characters, for readers who have no images of their own at hand."""
+"""A folder of images for readers who have none of their own: photographs, or drawn."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from mdr_core.data import drawn_characters
+from mdr_core.data import catalog, drawn_characters
 from mdr_core.data.dataset import Split
+from mdr_core.data.layouts import Source
 
 CLASSES, IMAGES = 40, 12
 
@@ -36,12 +38,20 @@ def make(folder: Path) -> Path:
     return folder / "images"
 
 
-def new_image(folder: Path, test: Split, drawn: bool) -> Path:
-    """Return an image to look up: one that :func:`make` kept apart, or a copy of a test image."""
+def example(name: str, data_root: str | None) -> Path | None:
+    """Return a profile's folder (or zip file) of photographs; None where it is not here."""
+    places = [root / name for root in catalog.roots(data_root)] if name else []
+    return next((place for place in places if place.exists()), None)
+
+
+def new_image(folder: Path, test: Split, drawn: bool) -> tuple[Path, Split]:
+    """Return an image to look up, and the test images without it.
+
+    It is one that :func:`make` kept apart, or else the first test image.
+    """
     if drawn:
-        return sorted((folder.parent / "new" / test.class_names[-1]).iterdir())[0]
-    parent = Path(tempfile.mkdtemp()) / test.class_names[int(test.labels[0])]
-    parent.mkdir()
-    path = parent / "first_test_image.png"
-    Image.fromarray(test.images[0].permute(1, 2, 0).numpy()).save(path)
-    return path
+        return sorted((folder.parent / "new" / test.class_names[-1]).iterdir())[0], test
+    path = Path(tempfile.mkdtemp()) / test.paths[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(Source(folder).read(test.paths[0]))
+    return path, test.of_images(torch.arange(1, len(test.labels)))

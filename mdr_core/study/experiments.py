@@ -6,6 +6,7 @@ Notebooks that ask for the same run share it: the run store trains it once.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ def stronger(profile: str, datasets: list[str], seeds: list[int], **changes) -> 
         row | {"method": f"{loss} + L2"}
         for loss in profiles.named(profile).stronger
         for row in table1(profile, datasets, [L2], seeds, **(changes | {"loss": loss}))
+    ]
+
+
+def drop_in(profile: str, dataset: str, seeds: list[int], **changes) -> list[dict]:
+    """Return the runs of the library's loop (:mod:`mdr_core.drop_in`), on L2 and with MDR."""
+    methods = {
+        "TripletMarginLoss on L2": ("TripletMarginLoss", L2),
+        "TripletMarginLoss, semi-hard, on L2": ("TripletMarginLoss, semi-hard", L2),
+        "MultiSimilarityLoss on L2": ("MultiSimilarityLoss", L2),
+        "TripletMarginLoss with MDR": ("TripletMarginLoss", MDR),
+        "MultiSimilarityLoss with MDR": ("MultiSimilarityLoss", MDR),
+    }
+    return [
+        row | {"method": name}
+        for seed in seeds
+        for name, (loss, method) in methods.items()
+        for row in table1(
+            profile, [dataset], [method], [seed], **(changes | {"loss": loss, "loop": "library"})
+        )
     ]
 
 
@@ -188,7 +208,8 @@ def your_images(
             the photographs' settings serve, in the quick profile too.
         processes: that share a batch.
     """
-    place = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+    near = folder.is_relative_to(REPOSITORY.parent)  # then the run has no path of this machine
+    place = Path(os.path.relpath(folder, REPOSITORY)) if near else folder
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}"} | changes))
@@ -241,7 +262,10 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
         "class_centers": [*table, *before],
         "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
     }
-    return found | {"claims": [row for grid in found.values() for row in grid]}
+    claims = [row for grid in found.values() for row in grid]
+    if own.trains:  # a full run of the library's loop is a reader's own wish
+        found["drop_in"] = drop_in(profile, own.ablation, seeds[: own.held_out_seeds], **changes)
+    return found | {"claims": claims}
 
 
 def everything(profile: str, **changes) -> list[Config]:

@@ -33,48 +33,36 @@ WEIGHTS = (0.1, 0.2, 0.6, 1.0)  # λ
 class Setting:
     """How a dataset is trained.
 
-    Attributes:
-        config: of the triplet loss alone. mdr_weight: λ, of the runs with MDR.
-        held_out: training classes that choose an epoch. The released CUB-200 loader holds out the
-            last 20 of 100; the others follow that share.
-        rates: learning rates that each method tries on held-out training classes, at full length.
+    The released CUB-200 loader holds out the last 20 of 100 classes; others follow that share.
     """
 
-    config: Config
-    mdr_weight: float = 0.6
-    held_out: int = 0
-    rates: tuple[float, ...] = ()
+    config: Config  # of the triplet loss alone
+    mdr_weight: float = 0.6  # λ, of the runs with MDR
+    held_out: int = 0  # training classes that choose an epoch
+    rates: tuple[float, ...] = ()  # learning rates that each method tries on held-out classes
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of the study.
-
-    Attributes:
-        purpose, network, time: in words. settings: of each dataset. others: of any other dataset.
-        seeds, ablation_seeds, held_out_seeds: how many, from 0, of Table 1, of the ablations, and
-            of the runs with held-out classes.
-        ablation: the dataset of Table 2 and Figure 4 (a). changes: how Table 2's runs differ.
-        weights: dataset -> λ of Table 2 (c). stronger: losses to compare with, on L2 embeddings.
-        trains: without being asked to.
-    """
+    """One size of the study."""
 
     purpose: str
     network: str
     time: str
-    settings: dict[str, Setting]
-    others: Setting
+    settings: dict[str, Setting]  # of each dataset
+    others: Setting  # of any other dataset
     backbones: tuple[str, ...]
     dimensions: tuple[int, ...]
-    weights: dict[str, tuple[float, ...]]
+    weights: dict[str, tuple[float, ...]]  # dataset -> λ of Table 2 (c)
     losses: tuple[str, ...] = LOSSES
     levels: tuple[str, ...] = tuple(LEVELS)
-    stronger: tuple[str, ...] = ()
-    changes: dict = field(default_factory=dict)
-    seeds: int = 5
+    stronger: tuple[str, ...] = ()  # losses to compare with, on L2 embeddings
+    changes: dict = field(default_factory=dict)  # how Table 2's runs differ
+    seeds: int = 5  # of Table 1, from 0
     ablation_seeds: int = 3
-    held_out_seeds: int = 1
-    trains: bool = True
+    held_out_seeds: int = 1  # of the runs with held-out classes, and of the library's loop
+    trains: bool = True  # without being asked to
+    folder: str = ""  # class folders in the data root for your_images; "": it draws some
 
     @property
     def ablation(self) -> str:
@@ -113,6 +101,7 @@ PROFILES = {
         others=Setting(PHOTOS),
         backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
         dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
+        folder="groceries.zip",
     ),
     "full": Profile(
         "the headline: both datasets whole",
@@ -148,6 +137,11 @@ def named(profile: str) -> Profile:
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     return PROFILES[profile]
+
+
+def trains(profile: str, train: bool | None) -> bool:
+    """Return whether missing runs are trained: as asked or, where that is None, by the profile."""
+    return named(profile).trains if train is None else train
 
 
 def datasets(profile: str) -> list[str]:

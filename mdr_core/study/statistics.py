@@ -15,6 +15,11 @@ ONE_SEED = "one seed"  # it has no interval
 LABELS = ("dataset", "method", "backbone", "loss_name", "setting", "dimension")
 
 
+def number(value: object, spec: str = ".1f") -> str:
+    """Return a number, or an interval, as text with a true minus."""
+    return format(value, spec).replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and the half width of its 95 % interval: NaN for n = 1; both are NaN for n = 0."""
@@ -29,7 +34,7 @@ class Interval:
             return NOT_RUN
         spec = spec or ".1f"
         half = f" ± {self.half:{spec.lstrip('+')}}" if self.n > 1 else ""
-        return f"{self.mean:{spec}}{half}".replace("-", "−")
+        return number(self.mean, spec) + half
 
     def __str__(self) -> str:
         return format(self, ".1f")
@@ -123,7 +128,7 @@ def best(frame: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def past_best(frame: pd.DataFrame) -> pd.Series:
-    """Return how far each row's test Recall@1 lies below its run's best; NaN at epoch 0."""
+    """Return how much lower each row's test Recall@1 is than its run's best; NaN at epoch 0."""
     return by_run(frame[frame.epoch > 0])[RECALL].transform("max") - frame[RECALL]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdr_core import distributed
 from mdr_core.errors import StudyError, unknown
-from mdr_core.files import REPOSITORY
+from mdr_core.files import REPOSITORY, check_writable
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, experiments, profiles
@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         raise unknown("dataset", given.dataset, known)
     if given.minutes is not None and given.minutes <= 0:
         raise StudyError(f"minutes must be positive, got {given.minutes:g}")
+    if given.pack:
+        check_writable(given.pack.parent, "--pack")
     changes = {"device": given.device} if given.device else {}
     configs = experiments.everything(given.profile, **changes)
     configs = [c for c in configs if given.dataset in (None, c.dataset)]

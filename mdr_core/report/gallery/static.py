@@ -1,8 +1,12 @@
-"""What a model retrieves, image by image: queries, the hardest ones, the confused classes."""
+"""What a model retrieves, for print: queries, the hardest ones, the confused classes."""
+
+import textwrap
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -31,27 +35,33 @@ def hits(findings: dict[str, Tensor], gallery_labels: np.ndarray) -> np.ndarray:
 
 
 def confusions(
-    findings: dict[str, Tensor], gallery_labels: np.ndarray, names: tuple[str, ...], most: int = 8
+    findings: dict[str, dict[str, Tensor]],
+    gallery_labels: np.ndarray,
+    names: tuple[str, ...],
+    most: int = 15,
 ) -> pd.DataFrame:
-    """Return the pairs of classes confused most, most first.
+    """Return the pairs of classes that the models together confuse most, most first.
+
+    Args:
+        findings: method -> of a run; all of the same queries.
 
     Returns:
-        ``query class``, ``taken for``: the class of the nearest image, ``queries``: how many, and
-        ``share [%]`` of the query class's images.
+        ``query class``, its ``images``, ``taken for``: the class of the nearest image, and by
+        method how many queries.
     """
-    labels = findings["labels"].numpy()
-    found = gallery_labels[findings["nearest"][:, 0].numpy()]
-    pairs = pd.DataFrame({"query": labels, "found": found})[labels != found]
-    table = pairs.groupby(["query", "found"]).size().rename("queries").reset_index()
-    table = table.sort_values("queries", ascending=False, kind="stable").head(most)
-    return pd.DataFrame(
-        {
-            "query class": [names[c] for c in table["query"]],
-            "taken for": [names[c] for c in table["found"]],
-            "queries": table.queries,
-            "share [%]": 100 * table.queries / np.bincount(labels)[table["query"]],
-        }
-    ).reset_index(drop=True)
+    labels = next(iter(findings.values()))["labels"].numpy()
+    counts = {}
+    for method, found in findings.items():
+        nearest = gallery_labels[found["nearest"][:, 0].numpy()]
+        pairs = pd.DataFrame({"query": labels, "nearest": nearest})[labels != nearest]
+        counts[method] = pairs.value_counts(sort=False)
+    table = pd.DataFrame(counts).fillna(0).astype(int)
+    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index[:most]]
+    queries, nearest = (table.index.get_level_values(level) for level in (0, 1))
+    table.insert(0, "taken for", [names[c] for c in nearest])
+    table.insert(0, "images", np.bincount(labels)[queries])
+    table.insert(0, "query class", [names[c] for c in queries])
+    return table.reset_index(drop=True)
 
 
 def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarray:
@@ -102,7 +112,38 @@ def figure(
         for row, rank in np.ndindex(right.shape):
             axis, hit = axes[row, first + rank], right[row, rank]
             axis.imshow(images[row, rank])
-            style = {"color": GREEN} if hit else {"color": RED, "linestyle": (0, (1.5, 1.2))}
-            axis.spines[:].set(visible=True, linewidth=2.5, capstyle="butt", **style)
+            frame(axis, bool(hit))
         first += right.shape[1] + 1
+    return drawn
+
+
+def frame(axis: Axes, right: bool) -> None:
+    """Frame an image in solid green where it is right, else in dashed orange."""
+    style = {"color": GREEN} if right else {"color": RED, "linestyle": (0, (1.5, 1.2))}
+    axis.spines[:].set(visible=True, linewidth=2.5, capstyle="butt", **style)
+
+
+def neighbors(
+    query: np.ndarray,
+    own: str,
+    images: np.ndarray,
+    names: Iterable[str],
+    distances: Iterable[float],
+) -> Figure:
+    """Draw an image and its nearest, large, four in a row, each with its class and distance.
+
+    Args:
+        query: (H, W, 3) uint8. own: its class. images: (K, H, W, 3), nearest first.
+    """
+    rows = 1 + len(images) // 4
+    drawn, axes = plt.subplots(rows, 4, figsize=(7.2, 2.3 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    axes[0, 0].imshow(query)
+    axes[0, 0].set_title("new image", fontsize=9, loc="left")
+    for axis, image, name, distance in zip(axes.flat[1:], images, names, distances, strict=False):
+        axis.imshow(image)
+        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:#.3g}", fontsize=9, loc="left")
+        frame(axis, name == own)
     return drawn

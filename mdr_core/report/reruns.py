@@ -25,7 +25,7 @@ from mdr_core.study.claims import Cell, Claim
 from mdr_core.study.profiles import L2, MDR
 from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL, Interval
 
-FINDING = "application/vnd.mdr.finding+json"
+CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
@@ -50,7 +50,7 @@ def of(
         given: the notebook's parameters, and under ``defaults`` what they are by default.
     """
     changed, profile = changes(grid, given), given["profile"]
-    numbers = results(last_epochs(grid, records, store))
+    numbers = results(last_epochs(grid, records, store)) if grid else {}
     carried = {"profile": profile, "changes": changed, "results": numbers}
     caption, beside = "The parameters that differ from the profile's own.", pd.DataFrame()
     if any(row["config"] != row["own"] for row in grid):
@@ -173,8 +173,10 @@ def interval(found: dict[str, float]) -> Interval:
 def told(cell: Cell) -> dict[str, Any]:
     """Return a difference, its interval over the test classes, and its verdict."""
     verdict = NOT_SIGNIFICANT
-    if not cell.intervals:
-        verdict = ONE_SEED if cell.seeds["n"] else NOT_RUN
+    if not cell.seeds["n"]:
+        verdict = NOT_RUN if cell.reason == NOT_RUN else "no common seed"
+    elif not cell.intervals:
+        verdict = ONE_SEED
     elif all(low > 0 for low, _ in cell.intervals):
         verdict = "larger"
     elif all(high < 0 for _, high in cell.intervals):
@@ -217,8 +219,8 @@ def carried(path: Path) -> dict[str, Any]:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        data = [output["data"][FINDING] for output in outputs if FINDING in output.get("data", {})]
-        return data[0]["rerun"] | {"title": "".join(cells[0]["source"]).splitlines()[0]}
+        data = [output["data"][CARRIED] for output in outputs if CARRIED in output.get("data", {})]
+        return data[0] | {"title": "".join(cells[0]["source"]).splitlines()[0]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise StudyError(
             f"{path} is no executed notebook of this study: "

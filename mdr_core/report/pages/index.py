@@ -1,0 +1,108 @@
+"""The index of all pages: the claims by profile, then a card for each report."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+import PIL.Image
+
+from mdr_core.files import write
+from mdr_core.report.pages import page
+from mdr_core.report.pages.html_table import unbroken
+from mdr_core.study import profiles
+from mdr_core.study.statistics import number
+
+THUMBNAILS = {  # notebook -> how the file of its main figure begins
+    "claims": "claims",
+    "recall_at_k": "learning_curves",
+    "learning_curves": "learning_curves",
+    "ablation_backbones": "backbones",
+    "ablation_losses": "losses",
+    "ablation_levels": "weights",
+    "embedding_dimension": "dimensions",
+    "mechanism": "gradient",
+    "class_centers": "class_centers",
+    "your_images": "your_images_curves",
+}
+WIDTH = 400  # pixels of a thumbnail made from photographs
+
+
+def write_reports(root: Path) -> None:
+    """Write all pages of the profiles below ``root``, and ``index.html``."""
+    found = {name: page.reports_of(root / name) for name in page.PROFILES}
+    found = {name: reports for name, reports in found.items() if reports}
+    names = {name: [report.name for report in reports] for name, reports in found.items()}
+    for profile, reports in found.items():
+        page.write_pages(root / profile, reports, names)
+    claims = {}
+    for profile in found:
+        table = root / profile / f"claims-{profile}.csv"
+        if table.exists():
+            claims[profile] = claims_of(pd.read_csv(table), names[profile])
+    first: dict[str, page.Report] = {}
+    for report in (report for reports in found.values() for report in reports):
+        first.setdefault(report.name, report)
+    cards = sorted(first.values(), key=lambda report: page.place(report.name))
+    template = page.environment().get_template("index.html.j2")
+    text = template.render(
+        profiles={name: profiles.named(name) for name in found},
+        names=names,
+        claims=claims,
+        rows=rows_of(claims),
+        headline=first.get("recall_at_k"),
+        cards=[(report, thumbnail(root / report.profile, report)) for report in cards],
+    )
+    write(root / "index.html", text)
+
+
+def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
+    """Return claim -> group, verdict, its words, lines for its cells and page, from a claims CSV.
+
+    A claim of more than two cells has one line, with the range of its differences.
+    """
+    found = {}
+    for claim, cells in table.groupby("claim", sort=False):
+        first, ran, lines = cells.iloc[0], cells[cells.seeds > 0], []
+        for cell in ran.itertuples() if len(cells) < 3 else ():
+            low, high = cell.classes_low, cell.classes_high
+            if low != low:  # no counts by class: the interval over the seeds, NaN for one
+                low, high = cell.difference - cell.half, cell.difference + cell.half
+            interval = f" ({number(low)} to {number(high)})" if low == low else ""
+            lines.append(f"{cell.cell} {number(cell.difference, '+.1f')}{interval}")
+        if len(cells) > 2 and len(ran):
+            ends = ran.difference.min(), ran.difference.max()
+            lines.append(" to ".join(number(end, "+.1f") for end in ends))
+        report = first.report if first.report in pages else "claims"
+        about = {"group": first.group, "verdict": first.claim_verdict, "told": first.told}
+        found[str(claim)] = about | {"lines": [*map(unbroken, lines)], "report": report}
+    return found
+
+
+def rows_of(claims: dict[str, dict[str, dict]]) -> dict[str, list[str]]:
+    """Return group -> claims, of all profiles."""
+    groups: dict[str, list[str]] = {}
+    for of_profile in claims.values():
+        for claim, about in of_profile.items():
+            known = groups.setdefault(about["group"], [])
+            known += [claim] if claim not in known else []
+    return groups
+
+
+def thumbnail(folder: Path, report: page.Report) -> str:
+    """Return the source of a report's small image: its main figure, or its first photographs."""
+    images = sorted(folder.glob(f"{THUMBNAILS.get(report.name, '-')}*.svg"))
+    if images:  # the first dataset's
+        first = min(images, key=lambda path: profiles.named(folder.name).ablation not in path.name)
+        return f"{folder.name}/{first.name}"
+    for cell in report.nb.cells:
+        for data in page.datas(cell, "text/html"):
+            found = re.search(r"data:image/(?:jpeg|webp);base64,([\w+/=]+)", data["text/html"])
+            if found:
+                image = PIL.Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
+                image.thumbnail((WIDTH, WIDTH))
+                small = io.BytesIO()
+                image.save(small, "webp", quality=75)
+                return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+    return ""

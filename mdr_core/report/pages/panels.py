@@ -1,0 +1,74 @@
+"""Figures as HTML: panels that stand side by side on a wide page and stack on a phone."""
+
+import base64
+import html
+import io
+import re
+import time
+from pathlib import Path
+
+import PIL.Image
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mdr_core.report import plots
+from mdr_core.report.pages.html_table import escaped, label
+
+SMALLEST = 11  # pixels of a letter on a phone
+SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
+
+
+def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
+    """Return a panel with the figure as SVG, which is also written to ``path``.
+
+    It stands in the page itself, so that the titles of its points show on hover.
+    """
+    text = plots.svg(figure, name)
+    if path:
+        path.write_text(text, encoding="utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # matplotlib's style sheet would hold for the whole page
+    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
+    about = f'role="img" aria-label="{name_of(figure, caption)}" style="{style}"'
+    return panel(figure, text.replace("<svg", f"<svg {about}", 1))
+
+
+def photographs_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
+    """Return a panel with the figure as JPEG; ``path`` gets it as PDF, at a higher resolution."""
+    if path:
+        began = time.gmtime(0)  # the same file for the same figure
+        printed = PIL.Image.open(io.BytesIO(plots.jpeg(figure, PRINT)))
+        printed.save(path, resolution=PRINT, creationDate=began, modDate=began)
+    data = base64.b64encode(plots.jpeg(figure, SCREEN)).decode()
+    about = f'alt="{name_of(figure, caption)}" style="width: 100%; height: auto"'
+    return panel(figure, f'<img src="data:image/jpeg;base64,{data}" {about}>')
+
+
+def panel(figure: Figure, image: str) -> str:
+    """Return an image at most in its own size, and so large that its letters can be read."""
+    width = figure.get_figwidth()
+    letters = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()]
+    least = 72 * width * SMALLEST / min(letters, default=10)
+    size = f"min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
+    return f'<div class="panel" style="flex: 1 1 0; {size}">{image}</div>'
+
+
+def name_of(figure: Figure, caption: str) -> str:
+    """Return a panel's name for readers who hear the page."""
+    titles = [axis.get_title() or axis.get_title("left") for axis in figure.axes]
+    said = f"{'; '.join(dict.fromkeys(filter(None, titles)))}. {caption}"
+    return html.escape(said.removeprefix(". "))
+
+
+def of(panels: list[str], caption: str) -> str:
+    """Return a figure of panels with its caption."""
+    row = "display: flex; flex-wrap: wrap; gap: .75rem"
+    return (
+        f'<figure class="figure" style="margin: 0"><div class="scroll" tabindex="0" role="group" '
+        f'aria-label="{label(caption)}"><div class="panels" style="{row}">\n'
+        + "\n".join(panels)
+        + f'</div></div><figcaption style="text-align: left">{escaped(caption)}</figcaption>'
+        "</figure>"
+    )
