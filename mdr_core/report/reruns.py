@@ -158,7 +158,10 @@ def beside_own(
     found = []
     for name, runs in both.groupby("experiment", sort=False):
         each = {which: recall(runs[runs.run == which]) for which in (OWN, RERUN)}
-        found.append({"experiment": name} | each | differences.get(str(name), same))
+        dataset = runs.dataset.iloc[0]
+        labels = str(name).removeprefix(f"{dataset}, ")
+        found.append({"dataset": dataset, "experiment": labels} | each)
+        found[-1] |= differences.get(str(name), same)
     return pd.DataFrame(found)
 
 

@@ -81,14 +81,13 @@ def drop_in(profile: str, dataset: str, seeds: list[int], **changes) -> list[dic
         "TripletMarginLoss with MDR": ("TripletMarginLoss", MDR),
         "MultiSimilarityLoss with MDR": ("MultiSimilarityLoss", MDR),
     }
-    return [
-        row | {"method": name}
-        for seed in seeds
-        for name, (loss, method) in methods.items()
-        for row in table1(
-            profile, [dataset], [method], [seed], **(changes | {"loss": loss, "loop": "library"})
-        )
-    ]
+    rows = []
+    for seed in seeds:
+        for name, (loss, method) in methods.items():
+            library = {"loss": loss, "loop": "library"}
+            [row] = table1(profile, [dataset], [method], [seed], **(changes | library))
+            rows.append(row | {"method": name, "own": row["own"].replace(**library)})
+    return rows
 
 
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
