@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from mdr_core.report import plots, tables
-from mdr_core.report.tables import NOT_SIGNIFICANT, ONE_SEED, Interval
+from mdr_core.report import tables
+from mdr_core.report.pages.html_table import unbroken
+from mdr_core.report.tables import NOT_SIGNIFICANT, Interval
 from mdr_core.study import statistics
-from mdr_core.study.statistics import NOT_RUN
+from mdr_core.study.statistics import NOT_RUN, ONE_SEED
 
 
 def frame():
@@ -68,18 +69,54 @@ def test_a_table_is_saved_as_numbers_and_shown_as_text(tmp_path):
     ]
     assert saved["difference"].tolist() == pytest.approx([1.9, -2]) and saved["with n"].dtype == int
     page = tables.styled(table, "caption", best=tables.better_side(table, "with", "without"))
-    html = page.to_html()
-    for text in ("+1.9 ± 0.2", "61.0 ± 2.5", "−2.0", "<th", ">n</th>", ">3</td>", "caption"):
+    html = page.data
+    unbroken = "+1.9\u00a0±\u00a00.2", "61.0\u00a0±\u00a02.5"
+    for text in (*unbroken, "−2.0", "<th", ">n</th>", ">3</td>", "caption", "Bold: "):
         assert text in html
-    assert html.count("font-weight: bold") == 1 and "color: #6b7280" in html
+    assert html.count("<strong>") == 1 and "color: #6" in html
 
 
 def test_an_empty_cell_and_a_name_with_marks_are_shown_as_they_are():
     table = pd.DataFrame(
         {"name": ["<b>", "c"], "rate": [0.5, None], "verdict": ["holds", "undecided"]}
     )
-    html = tables.styled(table, "caption", formats={"rate": ".2f"}, absent="fixed").to_html()
-    assert "&lt;b&gt;" in html and ">0.50<" in html and ">fixed<" in html and " holds" in html
+    html = tables.styled(table, "caption", formats={"rate": ".2f"}, absent="fixed").data
+    assert "&lt;b&gt;" in html and ">0.50<" in html and ">fixed<" in html
+    assert '<td class="holds"' in html
+
+
+def best(rows, **options):
+    table = pd.DataFrame(rows, columns=["dataset", "value"]).set_index("dataset")
+    return tables.best_of_dataset(table, **options).value.tolist()
+
+
+def test_a_tie_is_bold_as_a_tie_and_one_seed_never():
+    near = [("a", Interval(87.04, 1, 3)), ("a", Interval(86.96, 1, 3)), ("a", Interval(80, 1, 3))]
+    assert best(near) == [True, True, False]
+    assert best(near, digits=2) == [True, False, False]
+    assert best(near, smallest=["value"]) == [False, False, True]
+    assert best([*near, ("b", Interval(99, float("nan"), 1))])[-1] is False
+    one = pd.DataFrame({"m": ["x"], "value": [Interval(99, float("nan"), 1)]})
+    assert "<strong>" not in tables.styled(one, "", best=one.notna()).data
+
+
+def test_groups_of_rows_have_a_title_of_their_own():
+    rows = [("a", "x", 0, 1.0), ("a", "x", 1, 2.0), ("a", "y", 0, 3.0)]
+    table = pd.DataFrame(rows, columns=["dataset", "method", "epoch", "value"])
+    html = tables.styled(table.set_index(["dataset", "method", "epoch"]), "").data
+    assert html.count("<tbody>") == html.count("</tbody>") == 2
+    assert ">a · x<" in html and ">a · y<" in html and html.count('scope="row"') == 3
+    unnamed = tables.styled(pd.DataFrame({"value": [1.0]}, index=["row"]), "").data
+    assert "<thead><tr><td></td>" in unnamed  # no heading without a word
+
+
+@pytest.mark.parametrize(
+    "text", ["3.0 ± 1.5", "(± 1.5 over 5 seeds)", "−0.9 to 1.2", "95 % of them", "a (0.8 to 7.6) b"]
+)
+def test_an_interval_does_not_break_across_lines(text):
+    lines = unbroken(text).split(" ")
+    assert not any(line in ("±", "to", "%") or line.endswith("±") for line in lines)
+    assert unbroken(text).replace("\u00a0", " ") == text
 
 
 def test_what_is_not_run_says_so_and_counts_nowhere():
@@ -140,21 +177,6 @@ def test_a_side_or_a_standard_that_is_not_run():
     assert one["difference"][0] is None and str(one["difference"][1]) == NOT_RUN
     other = tables.against(part[part.method == "with"], "cell", "b")
     assert other.verdict.tolist() == [NOT_RUN, NOT_RUN]
-
-
-def test_bars_of_what_is_not_run_are_left_out():
-    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b"))
-    part = part[part.method == "with"].rename(columns={"cell": "backbone"})
-    drawn = plots.intervals(part, "backbone", "title").axes[0]
-    assert [tick.get_text() for tick in drawn.get_yticklabels()] == ["a"]
-
-
-def test_bars_and_bands_are_student_s_intervals():
-    drawn = plots.intervals(frame(), "cell", "title").axes[0]
-    own = tables.interval([60, 61, 62])
-    ends = {tuple(line.get_xdata().round(6)) for line in drawn.lines if len(line.get_xdata()) > 1}
-    found = {(min(x), max(x)) for x in ends}
-    assert any(x == pytest.approx((own.mean - own.half, own.mean + own.half)) for x in found)
 
 
 def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():

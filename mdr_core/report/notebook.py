@@ -234,10 +234,10 @@ class Report:
         table = pd.DataFrame([*found, *facts.versions(self.records.values())])
         table = table.set_axis(["what", "value"], axis=1)
         caption = (
-            "The runs behind this report. Each is stored with its configuration, seed, library "
-            "versions, device, the fingerprint of its data (sha256 of the image files, labels, "
-            "classes and split) and its code: the git commit, and the sha256 of the text of every "
-            "file that can change its numbers. Texts of one number version gave the same numbers "
-            "in short trainings; code_versions.csv says on which machines that was checked."
+            "The runs behind this report. Data is a dataset's fingerprint: sha256 of the image "
+            "files, labels, classes and split. Code is the sha256 of the text of every file that "
+            "can change numbers. Texts of one number version gave the same numbers in short "
+            "trainings; code_versions.csv says on which machines that was checked."
         )
-        self.show(tables.styled(table, caption).data, caption, **{FACTS: found})
+        shown = tables.styled(table, caption).data
+        self.show(shown, caption, [Path("runs.csv")], **{FACTS: found})

@@ -42,7 +42,7 @@ def facts(
     seconds = sum(epoch.get("seconds", 0.0) for run in trained for epoch in run["history"])
     steps = configs.epochs * configs.iterations
     seeds = configs.seed.nunique()
-    where = configs.device.where(configs.device == "cuda", "CPU, ").replace("cuda", "")
+    where = configs.device.where(configs.device == "cuda", "CPU ").replace("cuda", "")
     devices = {kind + run["provenance"]["device"] for kind, run in zip(where, trained, strict=True)}
     return [
         *found,

@@ -16,11 +16,9 @@ from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, Interv
 SENTENCES = ("claim", "why not", "source", "value")  # columns that wrap
 LEFT = ' style="text-align: left"'
 GREY = "color: #646b76"
-UNBROKEN = (
-    (re.compile(r" ?(±) "), "\u00a0\\1\u00a0"),
-    (re.compile(r"(?<=\() ?± "), "±\u00a0"),
-    (re.compile(r"(?<=\d) to (?=[−+]?\d)"), "\u00a0to\u00a0"),
-    (re.compile(r"(?<=\d) %"), "\u00a0%"),
+UNBROKEN = tuple(
+    re.compile(pattern)
+    for pattern in (r" (?=± )", r"(?<=±) ", r"(?<=\d) (?=%|to [−+]?\d)", r"(?<=\d\u00a0to) ")
 )
 
 
@@ -32,8 +30,8 @@ def plain(words: str) -> str:
 
 def unbroken(text: str) -> str:
     """Return the text with no line break inside an interval or before a %."""
-    for pattern, spaces in UNBROKEN:
-        text = pattern.sub(spaces, text)
+    for space in UNBROKEN:
+        text = space.sub("\u00a0", text)
     return text
 
 

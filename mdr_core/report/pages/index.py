@@ -22,6 +22,7 @@ THUMBNAILS = {  # notebook -> how the file of its main figure begins
     "ablation_losses": "losses",
     "ablation_levels": "weights",
     "embedding_dimension": "dimensions",
+    "drop_in": "drop_in_curves",
     "mechanism": "gradient",
     "class_centers": "class_centers",
     "your_images": "your_images_curves",
@@ -60,18 +61,18 @@ def write_reports(root: Path) -> None:
 def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
     """Return claim -> group, verdict, its words, lines for its cells and page, from a claims CSV.
 
-    A claim of more than two cells has one line, with the range of its differences.
+    More than two cells have one line, the range of their differences.
     """
     found = {}
     for claim, cells in table.groupby("claim", sort=False):
         first, ran, lines = cells.iloc[0], cells[cells.seeds > 0], []
-        for cell in ran.itertuples() if len(cells) < 3 else ():
+        for cell in ran.itertuples() if len(ran) < 3 else ():
             low, high = cell.classes_low, cell.classes_high
             if low != low:  # no counts by class: the interval over the seeds, NaN for one
                 low, high = cell.difference - cell.half, cell.difference + cell.half
             interval = f" ({number(low)} to {number(high)})" if low == low else ""
             lines.append(f"{cell.cell} {number(cell.difference, '+.1f')}{interval}")
-        if len(cells) > 2 and len(ran):
+        if len(ran) > 2:
             ends = ran.difference.min(), ran.difference.max()
             lines.append(" to ".join(number(end, "+.1f") for end in ends))
         report = first.report if first.report in pages else "claims"

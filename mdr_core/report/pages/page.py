@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 import nbformat
 from markupsafe import Markup
-from nbconvert.exporters import HTMLExporter
+from nbconvert.exporters import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
 from mdr_core.files import write
@@ -27,8 +28,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 PROFILES = ("full", "photos", "quick", "paper")  # the headline first
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
-    "ablation_levels", "embedding_dimension", "mechanism", "class_centers", "retrieval_gallery",
-    "your_images",
+    "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers",
+    "retrieval_gallery", "your_images",
 )  # fmt: skip
 SHOWS = re.compile(r"\breport\.(table|figure|note)\(|\bdisplay\(")
 
@@ -63,9 +64,9 @@ def read(path: Path) -> Report:
     record, parameters = nb.metadata.papermill, nb.metadata.papermill.parameters
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.MULTILINE)
-    found = {"finding": "", "figure": "", "verdicts": []}
-    found |= next((data[FINDING] for cell in nb.cells for data in datas(cell, FINDING)), {})
-    facts = next((data[FACTS] for cell in nb.cells for data in datas(cell, FACTS)), [])
+    told = [data[FINDING] for cell in nb.cells for data in datas(cell, FINDING)]
+    facts = [data[FACTS] for cell in nb.cells for data in datas(cell, FACTS)]
+    finding: dict[str, Any] = {"finding": "", "figure": "", "verdicts": []} | (told or [{}])[0]
     short = path.stem.replace("_at_k", "@K").replace("_", " ")
     return Report(
         nb,
@@ -73,11 +74,11 @@ def read(path: Path) -> Report:
         profile=parameters.get("profile", ""),
         title=re.sub(r"[*`$]", "", heading[1]) if heading else path.stem,
         short=short[:1].upper() + short[1:],
-        facts=facts,
+        facts=(facts or [[]])[0],
         command=command(path, parameters),
         made=f"Made {record.end_time[:10]} in {record.duration:.0f} s by "
         f"Python {nb.metadata.language_info.version}, papermill {record.version}",
-        **found,
+        **finding,
     )
 
 
@@ -122,7 +123,9 @@ def write_pages(folder: Path, reports: Sequence[Report], profiles: dict[str, lis
         write(folder / f"{report.name}.html", text)
 
 
-def body_of(nb: NotebookNode, folder: Path, pages: list[str]) -> tuple[str, list[tuple[str, str]]]:
+def body_of(
+    nb: NotebookNode, folder: Path, pages: list[str]
+) -> tuple[str, list[tuple[str, Markup]]]:
     """Return a page's prose, results and code, and its contents: (anchor, heading)."""
     nb = nbformat.from_dict(nb)
     if nb.cells and nb.cells[0].cell_type == "markdown":
@@ -138,7 +141,9 @@ def body_of(nb: NotebookNode, folder: Path, pages: list[str]) -> tuple[str, list
     exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", lambda text: markdown.to_html(text, pages))
     exporter.register_filter("there", lambda names: [n for n in names if (folder / n).exists()])
-    return anchored(exporter.from_notebook_node(nb)[0])
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3"))
+    # not HTMLExporter's own way, which parses the page once more and may change a cell's HTML
+    return anchored(TemplateExporter.from_notebook_node(exporter, nb)[0])
 
 
 def sections(nb: NotebookNode) -> list[list[NotebookNode]]:
@@ -157,9 +162,10 @@ def empty(section: list[NotebookNode]) -> bool:
     return would and not any(cell["shows"] for cell in section)
 
 
-def anchored(body: str) -> tuple[str, list[tuple[str, str]]]:
+def anchored(body: str) -> tuple[str, list[tuple[str, Markup]]]:
     """Return a page's body with an anchor for each heading, and (anchor, heading) of the h2."""
-    contents, seen = [], {"answer"}
+    contents: list[tuple[str, Markup]] = []
+    seen = {"answer"}
 
     def heading(match: re.Match) -> str:
         level, words = match.groups()

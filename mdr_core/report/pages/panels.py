@@ -31,7 +31,8 @@ def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> st
     # matplotlib's style sheet would hold for the whole page
     text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
-    about = f'role="img" aria-label="{name_of(figure, caption)}" style="{style}"'
+    role = "group" if "<a " in text else "img"  # links in an img are not read aloud
+    about = f'role="{role}" aria-label="{name_of(figure, caption)}" style="{style}"'
     return panel(figure, text.replace("<svg", f"<svg {about}", 1))
 
 
@@ -49,7 +50,7 @@ def photographs_of(figure: Figure, name: str, caption: str, path: Path | None) -
 def panel(figure: Figure, image: str) -> str:
     """Return an image at most in its own size, and so large that its letters can be read."""
     width = figure.get_figwidth()
-    letters = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()]
+    letters = [float(t.get_fontsize()) for t in figure.findobj(Text) if t.get_text().strip()]
     least = 72 * width * SMALLEST / min(letters, default=10)
     size = f"min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
     return f'<div class="panel" style="flex: 1 1 0; {size}">{image}</div>'
