@@ -27,12 +27,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 PROFILES = ("full", "photos", "quick", "paper")  # the headline first
 ORDER = (
     "claims", "recall_at_k", "learning_curves", "ablation_backbones", "ablation_losses",
-    "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers", "retrieval_gallery",
-    "your_images",
+    "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers",
+    "retrieval_gallery", "your_images",
 )  # fmt: skip
 # parameters that change no page
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
-SHOWS = re.compile(r"\breport\.(table|figure|note)\(|\bdisplay\(")
+SHOWS = re.compile(r"\breport\.(table|figure|note|show)\(|\bdisplay\(")
 
 
 @dataclass(frozen=True)
