@@ -1,4 +1,4 @@
-"""The command line: ``python -m mdr_core reports|train|download|archive|released|readme``."""
+"""The command line: ``python -m mdr_core COMMAND``, one of COMMANDS."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ from mdr_core.errors import StudyError
 
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
+    "compare": ("report.reruns", "lay executed notebooks side by side, a row each"),
     "train": ("study.train", "train the runs of a profile"),
     "download": ("data.download", "fetch a dataset's official files"),
     "archive": ("study.archive", "write a profile's runs to runs.csv, or restore them from it"),

@@ -9,6 +9,10 @@ class StudyError(Exception):
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).splitlines()))  # a file's name may hold a line break
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback: the line that a reader needs."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class NothingStored(StudyError):
     """A report has no stored run to show, and none is to be trained."""

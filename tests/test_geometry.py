@@ -1,11 +1,14 @@
 """Class centres and their spread against naive loops; the picture's bookkeeping."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 import torch
 
 from mdr_core.evaluation import class_centers
-from mdr_core.report import class_center_map
+from mdr_core.report import plots
+from mdr_core.report.plots import class_centers as maps
 
 
 def points(seed=0, classes=5, each=6):
@@ -63,25 +66,40 @@ def test_many_classes_are_thinned_evenly(monkeypatch):
 
 def test_the_picture_is_the_same_for_the_same_seed():
     middle = np.random.default_rng(0).normal(size=(12, 8))
-    a, trust = class_center_map.tsne(middle)
-    assert (
-        a.shape == (12, 2)
-        and np.array_equal(a, class_center_map.tsne(middle)[0])
-        and 0 <= trust <= 1
-    )
-    assert class_center_map.tsne(middle[:3])[1] >= 0 and np.isnan(
-        class_center_map.tsne(middle[:2])[1]
-    )  # two are each other's only neighbours
+    assert np.array_equal(maps.tsne(middle), maps.tsne(middle))
+    assert np.isnan(maps.trust(middle[:2], middle[:2, :2]))  # each other's only neighbors
+
+
+def test_a_map_that_keeps_the_neighbors_is_trusted_more_than_a_shuffled_one():
+    plane = np.random.default_rng(0).normal(size=(20, 2))
+    centers = np.hstack([plane, np.zeros((20, 3))])
+    assert maps.trust(centers, 5 * plane) == 1
+    assert maps.trust(centers, plane[::-1]) < 0.8
+
+
+def test_maps_name_each_class_on_hover_and_its_trust_below():
+    middle = np.random.default_rng(0).normal(size=(8, 5))
+    names = tuple(f'<b>"Jay" & Tern\'s {i}' for i in range(8))
+    for figure in maps.maps(middle, np.arange(8) % 2, ["Jay", "other"], names, "MDR"):
+        text = plots.svg(figure, "map")
+        title = "{http://www.w3.org/2000/svg}title"
+        found = [element.text for element in ElementTree.fromstring(text).iter(title)]
+        assert found == list(names)
+        assert f"trustworthiness {maps.trust(middle, points_of(figure)):.2f}" in text
+
+
+def points_of(figure):
+    return np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
 
 
 def test_families_are_named_by_the_shared_word_and_the_small_ones_joined():
     names = ("Red Crow", "Fish Crow", "Pied Tern", "Elegant Tern", "Blue Jay")
-    groups, titles = class_center_map.families(np.array([0, 0, 1, 1, 2]), names, most=2)
+    groups, titles = maps.families(np.array([0, 0, 1, 1, 2]), names, most=2)
     assert titles == ["Crow", "Tern", "other"] and groups.tolist() == [0, 0, 1, 1, 2]
-    assert class_center_map.families(
-        np.array([1, 1]), ("GMC Terrain SUV 2012", "GMC Savana Van 2012")
-    )[1] == ["GMC"]
-    assert class_center_map.families(None, names)[1] == ["test class"]
-    assert class_center_map.families(
-        np.array([3, 3]), ("family 03, character 1", "family 03, character 2")
-    )[1] == ["family 03"]
+    assert maps.families(np.array([1, 1]), ("GMC Terrain SUV 2012", "GMC Savana Van 2012"))[1] == [
+        "GMC"
+    ]
+    assert maps.families(None, names)[1] == ["test class"]
+    assert maps.families(np.array([3, 3]), ("family 03, character 1", "family 03, character 2"))[
+        1
+    ] == ["family 03"]

@@ -260,6 +260,7 @@ def test_structure(path):
 WRONG = [
     ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
     ({"epochs": "many"}, "epochs must be of type int"),
+    ({"lr": float("nan")}, "lr is not a number"),
     ({"seeds": "5"}, "seeds must be a list"),
     ({"dataset": "birds"}, "unknown dataset 'birds': choose one of"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
@@ -305,7 +306,8 @@ def test_types_are_those_of_the_defaults():
     ]
     namespace = {"In": cells, "seeds": "[1, 2]", "lr": 1, "name": "x"}
     found = parameters.checked_parameters(namespace)
-    assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x"}
+    defaults = {"seeds": [0], "lr": -1.0, "name": ""}
+    assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x", "defaults": defaults}
     assert namespace["seeds"] == "[1, 2]" and type(found.lr) is float
     for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
         with pytest.raises(StudyError, match="must be of type"):

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mdr_core.report import plots, tables
+from mdr_core.report import tables
 from mdr_core.report.pages.html_table import unbroken
 from mdr_core.report.tables import NOT_SIGNIFICANT, Interval
 from mdr_core.study import statistics
@@ -177,21 +177,6 @@ def test_a_side_or_a_standard_that_is_not_run():
     assert one["difference"][0] is None and str(one["difference"][1]) == NOT_RUN
     other = tables.against(part[part.method == "with"], "cell", "b")
     assert other.verdict.tolist() == [NOT_RUN, NOT_RUN]
-
-
-def test_bars_of_what_is_not_run_are_left_out():
-    part = lacking(frame(), frame().method.eq("with") & frame().cell.eq("b"))
-    part = part[part.method == "with"].rename(columns={"cell": "backbone"})
-    drawn = plots.intervals(part, "backbone", "title").axes[0]
-    assert [tick.get_text() for tick in drawn.get_yticklabels()] == ["a"]
-
-
-def test_bars_and_bands_are_student_s_intervals():
-    drawn = plots.intervals(frame(), "cell", "title").axes[0]
-    own = tables.interval([60, 61, 62])
-    ends = {tuple(line.get_xdata().round(6)) for line in drawn.lines if len(line.get_xdata()) > 1}
-    found = {(min(x), max(x)) for x in ends}
-    assert any(x == pytest.approx((own.mean - own.half, own.mean + own.half)) for x in found)
 
 
 def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():

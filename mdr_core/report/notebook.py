@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import NothingStored
-from mdr_core.report import tables
+from mdr_core.report import reruns, tables
 from mdr_core.report.pages import facts, panels
 from mdr_core.report.pages.html_table import plain, unbroken
 from mdr_core.report.parameters import checked_parameters as checked_parameters
@@ -45,13 +45,14 @@ class Report:
         seeds, few: those asked for; by default the profile's for Table 1, and for the ablations.
         changes: the parameters that are settings of a run and differ from the profile's own.
         records: the records of all runs so far, by key.
+        first: the rows of the first grid, the headline, and their records.
 
     Raises:
         StudyError: an unknown profile or dataset.
     """
 
     def __init__(self, given: SimpleNamespace):
-        values = vars(given)
+        self.given = values = vars(given)
         self.profile, self.own = given.profile, profiles.named(given.profile)
         self.seeds = values.get("seeds") or list(range(self.own.seeds))
         self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
@@ -75,6 +76,7 @@ class Report:
             config = profiles.config(given.profile, dataset, profiles.METHODS[0], **self.changes)
             self.changes["batch_size"] = self.store.batch_size(config, processes)
         self.records: dict[str, Record] = {}
+        self.first: tuple[list[dict], list[Record | None]] = [], []
         self.answer: dict = {}  # a finding not yet shown
 
     def run(self, grid: list[dict], optional: bool = False, compared: str = "") -> pd.DataFrame:
@@ -84,7 +86,7 @@ class Report:
             optional: further grids follow, which may have a stored run.
             compared: the label of which two values at least must be stored.
         """
-        labels = [{k: v for k, v in row.items() if k != "config"} for row in grid]
+        labels = [{k: v for k, v in row.items() if k not in ("config", "own")} for row in grid]
         records = self.records_of(grid, optional)
         frame = grids.frame([row["config"] for row in grid], records, labels)
         asked = len({row[compared] for row in grid}) if compared else 0
@@ -103,6 +105,7 @@ class Report:
         """
         found = grids.records([row["config"] for row in grid], self.store, **self.where)
         self.records |= {record["key"]: record for record in found if record is not None}
+        self.first = self.first if self.first[0] else (grid, found)
         if grid and not (self.records or optional):
             raise NothingStored(
                 f"no run of this report is stored in {self.store.root}: train=True trains them"
@@ -167,6 +170,8 @@ class Report:
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
         """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
 
+        Below the finding stands what the notebook's parameters change, where they change something.
+
         Args:
             text: in its place, where no HTML is shown. more: data of other types.
         """
@@ -174,9 +179,15 @@ class Report:
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
+            carried, changed = reruns.of(*self.first, self.given, self.store)
             shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
-            display({FINDING: self.answer | {"finding": plain(told)}} | shown, raw=True)
+            shown |= {FINDING: self.answer | {"finding": plain(told)}, reruns.CARRIED: carried}
+            display(shown, raw=True)
             self.answer = {}
+            if changed:
+                self.note("## What this rerun changes")
+            for name, (table, caption) in changed.items():
+                self.table(table, name, caption)
 
     def save(self, table: pd.DataFrame, name: str) -> None:
         """Save a table as CSV, where a folder is given."""

@@ -15,7 +15,7 @@ INJECTED = "# Parameters\n"  # opens the cell that papermill adds
 
 
 def checked_parameters(namespace: dict) -> SimpleNamespace:
-    """Return the notebook's parameters with their values now, each of its default's type.
+    """Return the notebook's parameters, each of its default's type, and their ``defaults``.
 
     papermill itself only warns of a parameter that a notebook does not have. A list that its
     command line gives as text becomes a list.
@@ -34,12 +34,13 @@ def checked_parameters(namespace: dict) -> SimpleNamespace:
         raise StudyError("run the parameters cell first")
     defaults = assigned(cells[own])
     for cell in cells[own + 1 :]:
-        for name in assigned(cell) if cell.startswith(INJECTED) else ():
+        for node in ast.parse(cell).body if cell.startswith(INJECTED) else ():
+            name = ast.unparse(node).split()[0].rstrip(":")  # values may be float('nan')
             if name not in defaults:
                 raise unknown("parameter", name, defaults)
     values = {name: typed(name, default, namespace[name]) for name, default in defaults.items()}
     check(values)
-    return SimpleNamespace(**values)
+    return SimpleNamespace(**values, defaults=defaults)
 
 
 def check(values: dict[str, Any]) -> None:

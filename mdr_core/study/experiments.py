@@ -1,6 +1,7 @@
 """Which runs each table and figure of the paper needs.
 
-A grid is a list of rows: labels, and a run's ``config``.
+A grid is a list of rows: labels, a run's ``config``, and ``own``: its configuration without the
+reader's changes.
 Notebooks that ask for the same run share it: the run store trains it once.
 """
 
@@ -43,6 +44,7 @@ def table1(
             "method": method,
             "seed": seed,
             "config": profiles.config(profile, dataset, method, seed, held_out, **changes),
+            "own": profiles.config(profile, dataset, method, seed, held_out),
         }
         for seed in seeds
         for dataset in datasets
@@ -79,14 +81,13 @@ def drop_in(profile: str, dataset: str, seeds: list[int], **changes) -> list[dic
         "TripletMarginLoss with MDR": ("TripletMarginLoss", MDR),
         "MultiSimilarityLoss with MDR": ("MultiSimilarityLoss", MDR),
     }
-    return [
-        row | {"method": name}
-        for seed in seeds
-        for name, (loss, method) in methods.items()
-        for row in table1(
-            profile, [dataset], [method], [seed], **(changes | {"loss": loss, "loop": "library"})
-        )
-    ]
+    rows = []
+    for seed in seeds:
+        for name, (loss, method) in methods.items():
+            library = {"loss": loss, "loop": "library"}
+            [row] = table1(profile, [dataset], [method], [seed], **(changes | library))
+            rows.append(row | {"method": name, "own": row["own"].replace(**library)})
+    return rows
 
 
 def searches(profile: str, datasets: list[str], methods: list[str], **changes) -> list[dict]:
@@ -120,14 +121,17 @@ def ablation(
         dataset: by default the profile's for ablations.
     """
     dataset = dataset or profiles.named(profile).ablation
+    shorter = {} if column == "dimension" else profiles.named(profile).changes  # of Table 2
     rows = []
     for name, setting in settings.items():
         for seed in dict.fromkeys([*seeds, *headline]):
             for label, method in methods.items():
-                config = profiles.config(profile, dataset, method, seed, **{**changes, **setting})
-                standard = profiles.config(profile, dataset, method, seed)
-                if seed in seeds or config == standard:
-                    rows.append({column: name, "method": label, "seed": seed, "config": config})
+                of_run = profile, dataset, method, seed
+                config = profiles.config(*of_run, **{**shorter, **changes, **setting})
+                own = profiles.config(*of_run, **{**shorter, **setting})
+                if seed in seeds or config == profiles.config(*of_run):
+                    labels = {column: name, "method": label, "seed": seed}
+                    rows.append(labels | {"config": config, "own": own})
     return rows
 
 
@@ -135,7 +139,6 @@ def table2a(
     profile: str, backbones: list[str], seeds: list[int], headline: Sequence[int] = (), **changes
 ):
     """Return the runs of Table 2 (a): backbones with and without MDR."""
-    changes = profiles.named(profile).changes | changes
     settings = {name: {"backbone": name} for name in backbones}
     return ablation(profile, "backbone", settings, PAIR, seeds, headline, changes)
 
@@ -145,7 +148,6 @@ def table2b(
 ):
     """Return the runs of Table 2 (b): losses with and without MDR."""
     settings = {name: {"loss": name} for name in losses}
-    changes = profiles.named(profile).changes | changes
     return ablation(profile, "loss_name", settings, PAIR, seeds, headline, changes)
 
 
@@ -161,7 +163,6 @@ def table2c(
     for name in levels:
         if name not in LEVELS:
             raise unknown("level setting", name, LEVELS)
-    changes = profiles.named(profile).changes | changes
     settings: dict[str, dict] = {name: LEVELS[name] for name in levels}
     rows = ablation(profile, "setting", settings, {WITH: MDR}, seeds, headline, changes)
     for dataset, values in weights.items():
@@ -220,10 +221,13 @@ def your_images(
     base = base.replace(
         batch_size=batch, iterations=iterations, **profiles.by_method(method, weight)
     )
-    return [
-        {"dataset": base.dataset, "method": method, "seed": s, "config": base.replace(seed=s)}
-        for s in seeds
-    ]
+    configs = own = [base.replace(seed=seed) for seed in seeds]
+    if changes:
+        unchanged = your_images(profile, folder, method, seeds, drawn, store, processes)
+        own = [row["config"] for row in unchanged]
+    labels = {"dataset": base.dataset, "method": method}
+    pairs = zip(configs, own, strict=True)
+    return [labels | {"seed": c.seed, "config": c, "own": o} for c, o in pairs]
 
 
 def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dict[str, list[dict]]:

@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 from mdr_core.files import write
 from mdr_core.report.notebook import FACTS, FINDING
 from mdr_core.report.pages import markdown
+from mdr_core.report.reruns import MACHINE
 
 TEMPLATES = Path(__file__).parent / "templates"
 PROFILES = ("full", "photos", "quick", "paper")  # the headline first
@@ -30,8 +31,6 @@ ORDER = (
     "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers",
     "retrieval_gallery", "your_images",
 )  # fmt: skip
-# parameters that change no page
-MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 SHOWS = re.compile(r"\breport\.(table|figure|note|show)\(|\bdisplay\(")
 
 

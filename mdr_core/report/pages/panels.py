@@ -32,7 +32,8 @@ def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> st
     # matplotlib's style sheet would hold for the whole page
     text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
-    about = f'role="img" aria-label="{name_of(figure, caption)}" style="{style}"'
+    role = "group" if "<a " in text else "img"  # links in an img are not read aloud
+    about = f'role="{role}" aria-label="{name_of(figure, caption)}" style="{style}"'
     return panel(figure, text.replace("<svg", f"<svg {about}", 1))
 
 

@@ -1,0 +1,187 @@
+"""A rerun names what it changed, is shown beside the profile's own runs, and several side by side.
+
+The runs are made here, number by number, as records of a store: nothing is trained.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
+
+from mdr_core.__main__ import main
+from mdr_core.report import notebook, reruns
+from mdr_core.report.reruns import OWN, RERUN
+from mdr_core.runs.store import RunStore, content_of
+from mdr_core.study import experiments, profiles
+from mdr_core.study.profiles import L2, MDR, METHODS, TRIPLET
+
+QUERIES = [20, 30, 50, 40]  # of four test classes
+MORE = {L2: 10, MDR: 14, TRIPLET: 8}  # right answers in each class, by method
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> RunStore:
+    """An empty store; the dataset has a fingerprint and no images."""
+    images = SimpleNamespace(fingerprint="made here")
+    monkeypatch.setattr(RunStore, "dataset", lambda self, config: images)
+    return RunStore(tmp_path / "runs")
+
+
+def put(store: RunStore, grid: list[dict], more: int = 0, counts: bool = True) -> list[dict]:
+    """Store a run for each row: ``more`` right answers in each class, and one more each seed."""
+    records = []
+    for row in grid:
+        config = json.loads(json.dumps(row["config"].to_dict()))
+        right = [MORE[row["method"]] + more + row["seed"] * (1 + (more > 0))] * len(QUERIES)
+        last = {"epoch": row["config"].epochs, "test_recall@1": 100 * sum(right) / sum(QUERIES)}
+        if counts:
+            last |= {"test_class_queries": QUERIES, "test_class_right": right}
+        record = {
+            "key": store.folder(row["config"]).name,
+            "config": config,
+            "history": [last],
+            "content": content_of(config, [last]),
+            "provenance": {},
+        }
+        store.restore(record, store.root)
+        records.append(store.read(row["config"]))
+    assert all(records)
+    return records
+
+
+def table1(seeds: list[int], **changes) -> list[dict]:
+    return experiments.table1("quick", ["drawn"], list(METHODS), seeds, **changes)
+
+
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+def test_without_changes_every_run_is_the_profile_s_own(profile):
+    for name, grid in experiments.of_notebooks(profile).items():
+        plain = [row for row in grid if row["config"].hold_out == 0]
+        other = [row for row in plain if row["config"] != row["own"]]
+        assert not other or name in ("recall_at_k", "claims")  # rows beyond their first grid
+
+
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+def test_a_changed_run_knows_the_run_that_the_profile_has_in_its_place(profile):
+    changes = {"mdr_weight": 0.1, "epochs": 3, "lr": 7e-4}
+    own, changed = (experiments.of_notebooks(profile, seeds=[0], **some) for some in ({}, changes))
+    for name in own.keys() - {"recall_at_k", "claims"}:
+        expected = {(reruns.experiment(row), row["config"].dataset): row for row in own[name]}
+        for row in changed[name]:
+            place = expected[reruns.experiment(row), row["config"].dataset]
+            assert row["own"] == place["config"], (name, reruns.experiment(row))
+
+
+def test_every_changed_parameter_is_named_with_both_values():
+    grid = experiments.table1("full", ["cub200", "cars196"], list(METHODS), [0], mdr_weight=0.4)
+    defaults = {"methods": [*METHODS], "seeds": [], "search": True, "lr": -1.0, "jobs": 0}
+    given = {"methods": [L2, MDR], "seeds": [0], "search": True, "lr": -1.0, "jobs": 2}
+    assert reruns.changes(grid, given | {"defaults": defaults}) == [
+        {"parameter": "mdr_weight", OWN: "0.6 (cub200), 0.2 (cars196)", RERUN: "0.4"},
+        {"parameter": "methods", OWN: ", ".join(METHODS), RERUN: f"{L2}, {MDR}"},
+        {"parameter": "seeds", OWN: "the profile's own", RERUN: "0"},
+    ]
+    assert (
+        reruns.changes(experiments.table1("full", ["cub200"], [MDR], [0], mdr_weight=0.6), {}) == []
+    )
+
+
+def test_differences_are_paired_over_the_seeds_that_both_have(store):
+    put(store, table1([0, 1, 2]))
+    grid = table1([1, 2, 9], mdr_weight=0.1)
+    found = reruns.beside_own(grid, put(store, grid, more=3), store, seeds=3)
+    assert list(found.experiment) == list(METHODS) and set(found.dataset) == {"drawn"}
+    assert list(found.verdict[:2]) == ["the same runs"] * 2 and not found.difference[0]
+    row = found.iloc[2]
+    # in each of four classes of 140 queries: 3 + seed right answers more
+    assert row.difference.n == 2 and row.difference.mean == pytest.approx(100 * 4 * 4.5 / 140)
+    assert row[OWN].n == 3 and row[OWN].mean == pytest.approx(100 * 4 * 15 / 140)
+    assert row[RERUN].n == 3
+    # 0.5 · √2 · 12.706 / √2 of seeds, in the same unit
+    assert row.difference.half == pytest.approx(100 * 4 / 140 * 0.5 * 12.706, rel=1e-3)
+    assert row["over test classes"] and row.verdict == "not significant"
+
+
+@pytest.mark.parametrize("counts, verdict", [(True, "larger"), (False, "one seed")])
+def test_one_seed_is_decided_by_the_test_classes_or_not_at_all(store, counts, verdict):
+    put(store, table1([0]), counts=counts)
+    grid = table1([0], mdr_weight=0.1)
+    row = reruns.beside_own(grid, put(store, grid, 3, counts), store, seeds=3).iloc[2]
+    assert row.verdict == verdict and bool(row["over test classes"]) == counts
+
+
+def test_a_seed_that_the_profile_lacks_has_no_difference(store):
+    put(store, table1([0]))
+    grid = table1([5], mdr_weight=0.1)
+    row = reruns.beside_own(grid, put(store, grid, 3), store, seeds=1).iloc[2]
+    assert row.verdict == "no common seed" and row[OWN].n == row[RERUN].n == 1
+
+
+def shown(store: RunStore, monkeypatch, grid: list[dict], **given) -> list[dict]:
+    """Return what a notebook with this grid displays, from its main table on."""
+    found: list = []
+    monkeypatch.setattr(notebook, "display", lambda data, **options: found.append(data))
+    defaults = {"profile": "quick", "mdr_weight": -1.0, "seeds": [], "data_root": ""}
+    values = defaults | given | {"output_root": str(store.root), "train": False}
+    report = notebook.Report(SimpleNamespace(**values, defaults=defaults))
+    report.run(grid)
+    report.finding("It rose.", "up")
+    report.table(pd.DataFrame({"Recall@1": [0.5]}), "main", "The notebook's own table.")
+    return found
+
+
+def saved(path: Path, outputs: list[dict]) -> Path:
+    """Write an executed notebook with these outputs."""
+    cell = new_code_cell(outputs=[new_output("display_data", data=data) for data in outputs])
+    path.write_text(writes(new_notebook(cells=[new_markdown_cell("# Does it help?"), cell])))
+    return path
+
+
+def test_a_notebook_shows_what_it_changes_only_where_it_does(store, monkeypatch):
+    own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
+    put(store, grid[2:3] + grid[5:], 3)
+    unknown = shown(store, monkeypatch, grid, mdr_weight=0.1)
+    assert "restore PROFILE=quick" in unknown[3]["text/html"] and len(unknown) == 4
+    put(store, own)
+    assert len(shown(store, monkeypatch, own)) == 2  # the table and the finding
+    text = "".join(str(data) for data in shown(store, monkeypatch, grid, mdr_weight=0.1))
+    assert "What this rerun changes" in text and "the same runs" in text
+    assert "restore" not in text
+
+
+def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsys):
+    """Where one changes a parameter, another's cell has the profile's own value."""
+    monkeypatch.setenv("COLUMNS", "500")
+    own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
+    put(store, own)
+    put(store, grid[2:3] + grid[5:], 3)
+    paths = [
+        saved(tmp_path / "own.ipynb", shown(store, monkeypatch, own)),
+        saved(tmp_path / "less.ipynb", shown(store, monkeypatch, grid, mdr_weight=0.1)),
+    ]
+    assert main(["compare", *map(str, paths), "--output", str(tmp_path / "new" / "all.csv")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3 and "+21.4" in printed[2]
+    table = pd.read_csv(tmp_path / "new" / "all.csv")
+    assert list(table.mdr_weight) == [0.2, 0.1] and list(table.notebook) == list(map(str, paths))
+    # MDR − L2: four right answers more in each of four classes, of 140 queries; then 3 + seed more
+    expected = [100 * 4 * 4 / 140, 100 * 4 * 7.5 / 140]
+    assert list(table["drawn: MDR − L2, mean"]) == pytest.approx(expected)
+    assert list(table["drawn: MDR − L2, n"]) == [2, 2]
+    low, high = table["drawn: MDR − L2, low"], table["drawn: MDR − L2, high"]
+    assert (low < expected).all() and (high > expected).all()
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "{}", '{"cells": []}', "[]", '{"cells": [{"outputs": 1}]}']
+)
+def test_what_is_no_executed_notebook_ends_in_one_line(text, tmp_path, capsys):
+    path = tmp_path / "x.ipynb"
+    if text is not None:
+        path.write_text(text)
+    assert main(["compare", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "is no executed notebook of this study" in said
