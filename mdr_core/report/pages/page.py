@@ -31,7 +31,7 @@ ORDER = (
     "ablation_levels", "embedding_dimension", "drop_in", "mechanism", "class_centers",
     "retrieval_gallery", "your_images",
 )  # fmt: skip
-SHOWS = re.compile(r"\breport\.(table|figure|note)\(|\bdisplay\(")
+SHOWS = re.compile(r"\breport\.(table|figure|note|show)\(|\bdisplay\(")
 
 
 @dataclass(frozen=True)
