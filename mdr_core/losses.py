@@ -167,17 +167,22 @@ class WholeBatchLoss(nn.Module):
 def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> nn.Module:
     """Return a loss by name.
 
-    - ``triplet``: mean of max(0, d_ap - d_an + margin), distance-weighted negatives.
-    - ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
-      negative ones (Hadsell et al. 2006).
-    - ``margin``: max(0, d_ap - beta + margin) + max(0, beta - d_an + margin), beta = 1.2
-      (Wu et al. 2017), on all triplets.
-    - ``multi_similarity``: (1/alpha) log(1 + sum over positives of exp(alpha (d - base)))
-      + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors;
-      alpha 2, beta 50, base 0.5 (Wang et al. 2019, with distances for similarities).
-    - ``classification``: cross entropy with the embeddings (B, C) as logits of C classes. It
-      pretrains the small backbone.
-    - a name in :data:`OF_LIBRARY`, with the library's defaults.
+    ``triplet``: mean of max(0, d_ap - d_an + margin), distance-weighted negatives.
+
+    ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
+    negative ones (Hadsell et al. 2006).
+
+    ``margin``: max(0, d_ap - beta + margin) + max(0, beta - d_an + margin), beta = 1.2
+    (Wu et al. 2017), on all triplets.
+
+    ``multi_similarity``: (1/alpha) log(1 + sum over positives of exp(alpha (d - base)))
+    + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors.
+    Here alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities).
+
+    ``classification``: cross entropy with the embeddings (B, C) as logits of C classes. It
+    pretrains the small backbone.
+
+    A name in :data:`OF_LIBRARY`: that loss, with the library's defaults.
 
     Args:
         margin: of ``triplet`` and ``margin``.

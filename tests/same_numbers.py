@@ -103,8 +103,8 @@ def numbers(name: str) -> list[dict[str, float]]:
 def unequal(name: str) -> list[str]:
     """Return what differs from the recorded numbers by more than rounding.
 
-    That is 1e-4 of the number on the kind of CPU where they were recorded, 5e-3 (or 1e-3) on
-    another, and two points of Recall@1, since a neighbor may change places.
+    That is 1e-4 of the number on the kind of CPU where they were recorded, and 5e-3 (or 1e-3) on
+    another. Recall@1 has two points, since a neighbor may change places.
     """
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     here = kind_of_cpu() in recorded

@@ -1,4 +1,4 @@
-"""The committed reports: from the notebooks as they stand, complete without a network, small.
+"""The committed reports: made from the notebooks, complete without a network, small.
 
 All pages are opened in one headless Chromium, on a phone's screen.
 """

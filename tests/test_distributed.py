@@ -90,7 +90,7 @@ def whole(share: Share, count: int) -> dict[str, list]:
 
 
 def interrupted_once(config, root: Path) -> dict:
-    """The run, stopped on all processes after its first epoch and asked for again."""
+    """The run, stopped on all processes after its first epoch and started again."""
     whole_training, begun_at = training.train, []
 
     def stopping(config, images, trainer, save, share):

@@ -1,4 +1,4 @@
-"""Class centres and their spread against naive loops; the picture's bookkeeping."""
+"""Distances of class centers against naive loops; the maps of centers."""
 
 from xml.etree import ElementTree
 

@@ -1,4 +1,4 @@
-"""JSON and CSV are UTF-8, whatever the locale: what one machine writes, another one reads."""
+"""JSON and CSV are UTF-8 under every locale: what one machine writes, another one reads."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Names of classes and folders are people's: a page shows them as text, whatever they look like."""
+"""Names of classes and folders are people's: a page shows them as text."""
 
 import html
 from dataclasses import replace

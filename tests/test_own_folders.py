@@ -348,7 +348,7 @@ def test_duplicates_are_said_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, pairs, of_two_classes", [("cub200", 1, 0), ("cars196", 38, 36)])
 def test_the_real_duplicates(name, pairs, of_two_classes):
-    """Of the files' checksums in the zip file alone, which tell as much and need no decoding."""
+    """By the files' checksums in the zip file alone, which tell as much and need no decoding."""
     path = REPOSITORY.parent / "shared" / "data" / f"{name}.zip"
     if not path.exists():
         pytest.skip(f"{path} is not here")

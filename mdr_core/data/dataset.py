@@ -32,22 +32,17 @@ from mdr_core.files import REPOSITORY
 
 @dataclass(frozen=True)
 class Split:
-    """Images of some classes.
+    """N images of C classes.
 
-    Attributes:
-        images: (N, 3, S, S) uint8, RGB, channels last in memory.
-        labels: (N,) int64, 0 ... C - 1.
-        class_names: C names.
-        paths: N, each image's path inside its dataset (empty for drawn images).
-        families: (C,) int64, a coarser group of each class (a bird's last word, a car's make), or
-            None where the layout has none. The splits of a dataset number them alike.
+    Families are coarser groups of the classes: a bird's last word, a car's make. The splits of a
+    dataset number them alike.
     """
 
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...]
-    families: Tensor | None = None
+    images: Tensor  # (N, 3, S, S) uint8, RGB, channels last in memory
+    labels: Tensor  # (N,) int64, 0 ... C - 1
+    class_names: tuple[str, ...]  # C
+    paths: tuple[str, ...]  # N, inside the dataset; empty for drawn images
+    families: Tensor | None = None  # (C,) int64; None where the layout has none
 
     def of_images(self, indices: Tensor) -> "Split":
         """Return some images, in the order given; the classes keep their labels.
@@ -94,20 +89,15 @@ class Duplicates(NamedTuple):
 class RetrievalDataset:
     """Training split, test split, and a name of their content.
 
-    Attributes:
-        test: the queries; each is searched in the gallery or, where there is none, among all other
-            test images.
-        fingerprint: names the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`.
-        gallery: of the test classes, with the same labels (In-Shop Clothes has one), or None.
-        duplicates: of the whole dataset, by the bytes of the files.
+    Each test image is searched in the gallery or, where there is none, among all other test images.
     """
 
     name: str
     train: Split
     test: Split
-    fingerprint: str
-    gallery: Split | None = None
-    duplicates: Duplicates = Duplicates()
+    fingerprint: str  # of the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`
+    gallery: Split | None = None  # of the test classes, with their labels (In-Shop Clothes)
+    duplicates: Duplicates = Duplicates()  # of the whole dataset, by the bytes of the files
 
     def hold_out(self, count: int) -> "RetrievalDataset":
         """Replace the test split by the last ``count`` training classes: no test class is seen.

@@ -59,8 +59,8 @@ def dataset(name: str, data_root: str | Path | None = None) -> Path:
     """Return a dataset's zip file or folder under the data root; fetch it unless it is there.
 
     Raises:
-        StudyError: an unknown name, one that has to be fetched by hand, no server that answers, a
-            file that is not the official one, or an archive that is not safe to unpack.
+        StudyError: an unknown name, one that has to be fetched by hand, or no server that answers.
+            A file that is not the official one, or an archive that is not safe to unpack.
     """
     root = roots(data_root)[-1]
     if name in BY_HAND:

@@ -25,24 +25,19 @@ SPLITS = re.compile(r"train(ing|val)?|val(id|idation)?|dev|eval(uation)?|test(in
 class Listing(NamedTuple):
     """The images of a dataset: N files, of C classes.
 
-    Attributes:
-        labels: (N,) int64, 0 ... C - 1.
-        families: C names of coarser groups of the classes; none where the layout has none.
-        splits: (N,) "train", "test" or "gallery" where the official list says. Else the first half
-            of the classes trains, the second half tests.
-        taken: a line for a user's own images: what was taken as a class, and what was left out.
+    Without official splits the first half of the classes trains, the second half tests.
     """
 
     files: list[str]
-    labels: np.ndarray
+    labels: np.ndarray  # (N,) int64, 0 ... C - 1
     class_names: tuple[str, ...]
-    families: tuple[str, ...] = ()
-    splits: np.ndarray | None = None
-    taken: str = ""
+    families: tuple[str, ...] = ()  # C names of coarser groups; none where the layout has none
+    splits: np.ndarray | None = None  # (N,) "train", "test" or "gallery", by the official list
+    taken: str = ""  # a line for a user's own images: what is a class, and what was left out
 
 
 def table(source: Source, name: str, columns: int, header: int = 0) -> list[tuple[str, list[str]]]:
-    """Return the rows of a text file below its header lines: where each stands, and its words.
+    """Return the rows of a text file below its header lines: each one's place and its words.
 
     The last word takes the rest of its line. ``header``: so many lines at most; a line with a path
     in it is none.
@@ -215,7 +210,7 @@ def class_folders(source: Source, class_level: int = 0) -> Listing:
     first folders that are all named like train, validation and test are left out of it.
 
     Args:
-        class_level: the class is only so many folders of that path, with all that lies below them.
+        class_level: the class is only so many folders of that path, with all below them.
 
     Raises:
         StudyError: no images in class folders, or images at different depths.

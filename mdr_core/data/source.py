@@ -31,8 +31,8 @@ class Source:
         files: path -> size, and checksum (zip) or times of change and inode (folder).
 
     Raises:
-        StudyError: not a folder or zip file; a folder that cannot be read, a link to nothing or
-            into a loop, a name that is not UTF-8, or a name that stands twice in a zip file.
+        StudyError: not a folder or zip file; a folder that cannot be read; a link to nothing or
+            into a loop. A name that is not UTF-8, or that a zip file has twice.
     """
 
     def __init__(self, path: Path, upright: bool = False):
@@ -95,7 +95,7 @@ class Source:
 def in_folder(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield a folder's files, and size, times of change and inode of each.
 
-    Names are bytes until here, read as UTF-8 whatever the locale.
+    Names are bytes until here. They are read as UTF-8 under every locale.
     """
     to_do: list[tuple[str, tuple]] = [("", ())]
     while to_do:

@@ -23,11 +23,11 @@ def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     Args: embeddings (N, D); labels (N,) in 0 ... C - 1, each class present.
 
     Returns:
-        ``between``: the mean distance of two class centers, over ``scale``;
-        ``within``: the mean distance of an image to its class center, over ``scale``;
-        ``ratio``: between / within;
+        ``between``: the mean distance of two class centers, over ``scale``.
+        ``within``: the mean distance of an image to its class center, over ``scale``.
+        ``ratio``: between / within.
         ``evenness``: the mean distance of a center to its nearest one, over the mean distance of
-        two centers: 1 where all are equally far apart;
+        two centers. It is 1 where all are equally far apart.
         ``scale``: the mean distance of two images, in the embedding's own units.
     """
     every = -(-int(labels.max() + 1) // MOST_CLASSES)

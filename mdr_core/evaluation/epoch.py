@@ -157,7 +157,7 @@ def raw_and_l2(images: RetrievalSet[Tensor]) -> tuple[tuple[str, RetrievalSet[Te
 
 
 def evenly(labels: Tensor, each: int) -> Tensor:
-    """Return the indices, in order, of ``each`` images of every class (or all), evenly spread."""
+    """Return the indices, in order, of ``each`` images of every class (or all), at equal steps."""
     order = labels.argsort(stable=True)
     counts = labels.bincount()
     first = counts.cumsum(0) - counts
@@ -206,9 +206,11 @@ def findings(embedded: RetrievalSet[Tensor]) -> dict[str, Tensor]:
     """Return what tables and images of single test images or classes need, in a small file.
 
     Returns:
-        ``centers`` (C, D) float16, the class means; ``nearest`` (N, K) int32, the NEIGHBORS nearest
-        gallery images; their ``distances`` (N, K) float16; ``first_right`` (N,) int32, the rank of
-        the first image of the query's class, 0 where there is none; ``labels`` (N,) int32.
+        ``centers`` (C, D) float16, the class means.
+        ``nearest`` (N, K) int32, the NEIGHBORS nearest gallery images.
+        ``distances`` (N, K) float16, theirs.
+        ``first_right`` (N,) int32, the rank of the first image of the query's class; 0: none.
+        ``labels`` (N,) int32.
     """
     query, labels, gallery, _ = embedded
     searched, _ = embedded.searched

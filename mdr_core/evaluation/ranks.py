@@ -1,10 +1,10 @@
 """The rank of each query's nearest image of its class: Recall@K follows from it for every K.
 
-The rank is one more than the number of gallery images before that image, and these are counted, in
-tiles of one product of matrices: nothing is sorted and no list of neighbors is kept. The expansion
-||q - g||^2 = ||q||^2 - 2 q.g + ||g||^2 blurs near-ties. Images within its rounding of the nearest
-image of the class, one or two a query, are decided by distances taken directly, in float64; ties
-go to the lower gallery index.
+The rank is one more than the number of gallery images before that image. These are counted, in
+tiles of one product of matrices. Nothing is sorted and no list of neighbors is kept. The expansion
+||q - g||^2 = ||q||^2 - 2 q.g + ||g||^2 blurs near-ties: one or two images a query are within its
+rounding of the nearest image of the class. Distances in float64, taken directly, decide these.
+Ties go to the lower gallery index.
 """
 
 from typing import NamedTuple
@@ -89,19 +89,15 @@ def on(place: torch.device, embeddings: ArrayLike | None) -> Tensor:
 class Columns(NamedTuple):
     """The gallery, class by class: the images of a few classes are neighboring columns of a tile.
 
-    Attributes:
-        images: (G, D), in the gallery's own order.
-        image: (G,) the image of each column; kind: (G,) its class.
-        center: (D,) the mean; far from the origin the expansion would round more.
-        centered: (G, D) the columns' images less the center; squares: (G,) their squared norms.
+    Embeddings are centered, since far from the origin the expansion would round more.
     """
 
-    images: Tensor
-    image: Tensor
-    kind: Tensor
-    center: Tensor
-    centered: Tensor
-    squares: Tensor
+    images: Tensor  # (G, D), in the gallery's own order
+    image: Tensor  # (G,) of each column
+    kind: Tensor  # (G,) the class of each column
+    center: Tensor  # (D,) the mean
+    centered: Tensor  # (G, D) the columns' images − center
+    squares: Tensor  # (G,) their squared norms
 
     @classmethod
     def of(cls, images: Tensor, classes: Tensor) -> "Columns":

@@ -4,8 +4,8 @@ Each query ranks the gallery by distance; ties go to the lower gallery index. Wi
 each query is searched among the others: its own image is left out by its index, not by its
 distance, so a duplicate at distance zero stays. No N x N matrix exists.
 
-Galleries beyond memory: embeddings may be memory maps (``numpy.load(..., mmap_mode="r")``), and
-faiss has indexes that hold less than all embeddings (``"IVF4096,PQ32"``) or search less of them
+Galleries beyond memory: embeddings may be memory maps (``numpy.load(..., mmap_mode="r")``). Some
+of faiss's indexes hold less than all embeddings (``"IVF4096,PQ32"``) or search less of them
 (``"IVF4096,Flat"``, ``"HNSW32"``). Those are approximate: :func:`overlap` tells what they miss.
 """
 

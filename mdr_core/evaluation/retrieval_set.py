@@ -32,8 +32,8 @@ class RetrievalSet(NamedTuple, Generic[Array]):
         """Refuse embeddings and labels by which Recall@K would be a number without a meaning.
 
         Raises:
-            ValueError: embeddings are not (N, D), of one D; labels are not (N,), one-hot, say; no
-                query has an image of its class to find; a K is below 1, or there is none.
+            ValueError: embeddings are not (N, D), of one D, or labels not (N,): one-hot, say.
+                No query has an image of its class to find. A K is below 1, or there is none.
         """
         dims = []
         for name, (rows, labels) in (("query", self[:2]), ("gallery", self.searched)):

@@ -148,8 +148,8 @@ class Report:
     ) -> None:
         """Tell the report's finding, shown in bold under the next table.
 
-        It opens the page, after the verdicts of the claims' ``results``; those and the headline
-        stand in the index.
+        It opens the page, after the verdicts of the claims' ``results``; the index shows those and
+        the headline.
         """
         told = {"finding": unbroken(sentence), "figure": unbroken(headline)}
         self.answer = told | {"verdicts": tables.verdicts(results)}
@@ -170,7 +170,7 @@ class Report:
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
         """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
 
-        Below the finding stands what the notebook's parameters change, where they change something.
+        Below the finding it shows what the notebook's parameters change, if they change something.
 
         Args:
             text: in its place, where no HTML is shown. more: data of other types.
@@ -199,8 +199,8 @@ class Report:
     ) -> None:
         """Show a figure with its caption and save it as SVG; one of ``photographs`` as PDF.
 
-        Several are its panels, saved as ``name-1``, ``name-2``, ...: they stand side by side on a
-        wide page and stack on a phone. A panel of 4.5 inches with letters of 10 points fits a
+        Several are its panels, saved as ``name-1``, ``name-2``, ...: they are side by side on a
+        wide page, and stack on a phone. A panel of 4.5 inches with letters of 10 points fits a
         phone; what is wider, or has smaller letters, scrolls there.
         """
         each = [figures] if isinstance(figures, Figure) else list(figures)

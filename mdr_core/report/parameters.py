@@ -1,4 +1,4 @@
-"""A notebook's parameters: their defaults stand in a cell, papermill adds a cell with others."""
+"""A notebook's parameters: a cell has their defaults, papermill adds a cell with others."""
 
 import ast
 import contextlib
@@ -89,5 +89,5 @@ def typed(name: str, default: object, value: object) -> object:
 
 
 def path_of(folder: str) -> Path:
-    """Return a folder's path; a relative one lies in the study, wherever the notebook runs."""
+    """Return a folder's path; a relative one is in the study, wherever the notebook runs."""
     return REPOSITORY / Path(folder).expanduser()

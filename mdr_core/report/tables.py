@@ -1,7 +1,7 @@
 """Tables of the reports. Cells hold numbers and intervals; they become text when they are shown.
 
 A run that is not stored has a row without numbers (:func:`mdr_core.runs.grids.frame`). It counts in
-no mean; an interval that no run stands behind reads "not run".
+no mean. An interval without a run reads "not run".
 """
 
 from collections.abc import Iterable, Sequence

@@ -196,8 +196,8 @@ class RunStore:
         """Store a record that was archived, unless the run is stored.
 
         Args:
-            record: as run.json holds it, with ``key``, and with the checksums ``findings`` and
-                ``weights`` (or None) in place of ``files``.
+            record: run.json's content with ``key``. The checksums ``findings`` and ``weights`` (or
+                None) are in place of ``files``.
             folder: holds findings/KEY.safetensors and weights/KEY.safetensors accordingly.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What stands behind a report in a few facts, from its stored runs: data, network, length, cost."""
+"""A few facts about the runs of a report: data, network, length, cost."""
 
 from collections.abc import Callable, Iterable
 

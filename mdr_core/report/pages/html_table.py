@@ -23,7 +23,7 @@ UNBROKEN = tuple(
 
 
 def plain(words: str) -> str:
-    """Return text for Markdown to show as it is, whatever HTML or formula a name looks like."""
+    """Return text that Markdown shows unchanged, also where a name looks like HTML or a formula."""
     marks = r"[\\`*{}\[\]<>&$|~#\r\n]|(?<!\w)_|_(?!\w)"
     return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", words)
 
@@ -140,7 +140,7 @@ def link(page: object) -> str:
 
 
 def text(cell: object, spec: str, absent: str) -> str:
-    """Return a cell as it is shown, with a true minus."""
+    """Return a cell's text, with a true minus."""
     if cell is None or cell is pd.NA or cell != cell:
         return absent
     return number(cell, spec) if isinstance(cell, (float, Interval)) else str(cell)

@@ -38,24 +38,20 @@ SHOWS = re.compile(r"\breport\.(table|figure|note|show)\(|\bdisplay\(")
 class Report:
     """An executed notebook and what it says of itself.
 
-    Attributes:
-        name, profile: of the notebook, and of the run.
-        title: its question. short: its name in lists.
-        finding, figure, verdicts: what :meth:`notebook.Report.finding` told; empty without one.
-        facts: what stands behind it. command: what renders it. made: when and by what it was run.
+    Finding, figure and verdicts are what :meth:`notebook.Report.finding` told; empty without one.
     """
 
     nb: NotebookNode
     name: str
     profile: str
-    title: str
-    short: str
+    title: str  # its question
+    short: str  # its name in lists
     finding: str
     figure: str
     verdicts: list
     facts: list
-    command: str
-    made: str
+    command: str  # that renders it
+    made: str  # when and by what it was run
 
 
 def read(path: Path) -> Report:
@@ -83,7 +79,7 @@ def read(path: Path) -> Report:
 
 
 def command(path: Path, parameters: dict[str, Any]) -> str:
-    """Return the command that renders a page, from stored runs where they lie beside it."""
+    """Return the command that renders a page, from the stored runs beside it, if there are any."""
     profile = parameters.get("profile", "quick")
     changed = [f"-p {name} '{v}'" for name, v in parameters.items() if name not in MACHINE]
     if changed:
@@ -102,8 +98,8 @@ def write_pages(folder: Path, reports: Sequence[Report], profiles: dict[str, lis
     """Write the page of each report.
 
     Args:
-        profiles: profile -> names of its reports, of those that lie beside the folder, with an
-            index; empty for a folder that stands alone.
+        profiles: profile -> names of its reports, of the folders beside this one. Empty for a
+            folder of its own, without an index.
     """
     template = environment().get_template("page.html.j2")
     for number, report in enumerate(reports):

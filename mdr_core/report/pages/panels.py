@@ -1,4 +1,4 @@
-"""Figures as HTML: panels that stand side by side on a wide page and stack on a phone."""
+"""Figures as HTML: panels, side by side on a wide page, stacked on a phone."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page 
 def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
     """Return a panel with the figure as SVG, which is also written to ``path``.
 
-    It stands in the page itself, so that the titles of its points show on hover.
+    It is part of the page, so that the titles of its points show on hover.
     """
     text = plots.svg(figure, name)
     if path:

@@ -1,4 +1,4 @@
-"""Figures of the reports: panels of one width, which stand side by side or stack on a phone."""
+"""Figures of the reports: panels of one width, side by side or stacked on a phone."""
 
 from mdr_core.report.plots.differences import BARS, differences, differences_by_number
 from mdr_core.report.plots.distances import distances
