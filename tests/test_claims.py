@@ -156,6 +156,9 @@ def test_older_runs_get_their_counts_from_their_findings():
     frame = class_bootstrap.with_counts(frame, {"a": found}.get)
     assert frame.test_class_right[1] == [1, 2] and frame.test_class_queries[1] == [2, 2]
     assert frame.test_class_right[[0, 2]].isna().all()
+    twice = pd.DataFrame({"key": ["a", "a"], "epoch": [1, 1], "setting": ["standard", "λ = 0.6"]})
+    both = class_bootstrap.with_counts(twice, {"a": found}.get)
+    assert list(both.test_class_right) == [[1, 2]] * 2  # one run that two labels name
 
 
 def test_a_table_has_every_cell_and_its_numbers_are_numbers():

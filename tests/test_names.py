@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 
 import pandas as pd
 
-figure, axis = plt.subplots()
+figure, axis = plt.subplots(figsize=(12, 8))
 for name in names:
     axis.plot([0, 1], label=name)
 axis.set(title=names[0], xlabel=names[1], ylabel=names[2])
