@@ -1,6 +1,5 @@
 """Downloading from a server of the test's own: resumed, verified, unpacked safely, and loaded."""
 
-import contextlib
 import hashlib
 import http.server
 import io
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mdr_core.__main__ import main
 from mdr_core.data import catalog, download
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
@@ -195,8 +195,7 @@ def test_a_damaged_archive_is_one_clear_line(tmp_path):
 def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path, monkeypatch, capsys, name, line):
     nowhere = download.Remote("Stanford_Online_Products.zip", "0", ("http://127.0.0.1:9",))
     monkeypatch.setitem(download.REMOTE, "sop", (nowhere,))
-    with contextlib.suppress(SystemExit):
-        assert download.main([name, "--data-root", str(tmp_path)]) == 2
+    assert main(["download", name, "--data-root", str(tmp_path)]) == 2
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
 

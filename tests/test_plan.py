@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mdr_core.report import page, render
+from mdr_core.report import render
+from mdr_core.report.pages import page
 from mdr_core.report.progress import Progress
 from mdr_core.runs import grids, identity, plan
 from mdr_core.runs.store import RunStore

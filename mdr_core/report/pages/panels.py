@@ -16,7 +16,7 @@ from mdr_core.report.pages.html_table import escaped, label
 
 SMALLEST = 11  # pixels of a letter on a phone
 WIDEST = 900  # pixels that photographs, which have few letters, need at most
-SCREEN, PRINT = 100, 180  # dots per inch of a figure of photographs, in a page and as a file
+SCREEN, PRINT = 100, 120  # dots per inch of a figure of photographs, in a page and as a file
 
 
 def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
