@@ -149,9 +149,8 @@ class RunStore:
         weights = {name: value.contiguous() for name, value in weights.items()}
         write(folder / WEIGHTS, safetensors(weights))
         write(folder / EMBEDDINGS, safetensors(embeddings))
-        write(
-            folder / FINDINGS, safetensors(epoch.findings(epoch.RetrievalSet(*embeddings.values())))
-        )
+        found = epoch.findings(epoch.RetrievalSet(*embeddings.values()))
+        write(folder / FINDINGS, safetensors(found))
         seconds = time.time() - began
         values = json.loads(json.dumps(config.to_dict()))
         record = {
