@@ -147,5 +147,7 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        yield
-    np.random.set_state(before)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
