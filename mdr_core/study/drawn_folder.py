@@ -12,7 +12,7 @@ from mdr_core.data import catalog, drawn_characters
 from mdr_core.data.dataset import Split
 from mdr_core.data.layouts import Source
 
-CLASSES, IMAGES = 40, 12
+CLASSES, IMAGES = 100, 12  # of 40, training lowered Recall@1 on held-out classes; of 100 it rises
 
 
 def make(folder: Path) -> Path:
