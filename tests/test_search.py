@@ -33,12 +33,12 @@ def test_the_drawn_folder_is_written_once(folder):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, zipped, tmp_path):
     test = load_dataset(f"folder:{folder}", image_size=32).test
-    kept_apart, searched = drawn_folder.new_image(folder, test, drawn=True)
-    assert kept_apart.parent.name == test.class_names[-1] and searched is test
+    kept_apart, own, searched = drawn_folder.new_image(folder, test, drawn=True)
+    assert kept_apart.parent.name == own == test.class_names[-1] and searched is test
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
-    copy, searched = drawn_folder.new_image(folder, test, drawn=False)
-    assert copy.parent.name == test.class_names[0]
+    copy, own, searched = drawn_folder.new_image(folder, test, drawn=False)
+    assert copy.parent.name == own == test.class_names[0]
     assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
     own = image_cache.pixels(copy, 32, "copy")
     assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
@@ -110,7 +110,8 @@ def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
 
 def test_a_small_folder_gets_a_small_batch(folder):
     asked = "quick", folder, "Triplet", [0], True, RunStore()
-    row = experiments.your_images(*asked, images_per_class=2)[0]
-    assert row["config"].batch_size == 40
-    row = experiments.your_images(*asked, images_per_class=2, processes=3)[0]
-    assert row["config"].batch_size == 39  # which three can share
+    changes = {"images_per_class": 2, "batch_size": 200}
+    row = experiments.your_images(*asked, **changes)[0]
+    assert row["config"].batch_size == 2 * 50
+    row = experiments.your_images(*asked, processes=3, **changes)[0]
+    assert row["config"].batch_size == 99  # which three can share
