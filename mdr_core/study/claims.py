@@ -230,13 +230,9 @@ def compared(
 
 
 def answer(results: list[Result]) -> str:
-    """Return a sentence for each cell: ``Yes on cub200: MDR − L2 +5.7 (4.0 to 7.5 …).``."""
-    words = {HOLDS: "Yes", FAILS: "No", LEVEL: "Level", OPEN: "Open", NOT_TESTED: "Not tested"}
-    return " ".join(
-        f"{words[cell.verdict]} on {cell.name}: {result.claim.text} {cell.text()}."
-        for result in results
-        for cell in result.cells
-    )
+    """Return a sentence for each: ``MDR − L2: yes on cub200, +5.7 (4.0 to 7.5 …); level on …``."""
+    words = {HOLDS: "yes", FAILS: "no"}
+    return " ".join(f"{result.claim.text}: {in_words(result, words)}." for result in results)
 
 
 def short(method: str) -> str:
@@ -244,13 +240,19 @@ def short(method: str) -> str:
     return method.removeprefix("Triplet + ")
 
 
-def in_words(result: Result) -> str:
-    """Return every cell's verdict and difference: ``holds on cub200, +5.7 (4.0 to 7.5 …); …``."""
-    return "; ".join(
-        f"{cell.verdict} on {cell.name}, {cell.text()}"
-        + (f": {cell.reason}" if cell.reason and cell.seeds["n"] else "")
-        for cell in result.cells
-    )
+def in_words(result: Result, words: dict[str, str] | None = None) -> str:
+    """Return every cell's verdict and difference: ``holds on cub200, +5.7 (4.0 to 7.5 …); …``.
+
+    The reason why a cell is not tested follows, unless its difference is without an interval.
+
+    Args:
+        words: to say for verdicts.
+    """
+    found = []
+    for cell in result.cells:
+        text = f"{(words or {}).get(cell.verdict, cell.verdict)} on {cell.name}, {cell.text()}"
+        found.append(f"{text}: {cell.reason}" if cell.reason and cell.intervals else text)
+    return "; ".join(found)
 
 
 def table(results: list[Result]) -> pd.DataFrame:
