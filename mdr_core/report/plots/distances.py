@@ -93,12 +93,5 @@ def levels(axis: Axes, row: pd.Series) -> None:
         if 0 <= place <= FARTHEST:
             axis.axvline(place, color=GREEN, lw=1, ls=":")
             name = f"{'' if i else 'level '}{start:g}".replace("-", "−")
-            side = "center" if i else "right"
-            axis.annotate(
-                name,
-                (place, 0.99),
-                xycoords=("data", "axes fraction"),
-                color=darker(GREEN),
-                ha=side,
-                va="top",
-            )
+            at: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "va": "top"}
+            axis.text(place, 0.99, name, color=darker(GREEN), ha="center" if i else "right", **at)
