@@ -58,7 +58,6 @@ class Report:
         known, dataset = profiles.datasets(given.profile), values.get("dataset", "")
         self.datasets = [dataset] if dataset else known
         self.changes = {k: v for k, v in values.items() if k in SETTINGS and v not in (-1, "")}
-        self.changes.pop("dataset", None)
         data_root = path_of(given.data_root) if given.data_root else None
         self.store = RunStore(path_of(given.output_root), data_root)
         self.save_root = path_of(given.save_root) if values.get("save_root") else None

@@ -30,9 +30,7 @@ class Progress:
         others = {*MACHINE, "seeds", "train"}
         settings = {k: v for k, v in parameters.items() if k not in others and v not in (-1, "")}
         seeds, runs = parameters.get("seeds"), {}
-        if settings.keys() <= {*SETTINGS} - {"dataset", "weights"} and isinstance(
-            seeds or [], list
-        ):
+        if settings.keys() <= {*SETTINGS} - {"weights"} and isinstance(seeds or [], list):
             runs = experiments.of_notebooks(parameters["profile"], seeds, **settings)
         asked = [row["config"] for name in notebooks for row in runs.get(name, [])]
         self.configs: list[Config] = list(dict.fromkeys(asked))

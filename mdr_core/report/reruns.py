@@ -30,7 +30,7 @@ CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
-SETTINGS = tuple(field.name for field in dataclasses.fields(Config))  # of a run
+SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "dataset")  # of a run
 COUNTS = "test_class_right"
 KINDS = ("mean", "half", "n", "low", "high")  # of a number, with its interval over test classes
 BESIDE = (
@@ -78,9 +78,8 @@ def changes(grid: list[dict], given: dict) -> list[dict[str, str]]:
             own = by_dataset([row["own"] for row in rows], name)
             now = by_dataset([row["config"] for row in rows], name)
             found.append({"parameter": name, OWN: own, RERUN: now})
-    known = {*MACHINE, *SETTINGS, "train", "index_root"} - {"dataset"}
     for name, default in given.get("defaults", {}).items():
-        if name not in known and given[name] != default:
+        if name not in (*MACHINE, *SETTINGS, "train", "index_root") and given[name] != default:
             own = DEFAULT if default in ([], "", -1) else text(default)
             found.append({"parameter": name, OWN: own, RERUN: text(given[name])})
     return found
