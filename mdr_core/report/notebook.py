@@ -6,7 +6,6 @@ table = report.run(experiments.table1(given.profile, report.datasets, ...))
 report.figure(plots.learning_curves(table), "learning_curves", "Caption: what it shows.")
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,13 +24,13 @@ from mdr_core.report.pages import facts, panels
 from mdr_core.report.pages.html_table import plain, unbroken
 from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.report.parameters import path_of
+from mdr_core.report.reruns import SETTINGS
 from mdr_core.runs import executors, grids
 from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import claims, class_bootstrap, profiles, statistics
+from mdr_core.study import claims, profiles, statistics
 
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
-SETTINGS = {field.name for field in dataclasses.fields(Config)}
 
 
 class Report:
@@ -58,8 +57,7 @@ class Report:
         self.few = values.get("seeds") or list(range(self.own.ablation_seeds))
         known, dataset = profiles.datasets(given.profile), values.get("dataset", "")
         self.datasets = [dataset] if dataset else known
-        settings = SETTINGS - {"dataset"}
-        self.changes = {k: v for k, v in values.items() if k in settings and v not in (-1, "")}
+        self.changes = {k: v for k, v in values.items() if k in SETTINGS and v not in (-1, "")}
         data_root = path_of(given.data_root) if given.data_root else None
         self.store = RunStore(path_of(given.output_root), data_root)
         self.save_root = path_of(given.save_root) if values.get("save_root") else None
@@ -116,12 +114,7 @@ class Report:
         self, grid: list[dict], optional: bool = False, compared: str = ""
     ) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        frame = self.run(grid, optional, compared)
-
-        def findings(key: str) -> dict | None:
-            return self.store.findings(self.records[key]) if key in self.records else None
-
-        return class_bootstrap.with_counts(frame, findings)
+        return reruns.with_counts(self.run(grid, optional, compared), self.records, self.store)
 
     def with_weights(self, config: Config) -> Record | None:
         """Return a run's record with weights and embeddings, trained again if they are absent."""
@@ -133,11 +126,13 @@ class Report:
 
         ``findings`` is what :func:`mdr_core.evaluation.epoch.findings` gave.
         """
-        found = []
-        for row, record in zip(grid, self.records_of(grid), strict=True):
-            findings = self.store.findings(record) if record is not None else None
-            found += [row | {"findings": findings}] if findings is not None else []
-        return found
+        records = self.records_of(grid)
+        stored = [self.store.findings(record) if record else None for record in records]
+        return [
+            row | {"findings": findings}
+            for row, findings in zip(grid, stored, strict=True)
+            if findings is not None
+        ]
 
     def images(self, dataset: str, image_size: int) -> RetrievalDataset:
         """Return a dataset as the runs saw it."""
@@ -151,8 +146,11 @@ class Report:
         It opens the page, after the verdicts of the claims' ``results``; the index shows those and
         the headline.
         """
-        told = {"finding": unbroken(sentence), "figure": unbroken(headline)}
-        self.answer = told | {"verdicts": tables.verdicts(results)}
+        self.answer = {
+            "finding": unbroken(sentence),
+            "figure": unbroken(headline),
+            "verdicts": tables.verdicts(results),
+        }
 
     def note(self, text: str, **names: str) -> None:
         """Show a sentence (Markdown) that depends on the run; ``{dataset}`` in it is a name."""
@@ -209,8 +207,7 @@ class Report:
             own = f"{name}-{number}" if len(each) > 1 else name
             path = self.path(f"{own}.{'pdf' if photographs else 'svg'}")
             files.append(path)
-            draw = panels.photographs_of if photographs else panels.drawing_of
-            shown.append(draw(figure, own, caption, path))
+            shown.append(panels.panel(figure, own, caption, path, photographs))
             plt.close(figure)
         self.show(panels.of(shown, caption), caption, files)
 
@@ -225,14 +222,9 @@ class Report:
 
     def provenance(self) -> None:
         """Show what the runs behind this report share, and how many they are."""
-
-        def images(record: Record) -> RetrievalDataset:
-            config = record["config"]
-            return self.images(config["dataset"], config["image_size"])
-
-        found = facts.facts(self.records.values(), images)
-        table = pd.DataFrame([*found, *facts.versions(self.records.values())])
-        table = table.set_axis(["what", "value"], axis=1)
+        found = facts.facts(self.records.values(), self.images)
+        rows = [*found, *facts.versions(self.records.values())]
+        table = pd.DataFrame(rows, columns=["what", "value"])
         caption = (
             "The runs behind this report. Data is a dataset's fingerprint: sha256 of the image "
             "files, labels, classes and split. Code is the sha256 of the text of every file that "

@@ -17,8 +17,7 @@ INJECTED = "# Parameters\n"  # opens the cell that papermill adds
 def checked_parameters(namespace: dict) -> SimpleNamespace:
     """Return the notebook's parameters, each of its default's type, and their ``defaults``.
 
-    papermill itself only warns of a parameter that a notebook does not have. A list that its
-    command line gives as text becomes a list.
+    papermill itself only warns of an unknown parameter. A list given as text becomes a list.
 
     Args:
         namespace: the notebook's ``globals()``. It holds the values and, as ``In``, the source of

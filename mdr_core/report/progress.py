@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
-from mdr_core.report.notebook import SETTINGS
-from mdr_core.report.pages.page import MACHINE
 from mdr_core.report.parameters import path_of
+from mdr_core.report.reruns import MACHINE, SETTINGS
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
 from mdr_core.study import experiments, profiles
@@ -28,27 +27,19 @@ class Progress:
 
     def __init__(self, notebooks: list[str], parameters: dict):
         self.given, self.reports = parameters, len(notebooks)
-        self.train_missing = profiles.trains(parameters["profile"], parameters.get("train"))
-        settings = {
-            name: value
-            for name, value in parameters.items()
-            if name not in (*MACHINE, "seeds", "train") and value not in (-1, "")
-        }
+        others = {*MACHINE, "seeds", "train"}
+        settings = {k: v for k, v in parameters.items() if k not in others and v not in (-1, "")}
         seeds, runs = parameters.get("seeds"), {}
-        if settings.keys() <= SETTINGS - {"dataset", "weights"} and isinstance(seeds or [], list):
+        if settings.keys() <= {*SETTINGS} - {"weights"} and isinstance(seeds or [], list):
             runs = experiments.of_notebooks(parameters["profile"], seeds, **settings)
         asked = [row["config"] for name in notebooks for row in runs.get(name, [])]
         self.configs: list[Config] = list(dict.fromkeys(asked))
-        self.store = RunStore(
-            path_of(parameters.get("output_root", "runs")),
-            path_of(parameters["data_root"]) if parameters.get("data_root") else None,
-        )
-        self.where: dict[str, Any] = {
-            "jobs": parameters.get("jobs") or None,
-            "processes": parameters.get("processes", 1),
-        }
+        data_root = path_of(parameters["data_root"]) if parameters.get("data_root") else None
+        self.store = RunStore(path_of(parameters.get("output_root", "runs")), data_root)
+        jobs = parameters.get("jobs") or None
+        self.where: dict[str, Any] = {"jobs": jobs, "processes": parameters.get("processes", 1)}
         self.missing: list[Config] = []
-        self.done = {"runs": 0, "reports": 0}
+        self.trained = self.made = 0  # runs, reports
 
     def __enter__(self) -> "Progress":
         try:
@@ -58,7 +49,7 @@ class Progress:
         known = dict(zip(self.configs, stored, strict=True))
         missing = [config for config, record in known.items() if record is None]
         jobs = self.where["jobs"] or min(cpu_count(), len(missing)) or 1
-        if not self.train_missing:
+        if not profiles.trains(self.given["profile"], self.given.get("train")):
             line = f"{len(known)} runs: {len(known) - len(missing)} stored, the others are not run"
             tqdm.write(line, file=sys.stderr)
         elif self.configs:
@@ -67,21 +58,24 @@ class Progress:
         self.seconds = {config: (plan.seconds(config) or 60) / jobs for config in self.missing}
         total = sum(self.seconds.values()) + SECONDS_A_REPORT * self.reports
         self.bar = tqdm(total=total, smoothing=0, bar_format=BAR)
-        self.advance()
+        self.advance(0)
         return self
 
     def __exit__(self, *problem: object) -> None:
         self.bar.close()
 
-    def advance(self, seconds: float = 0.0, **done: int) -> None:
-        for name, number in done.items():
-            self.done[name] += number
-        runs = f"{self.done['runs']} of {len(self.missing)} runs, " if self.missing else ""
-        self.bar.set_description_str(f"{runs}{self.done['reports']} of {self.reports} reports")
+    def advance(self, seconds: float) -> None:
+        runs = f"{self.trained} of {len(self.missing)} runs, " if self.missing else ""
+        self.bar.set_description_str(f"{runs}{self.made} of {self.reports} reports")
         self.bar.update(seconds)
 
     def rendered(self) -> None:
-        self.advance(SECONDS_A_REPORT, reports=1)
+        self.made += 1
+        self.advance(SECONDS_A_REPORT)
+
+    def ended(self, config: Config) -> None:
+        self.trained += 1
+        self.advance(self.seconds[config])
 
     def train(self) -> None:
         """Train what is missing. A run that fails is told again by the notebook that reads it."""
@@ -93,7 +87,7 @@ class Progress:
                 self.missing,
                 self.store,
                 **self.where,
-                progress=lambda config: self.advance(self.seconds[config], runs=1),
+                progress=self.ended,
                 executor=executors.cluster(scheduler) if scheduler else None,
             )
         except StudyError as problem:

@@ -27,15 +27,14 @@ def results() -> str:
     """Return the headline's table, differences and figure, and a line on the other profiles."""
     frame = table1("full")
     last, best = statistics.final(frame), statistics.best(frame, RECALL)
-    rows = []
-    for dataset in profiles.datasets("full"):
-        for method in METHODS:
-            numbers = [
-                statistics.interval(rows_of(of, dataset, method)[value])["mean"]
-                for of, value in ((last, RECALL), (best, RECALL), (last, "test_map_at_r"))
-            ]
-            rows.append([TITLES[dataset], method, *(f"{number:.1f}" for number in numbers)])
-    columns = ["dataset", "method", "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
+    own = ["dataset", "method"]
+    numbers = last.groupby(own, sort=False)[[RECALL, "test_map_at_r"]].mean()
+    numbers.insert(1, "best", best.groupby(own, sort=False)[RECALL].mean())
+    rows = [
+        [TITLES[dataset], method, *(f"{number:.1f}" for number in row)]
+        for (dataset, method), row in zip(numbers.index, numbers.to_numpy(), strict=True)
+    ]
+    columns = [*own, "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
     lines = [f"- **{TITLES[d]}**: {differences(last, d)}." for d in profiles.datasets("full")]
     others = [
         f"`{name}` ({TITLES[dataset]}): {differences(statistics.final(table1(name)), dataset)}"
@@ -56,23 +55,18 @@ def results() -> str:
 def table1(profile: str) -> pd.DataFrame:
     """Return the committed runs of Table 1 as a frame, with right answers by class."""
     folder = REPOSITORY / "reports" / profile
-    records: dict[Config, Any] = {
-        from_dict(record["config"]): record for record in archive.read(folder / "runs.csv")
-    }
+    stored = archive.read(folder / "runs.csv")
+    records: dict[Config, Any] = {from_dict(record["config"]): record for record in stored}
     seeds = list(range(PROFILES[profile].seeds))
     grid = experiments.table1(profile, profiles.datasets(profile), list(METHODS), seeds)
     configs = [row["config"] for row in grid]
-    frame = grids.frame(configs, [records.get(config) for config in configs], grid)
+    frame = grids.frame(configs, [*map(records.get, configs)], grid)
 
     def findings(key: str) -> dict | None:
         path = folder / "findings" / f"{key}.safetensors"
         return load_file(path) if path.exists() else None
 
     return class_bootstrap.with_counts(frame.drop(columns="config"), findings)
-
-
-def rows_of(frame: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
-    return frame[(frame.dataset == dataset) & (frame.method == method)]
 
 
 def differences(last: pd.DataFrame, dataset: str) -> str:
@@ -92,6 +86,7 @@ def sizes() -> str:
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

@@ -29,8 +29,9 @@ from tqdm import tqdm
 from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable, write
 from mdr_core.report.pages.index import write_reports
-from mdr_core.report.pages.page import MACHINE, place, reports_of, write_pages
+from mdr_core.report.pages.page import place, reports_of, write_pages
 from mdr_core.report.progress import Progress
+from mdr_core.report.reruns import MACHINE
 from mdr_core.study.profiles import PROFILES
 
 REPORTS = REPOSITORY / "reports"

@@ -18,17 +18,19 @@ import pandas as pd
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.files import write
+from mdr_core.report import tables
 from mdr_core.runs import grids
 from mdr_core.runs.store import Record, RunStore
 from mdr_core.study import claims, class_bootstrap, profiles, statistics
 from mdr_core.study.claims import Cell, Claim
 from mdr_core.study.profiles import L2, MDR
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL, Interval
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL
 
 CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
 MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
+SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "dataset")  # of a run
 COUNTS = "test_class_right"
 KINDS = ("mean", "half", "n", "low", "high")  # of a number, with its interval over test classes
 BESIDE = (
@@ -70,15 +72,14 @@ def changes(grid: list[dict], given: dict) -> list[dict[str, str]]:
     Settings of a run are compared as the runs have them, other parameters with their defaults.
     """
     found = []
-    for name in (field.name for field in dataclasses.fields(Config)):
+    for name in SETTINGS:
         rows = [row for row in grid if getattr(row["own"], name) != getattr(row["config"], name)]
         if rows:
             own = by_dataset([row["own"] for row in rows], name)
             now = by_dataset([row["config"] for row in rows], name)
             found.append({"parameter": name, OWN: own, RERUN: now})
-    settings = Config.__annotations__.keys() - {"dataset"}
     for name, default in given.get("defaults", {}).items():
-        if name not in (*MACHINE, *settings, "train", "index_root") and given[name] != default:
+        if name not in (*MACHINE, *SETTINGS, "train", "index_root") and given[name] != default:
             own = DEFAULT if default in ([], "", -1) else text(default)
             found.append({"parameter": name, OWN: own, RERUN: text(given[name])})
     return found
@@ -113,16 +114,27 @@ def last_epochs(
     ``experiment`` names it, ``setting`` does so without its method.
     """
     labels = [
-        {"experiment": experiment(row), "setting": experiment(row, "method")}
-        | {"method": row["method"]}
+        {
+            "experiment": experiment(row),
+            "setting": experiment(row, "method"),
+            "method": row["method"],
+        }
         for row in grid
     ]
+    frame = grids.frame([row["config"] for row in grid], list(records), labels)
     by_key = {record["key"]: record for record in records if record}
-    frame = class_bootstrap.with_counts(
-        grids.frame([row["config"] for row in grid], list(records), labels),
-        lambda key: store.findings(by_key[key]) if key in by_key else None,
+    return statistics.final(with_counts(frame, by_key, store))
+
+
+def with_counts(frame: pd.DataFrame, records: dict[str, Record], store: RunStore) -> pd.DataFrame:
+    """Return the frame with the right answers by class, of older runs from their findings.
+
+    Args:
+        records: of the frame's runs, by key.
+    """
+    return class_bootstrap.with_counts(
+        frame, lambda key: store.findings(records[key]) if key in records else None
     )
-    return statistics.final(frame)
 
 
 def beside_own(
@@ -155,22 +167,13 @@ def beside_own(
     cells = claims.evaluate(claim, both[both.experiment.isin(changed)]).cells
     differences = {cell.name: told(cell) for cell in cells}
     same = {"difference": None, "over test classes": "", "verdict": "the same runs"}
-    found = []
+    found: list[dict] = []
     for name, runs in both.groupby("experiment", sort=False):
-        each = {which: recall(runs[runs.run == which]) for which in (OWN, RERUN)}
+        each = {which: tables.interval(runs[RECALL][runs.run == which]) for which in (OWN, RERUN)}
         dataset = runs.dataset.iloc[0]
-        labels = str(name).removeprefix(f"{dataset}, ")
-        found.append({"dataset": dataset, "experiment": labels} | each)
-        found[-1] |= differences.get(str(name), same)
+        about = {"dataset": dataset, "experiment": str(name).removeprefix(f"{dataset}, ")}
+        found.append(about | each | differences.get(str(name), same))
     return pd.DataFrame(found)
-
-
-def recall(runs: pd.DataFrame) -> Interval:
-    return interval(statistics.interval(runs[RECALL]))
-
-
-def interval(found: dict[str, float]) -> Interval:
-    return Interval(found["mean"], found["half"], int(found["n"]))
 
 
 def told(cell: Cell) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def told(cell: Cell) -> dict[str, Any]:
         verdict = "smaller"
     ends = f"{cell.classes.low:.1f} to {cell.classes.high:.1f}" if cell.classes else ""
     return {
-        "difference": interval(cell.seeds),
+        "difference": tables.of(cell.seeds),
         "over test classes": ends.replace("-", "−"),
         "verdict": verdict,
     }
@@ -200,7 +203,8 @@ def results(last: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for name, runs in last.groupby("experiment", sort=False):
-        found[str(name)] = dataclasses.asdict(recall(runs)) | {"text": str(recall(runs))}
+        recall = tables.interval(runs[RECALL])
+        found[str(name)] = dataclasses.asdict(recall) | {"text": str(recall)}
     pairs = last[last.method.isin([MDR, L2])]
     claim = Claim("", "", "", "", MDR, L2, by="setting", counts=COUNTS)
     for cell in claims.evaluate(claim, pairs).cells if len(pairs) else ():

@@ -12,13 +12,14 @@ import pandas as pd
 from mdr_core.report.pages.html_table import styled as styled
 from mdr_core.study import claims, statistics
 from mdr_core.study.claims import short
-from mdr_core.study.profiles import BEFORE
+from mdr_core.study.profiles import BEFORE, MDR
 from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, RECALL, Interval, number
 
 NOTHING = "no method is compared with MDR"
 
 
 def of(found: dict[str, float]) -> Interval:
+    """Return what :func:`mdr_core.study.statistics.interval` gave as a table's cell."""
     return Interval(found["mean"], found["half"], int(found["n"]))
 
 
@@ -31,8 +32,7 @@ def difference(
     frame: pd.DataFrame, column: str, one: str, other: str, value: str = RECALL
 ) -> Interval:
     """Return ``one`` − ``other`` (two values of ``column``), paired by seed."""
-    found = statistics.paired_difference(frame, value, column, one, other)
-    return of(found)
+    return of(statistics.paired_difference(frame, value, column, one, other))
 
 
 def summary(
@@ -53,11 +53,6 @@ def summary(
     return table.loc[list(frame[by[0]].unique())]
 
 
-def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the intervals' means, NaN where there is none; other cells as they are."""
-    return table.map(lambda cell: cell.mean if isinstance(cell, Interval) else cell).astype(float)
-
-
 def best_of_dataset(
     table: pd.DataFrame, digits: int = 1, smallest: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -70,7 +65,8 @@ def best_of_dataset(
         digits: that are shown: numbers equal in them are a tie.
         smallest: columns whose smallest number is the best.
     """
-    numbers = means(table).round(digits)
+    means = table.map(lambda cell: cell.mean if isinstance(cell, Interval) else cell)
+    numbers = means.astype(float).round(digits)
     numbers[list(smallest)] *= -1
     grouped = "dataset" in table.index.names
     largest = numbers.groupby(level="dataset").transform("max") if grouped else numbers.max()
@@ -80,17 +76,15 @@ def best_of_dataset(
     return found
 
 
-def differences(
-    frame: pd.DataFrame, one: str = "Triplet + MDR", value: str = RECALL
-) -> pd.DataFrame:
-    """Return ``one`` − every other method by dataset, paired by seed."""
+def differences(frame: pd.DataFrame, value: str = RECALL) -> pd.DataFrame:
+    """Return MDR − every other method by dataset, paired by seed."""
     rows = []
     for dataset, group in frame.groupby("dataset", sort=False):
         methods = list(group.method.unique())
-        for other in methods if one in methods else ():
-            if other != one:
-                found = difference(group, "method", one, other, value)
-                rows.append((dataset, f"{short(one)} − {short(other)}", found, found.verdict))
+        for other in methods:
+            if MDR in methods and other != MDR:
+                found = difference(group, "method", MDR, other, value)
+                rows.append((dataset, f"MDR − {short(other)}", found, found.verdict))
     return pd.DataFrame(rows, columns=["dataset", "compared", "difference", "verdict"])
 
 
@@ -137,9 +131,9 @@ def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     return shown.set_index(["claim", "on"]) if shown.claim.duplicated().any() else shown
 
 
-def verdicts(results: Sequence[claims.Result], most: int = 4) -> list[tuple[str, str]]:
-    """Return (verdict, words) of each claim; of more than ``most``, how many have each verdict."""
-    if len(results) <= most:
+def verdicts(results: Sequence[claims.Result]) -> list[tuple[str, str]]:
+    """Return (verdict, words) of each claim; of more than four, how many have each verdict."""
+    if len(results) <= 4:
         return [(each.verdict, f"{each.claim.text}: {each.told}") for each in results]
     words = {claims.HOLDS: "hold", claims.FAILS: "fail"}
     found = [each.verdict for each in results]
@@ -171,14 +165,13 @@ def searched(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the search's final Recall@1 in % by dataset and learning rate; NaN where not run.
 
     Each method has a column on the held-out training classes, by which the search goes, and one on
-    the test classes, which show what the search would have changed.
+    the test classes.
     """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
     classes = {"held_out_recall@1": "held out", RECALL: "test"}
+    names = {f"{m}, {name}": (v, m) for v, name in classes.items() for m in last.method.unique()}
     found = last.pivot(index=["dataset", "lr"], columns="method", values=list(classes))
-    columns = {(v, m): f"{m}, {name}" for v, name in classes.items() for m in last.method.unique()}
-    table = found.loc[list(frame.dataset.unique()), list(columns)]
-    return table.set_axis(list(columns.values()), axis=1)
+    return found.loc[list(frame.dataset.unique()), list(names.values())].set_axis([*names], axis=1)
 
 
 def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
@@ -187,12 +180,13 @@ def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
     A method counts where each of its rates was run; if none does, there is nothing to say ("").
     """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
-    by_method = last.groupby(["dataset", "method"], sort=False)
-    whole = by_method.filter(lambda runs: len(statistics.ran(runs)) == len(runs))
+    whole = last.groupby(["dataset", "method"], sort=False).filter(
+        lambda runs: len(statistics.ran(runs)) == len(runs)
+    )
     if whole.empty:
         return ""
-    best = whole.groupby(["dataset", "method"], sort=False)["held_out_recall@1"].idxmax()
-    chosen = whole.loc[best]
+    groups = whole.groupby(["dataset", "method"], sort=False)
+    chosen = whole.loc[groups["held_out_recall@1"].idxmax()]
     others = chosen[chosen.lr != chosen.dataset.map(used)]
     found = [
         f"on {name} {lr:g} instead of {used[name]:g} for {', '.join(runs.method)}"
@@ -232,9 +226,10 @@ def length(frame: pd.DataFrame) -> str:
 def seeds(frame: pd.DataFrame) -> str:
     """Return how many seeds of each setting are stored: ``5 seeds``, ``2 to 5 seeds``."""
     counts = statistics.ran(frame).groupby(statistics.labels(frame), sort=False).seed.nunique()
-    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()})) + (
-        " seed" if counts.max() == 1 else " seeds"
-    )
+    least, most = counts.min(), counts.max()
+    if least < most:
+        return f"{least} to {most} seeds"
+    return "1 seed" if most == 1 else f"{most} seeds"
 
 
 def caveat(frame: pd.DataFrame) -> str:
@@ -245,14 +240,12 @@ def caveat(frame: pd.DataFrame) -> str:
 
 def save(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV; an interval becomes its mean, its half width and its n."""
-    columns: dict[str, object] = {}
-    for name in table:
-        cells = list(table[name])
+    columns: dict = {}
+    for name, cells in table.items():
+        columns[name] = cells
         if any(isinstance(cell, Interval) for cell in cells):
             for label, field in (("", "mean"), (" half width", "half"), (" n", "n")):
                 numbers = pd.Series([getattr(c, field, None) for c in cells], table.index)
-                columns[name + label] = numbers.astype("Int64") if field == "n" else numbers
-        else:
-            columns[name] = table[name]
+                columns[f"{name}{label}"] = numbers.astype("Int64") if field == "n" else numbers
     named_rows = not isinstance(table.index, pd.RangeIndex)
     pd.DataFrame(columns).to_csv(path, index=named_rows, lineterminator="\n")

@@ -114,13 +114,11 @@ def content(
         for found, rank in zip(findings.values(), ranks[:, query].tolist(), strict=True):
             near = found["nearest"][query, :top].tolist()
             exact = "first_right" in found or rank <= recorded
-            models.append(
-                {
-                    "nearest": [place.setdefault((apart, i), len(place)) for i in near],
-                    "distances": [float(f"{d:.3g}") for d in found["distances"][query, :top]],
-                    "first": rank if exact else None,
-                }
-            )
+            models.append({
+                "nearest": [place.setdefault((apart, i), len(place)) for i in near],
+                "distances": [float(f"{d:.3g}") for d in found["distances"][query, :top]],
+                "first": rank if exact else None,
+            })  # fmt: skip
         image = place.setdefault((False, query), len(place))
         rows.append({"image": image, "kind": int(kind[query]), "number": query, "models": models})
     images = [(searched if gallery else queries).images[i] for gallery, i in place]

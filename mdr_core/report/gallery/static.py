@@ -64,13 +64,13 @@ def confusions(
     return table.reset_index(drop=True)
 
 
-def choose(ranks: dict[str, np.ndarray], count: int, seed: int = 0) -> np.ndarray:
+def choose(ranks: dict[str, np.ndarray], count: int) -> np.ndarray:
     """Return random queries, half of them among those on which the models disagree at rank 1.
 
     Args:
         ranks: method -> (N,) as :func:`first_right` gives them.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     right = np.stack([r == 1 for r in ranks.values()])
     disagree = np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
     some = rng.permutation(disagree)[: count // 2]
@@ -83,38 +83,38 @@ def hardest(ranks: dict[str, np.ndarray], count: int) -> np.ndarray:
     return np.argsort(-np.sum([np.log(r) for r in ranks.values()], axis=0), kind="stable")[:count]
 
 
-def figure(
-    queries: np.ndarray, found: dict[str, tuple[np.ndarray, np.ndarray]], title: str = "query"
-) -> Figure:
+def figure(queries: np.ndarray, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Draw queries and what was retrieved for each: framed in solid green where right, else dashed.
 
     Args:
         queries: (Q, H, W, 3) uint8.
         found: method -> images (Q, K, H, W, 3), nearest first, and whether each is right (Q, K).
-        title: of the queries' column.
     """
     widths = [1.0]
     for _, right in found.values():
         widths += [0.25, *[1.0] * right.shape[1]]  # a gap before each method
     size = 0.8 * sum(widths), 0.86 * len(queries) + 0.35
-    drawn, axes = plt.subplots(
-        len(queries), len(widths), figsize=size, squeeze=False, width_ratios=widths
-    )
+    drawn, axes = blank(len(queries), len(widths), figsize=size, width_ratios=widths)
+    for axis, query in zip(axes[:, 0], queries, strict=True):
+        axis.imshow(query)
+    axes[0, 0].set_title("query", fontsize=9)
+    first = 2
+    for method, (images, right) in found.items():
+        axes[0, first].set_title(method, fontsize=9)
+        for row, rank in np.ndindex(right.shape):
+            axes[row, first + rank].imshow(images[row, rank])
+            frame(axes[row, first + rank], bool(right[row, rank]))
+        first += right.shape[1] + 1
+    return drawn
+
+
+def blank(rows: int, columns: int, **options) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns) for images, without ticks and frames."""
+    drawn, axes = plt.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    for axis, query in zip(axes[:, 0], queries, strict=True):
-        axis.imshow(query)
-    axes[0, 0].set_title(title, fontsize=9, loc="left")
-    first = 2
-    for method, (images, right) in found.items():
-        axes[0, first].set_title(method, fontsize=9, loc="left")
-        for row, rank in np.ndindex(right.shape):
-            axis, hit = axes[row, first + rank], right[row, rank]
-            axis.imshow(images[row, rank])
-            frame(axis, bool(hit))
-        first += right.shape[1] + 1
-    return drawn
+    return drawn, axes
 
 
 def frame(axis: Axes, right: bool) -> None:
@@ -136,14 +136,11 @@ def neighbors(
         query: (H, W, 3) uint8. own: its class. images: (K, H, W, 3), nearest first.
     """
     rows = 1 + len(images) // 4
-    drawn, axes = plt.subplots(rows, 4, figsize=(7.2, 2.3 * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+    drawn, axes = blank(rows, 4, figsize=(7.2, 2.3 * rows))
     axes[0, 0].imshow(query)
-    axes[0, 0].set_title("new image", fontsize=9, loc="left")
+    axes[0, 0].set_title("new image", fontsize=9)
     for axis, image, name, distance in zip(axes.flat[1:], images, names, distances, strict=False):
         axis.imshow(image)
-        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:#.3g}", fontsize=9, loc="left")
+        axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:#.3g}", fontsize=9)
         frame(axis, name == own)
     return drawn

@@ -18,20 +18,20 @@ COPIES = {  # how a dataset's fingerprint begins -> what is special about that c
 
 
 def facts(
-    records: Iterable[Record], images: Callable[[Record], RetrievalDataset]
+    records: Iterable[Record], images: Callable[[str, int], RetrievalDataset]
 ) -> list[tuple[str, str]]:
     """Return (what, how much): datasets, backbone, resolution, steps, λ, seeds, hardware, hours.
 
     Runs of no epochs count in the datasets alone, unless there are no others.
 
     Args:
-        images: returns a run's dataset.
+        images: returns a dataset by its name and image size.
     """
     every = list(records)
     trained = [record for record in every if record["config"]["epochs"]] or every
     configs = pd.DataFrame([record["config"] for record in trained])
     first = {record["config"]["dataset"]: record for record in reversed(every)}
-    found = [size_of(record, images(record)) for record in reversed(first.values())]
+    found = [size_of(record, images) for record in reversed(first.values())]
     weights = {
         name: listed(rows.mdr_weight[rows.mdr_weight > 0], "{:g}")
         for name, rows in configs.groupby("dataset", sort=False)
@@ -56,15 +56,16 @@ def facts(
     ]
 
 
-def size_of(record: Record, images: RetrievalDataset) -> tuple[str, str]:
+def size_of(record: Record, images: Callable[[str, int], RetrievalDataset]) -> tuple[str, str]:
     """Return a dataset's name, and its size and what is special about the copy that a run saw."""
-    splits = [split for split in (images.train, images.test, images.gallery) if split is not None]
-    classes = len(images.train.class_names) + len(images.test.class_names)
+    dataset = record["config"]["dataset"]
+    seen = images(dataset, record["config"]["image_size"])
+    splits = [split for split in (seen.train, seen.test, seen.gallery) if split is not None]
+    classes = len(seen.train.class_names) + len(seen.test.class_names)
     size = f"{sum(len(split.labels) for split in splits):,} images, {classes:,} classes"
-    special = COPIES.get(record["provenance"]["data"][:12], "")
-    kind, _, path = record["config"]["dataset"].partition(":")  # folder:PATH
-    name = f"{kind} {path.split('/')[-1]}".strip()
-    return name, f"{size}; {special}" if special else size
+    special = COPIES.get(record["provenance"]["data"][:12])
+    kind, _, path = dataset.partition(":")  # folder:PATH
+    return f"{kind} {path.split('/')[-1]}".strip(), f"{size}; {special}" if special else size
 
 
 def listed(values: pd.Series, spec: str = "{}") -> str:
@@ -80,6 +81,7 @@ def versions(records: Iterable[Record]) -> list[tuple[str, str]]:
     rows = []
     for record in records:
         about, config = record["provenance"], record["config"]
+        libraries = [f"{name} {number}" for name, number in about["versions"].items()]
         row = {
             "trained": about["finished"][:10],
             "git commit": (about.get("commit") or "not recorded")[:12],
@@ -89,10 +91,10 @@ def versions(records: Iterable[Record]) -> list[tuple[str, str]]:
             "device": about["device"],
             "threads": about["threads"],
             "seed": config["seed"],
+            "libraries": ", ".join(libraries),
         }
-        libraries = [f"{name} {number}" for name, number in about["versions"].items()]
-        rows.append(row | {"libraries": ", ".join(libraries)})
+        rows.append(row)
     found = pd.DataFrame(rows)
-    each = [(name, "; ".join(sorted(map(str, found[name].dropna().unique())))) for name in found]
-    dates = found.trained
-    return [("trained", " to ".join(sorted({dates.min(), dates.max()}))), *each[1:]]
+    dates = sorted({found.trained.min(), found.trained.max()})
+    each = {name: "; ".join(sorted(map(str, found[name].dropna().unique()))) for name in found}
+    return list((each | {"trained": " to ".join(dates)}).items())

@@ -33,25 +33,27 @@ WIDTH = 400  # pixels of a thumbnail made from photographs
 def write_reports(root: Path) -> None:
     """Write all pages of the profiles below ``root``, and ``index.html``."""
     found = {name: page.reports_of(root / name) for name in page.PROFILES}
-    found = {name: reports for name, reports in found.items() if reports}
-    names = {name: [report.name for report in reports] for name, reports in found.items()}
-    for profile, reports in found.items():
-        page.write_pages(root / profile, reports, names)
-    claims = {}
-    for profile in found:
+    names = {
+        name: [report.name for report in reports] for name, reports in found.items() if reports
+    }
+    first: dict[str, page.Report] = {}  # of each notebook
+    claims: dict[str, dict] = {}
+    rows: dict[str, dict] = {}  # group -> the claims of all profiles
+    for profile in names:
+        page.write_pages(root / profile, found[profile], names)
+        first = {report.name: report for report in found[profile]} | first
         table = root / profile / f"claims-{profile}.csv"
         if table.exists():
             claims[profile] = claims_of(pd.read_csv(table), names[profile])
-    first: dict[str, page.Report] = {}
-    for report in (report for reports in found.values() for report in reports):
-        first.setdefault(report.name, report)
+            for claim, about in claims[profile].items():
+                rows.setdefault(about["group"], {})[claim] = None
     cards = sorted(first.values(), key=lambda report: page.place(report.name))
     template = page.environment().get_template("index.html.j2")
     text = template.render(
-        profiles={name: profiles.named(name) for name in found},
+        profiles={name: profiles.named(name) for name in names},
         names=names,
         claims=claims,
-        rows=rows_of(claims),
+        rows=rows,
         headline=first.get("recall_at_k"),
         cards=[(report, thumbnail(root / report.profile, report)) for report in cards],
     )
@@ -81,29 +83,17 @@ def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
     return found
 
 
-def rows_of(claims: dict[str, dict[str, dict]]) -> dict[str, list[str]]:
-    """Return group -> claims, of all profiles."""
-    groups: dict[str, list[str]] = {}
-    for of_profile in claims.values():
-        for claim, about in of_profile.items():
-            known = groups.setdefault(about["group"], [])
-            known += [claim] if claim not in known else []
-    return groups
-
-
 def thumbnail(folder: Path, report: page.Report) -> str:
     """Return the source of a report's small image: its main figure, or its first photographs."""
     images = sorted(folder.glob(f"{THUMBNAILS.get(report.name, '-')}*.svg"))
     if images:  # the first dataset's
         first = min(images, key=lambda path: profiles.named(folder.name).ablation not in path.name)
         return f"{folder.name}/{first.name}"
-    for cell in report.nb.cells:
-        for data in page.datas(cell, "text/html"):
-            found = re.search(r"data:image/(?:jpeg|webp);base64,([\w+/=]+)", data["text/html"])
-            if found:
-                image = PIL.Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
-                image.thumbnail((WIDTH, WIDTH))
-                small = io.BytesIO()
-                image.save(small, "webp", quality=75)
-                return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+    for text in page.data_of(report.nb, "text/html"):
+        if found := re.search(r"data:image/jpeg;base64,([\w+/=]+)", text):
+            image = PIL.Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
+            image.thumbnail((WIDTH, WIDTH))
+            small = io.BytesIO()
+            image.save(small, "webp", quality=75)
+            return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
     return ""

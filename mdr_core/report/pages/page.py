@@ -7,7 +7,7 @@ from the network.
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,7 @@ def read(path: Path) -> Report:
     record, parameters = nb.metadata.papermill, nb.metadata.papermill.parameters
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.MULTILINE)
-    told = [data[FINDING] for cell in nb.cells for data in datas(cell, FINDING)]
-    facts = [data[FACTS] for cell in nb.cells for data in datas(cell, FACTS)]
-    finding: dict[str, Any] = {"finding": "", "figure": "", "verdicts": []} | (told or [{}])[0]
+    finding = {"finding": "", "figure": "", "verdicts": []} | next(data_of(nb, FINDING), {})
     short = path.stem.replace("_at_k", "@K").replace("_", " ")
     return Report(
         nb,
@@ -70,7 +68,7 @@ def read(path: Path) -> Report:
         profile=parameters.get("profile", ""),
         title=re.sub(r"[*`$]", "", heading[1]) if heading else path.stem,
         short=short[:1].upper() + short[1:],
-        facts=(facts or [[]])[0],
+        facts=next(data_of(nb, FACTS), []),
         command=command(path, parameters),
         made=f"Made {record.end_time[:10]} in {record.duration:.0f} s by "
         f"Python {nb.metadata.language_info.version}, papermill {record.version}",
@@ -102,14 +100,13 @@ def write_pages(folder: Path, reports: Sequence[Report], profiles: dict[str, lis
             folder of its own, without an index.
     """
     template = environment().get_template("page.html.j2")
-    for number, report in enumerate(reports):
-        before, after = reports[:number][-1:], reports[number + 1 :][:1]
+    for before, report, after in zip([None, *reports], reports, [*reports[1:], None], strict=False):
         body, contents = body_of(report.nb, folder, [each.name for each in reports])
         text = template.render(
             report=report,
             reports=reports,
-            before=before[0] if before else None,
-            after=after[0] if after else None,
+            before=before,
+            after=after,
             elsewhere=[p for p, names in profiles.items() if report.name in names],
             index=bool(profiles),
             runs=(folder / "runs.csv").exists(),
@@ -127,13 +124,9 @@ def body_of(
     if nb.cells and nb.cells[0].cell_type == "markdown":
         nb.cells[0].source = re.sub(r"^# .*\n*", "", nb.cells[0].source)
     for cell in nb.cells:
-        outputs = cell.get("outputs", [])
-        cell["shows"] = [output for output in outputs if FINDING not in output.get("data", {})]
-    nb.cells = [cell for section in sections(nb) if not empty(section) for cell in section]
-    for cell in nb.cells:
-        shown = cell.pop("shows")
         if cell.cell_type == "code":
-            cell.outputs = shown
+            cell.outputs = [each for each in cell.outputs if FINDING not in each.get("data", {})]
+    nb.cells = [cell for section in sections(nb) if not empty(section) for cell in section]
     exporter = HTMLExporter(template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", lambda text: markdown.to_html(text, pages))
     exporter.register_filter("there", lambda names: [n for n in names if (folder / n).exists()])
@@ -154,8 +147,9 @@ def sections(nb: NotebookNode) -> list[list[NotebookNode]]:
 
 def empty(section: list[NotebookNode]) -> bool:
     """Return whether a section would show results and has none."""
-    would = any(cell.cell_type == "code" and SHOWS.search(cell.source) for cell in section)
-    return would and not any(cell["shows"] for cell in section)
+    code = [cell for cell in section if cell.cell_type == "code"]
+    would = any(SHOWS.search(cell.source) for cell in code)
+    return would and not any(cell.outputs for cell in code)
 
 
 def anchored(body: str) -> tuple[str, list[tuple[str, Markup]]]:
@@ -187,7 +181,6 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters["markdown"] = lambda text: Markup(markdown.to_html(text))
-    found.filters["slug"] = lambda word: word.replace(" ", "-")
     return found
 
 
@@ -196,6 +189,9 @@ def place(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
-def datas(cell: NotebookNode, kind: str) -> list[NotebookNode]:
-    """Return the data of a cell's outputs that have this MIME type."""
-    return [o.data for o in cell.get("outputs", []) if kind in o.get("data", {})]
+def data_of(nb: NotebookNode, kind: str) -> Iterator[Any]:
+    """Yield the data of this MIME type in a notebook's outputs."""
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if kind in output.get("data", {}):
+                yield output.data[kind]

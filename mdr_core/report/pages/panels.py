@@ -19,8 +19,8 @@ WIDEST = 900  # pixels that photographs, which have few letters, need at most
 SCREEN, PRINT = 100, 120  # dots per inch of a figure of photographs, in a page and as a file
 
 
-def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
-    """Return a panel with the figure as SVG, which is also written to ``path``.
+def drawing_of(figure: Figure, name: str, about: str, path: Path | None) -> str:
+    """Return the figure as SVG, which is also written to ``path``.
 
     It is part of the page, so that the titles of its points show on hover.
     """
@@ -33,40 +33,46 @@ def drawing_of(figure: Figure, name: str, caption: str, path: Path | None) -> st
     text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
     role = "group" if "<a " in text else "img"  # links in an img are not read aloud
-    about = f'role="{role}" aria-label="{name_of(figure, caption)}" style="{style}"'
-    return panel(figure, text.replace("<svg", f"<svg {about}", 1))
+    about = f'role="{role}" aria-label="{about}" style="{style}"'
+    return text.replace("<svg", f"<svg {about}", 1)
 
 
-def photographs_of(figure: Figure, name: str, caption: str, path: Path | None) -> str:
-    """Return a panel with the figure as JPEG; ``path`` gets it as PDF, at a higher resolution."""
+def photographs_of(figure: Figure, about: str, path: Path | None) -> str:
+    """Return the figure as JPEG; ``path`` gets it as PDF, at a higher resolution."""
     if path:
         began = time.gmtime(0)  # the same file for the same figure
-        printed = PIL.Image.open(io.BytesIO(plots.jpeg(figure, PRINT)))
+        printed = PIL.Image.open(io.BytesIO(jpeg(figure, PRINT)))
         printed.save(path, resolution=PRINT, creationDate=began, modDate=began)
-    data = base64.b64encode(plots.jpeg(figure, SCREEN)).decode()
-    about = f'alt="{name_of(figure, caption)}" style="width: 100%; height: auto"'
-    image = f'<img src="data:image/jpeg;base64,{data}" {about}>'
-    return panel(figure, image, most=WIDEST)
+    data = base64.b64encode(jpeg(figure, SCREEN)).decode()
+    about = f'alt="{about}" style="width: 100%; height: auto"'
+    return f'<img src="data:image/jpeg;base64,{data}" {about}>'
 
 
-def panel(figure: Figure, image: str, most: float = float("inf")) -> str:
-    """Return an image at most in its own size, and so large that its letters can be read.
+def jpeg(figure: Figure, dpi: int) -> bytes:
+    """Return the figure as JPEG."""
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 85})
+    return data.getvalue()
+
+
+def panel(figure: Figure, name: str, caption: str, path: Path | None, photographs: bool) -> str:
+    """Return a figure at most in its own size, and so large that its letters can be read.
 
     Args:
-        most: pixels that it need not be wider than for that.
+        path: where the figure is also written.
     """
+    titles = [axis.get_title() or axis.get_title("left") for axis in figure.axes]
+    said = f"{'; '.join(dict.fromkeys(filter(None, titles)))}. {caption}".removeprefix(". ")
+    about = html.escape(said)  # for readers who hear the page
     width = figure.get_figwidth()
     letters = [float(t.get_fontsize()) for t in figure.findobj(Text) if t.get_text().strip()]
-    least = min(72 * width * SMALLEST / min(letters, default=10), most)
+    least = 72 * width * SMALLEST / min(letters, default=10)
+    if photographs:
+        least, image = min(least, WIDEST), photographs_of(figure, about, path)
+    else:
+        image = drawing_of(figure, name, about, path)
     size = f"min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
     return f'<div class="panel" style="flex: 1 1 0; {size}">{image}</div>'
-
-
-def name_of(figure: Figure, caption: str) -> str:
-    """Return a panel's name for readers who hear the page."""
-    titles = [axis.get_title() or axis.get_title("left") for axis in figure.axes]
-    said = f"{'; '.join(dict.fromkeys(filter(None, titles)))}. {caption}"
-    return html.escape(said.removeprefix(". "))
 
 
 def of(panels: list[str], caption: str) -> str:

@@ -1,7 +1,7 @@
 """Maps of class centers (Figure 3): t-SNE and PCA, how far to trust each, who shares a color."""
 
+import itertools
 import re
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,10 +14,10 @@ NEIGHBORS = 5  # of a class center, in the trustworthiness
 COLORS = BLUE, ORANGE, GREEN, RED, PINK, "#56B4E9"
 
 
-def tsne(centers: np.ndarray, seed: int = 0) -> np.ndarray:
+def tsne(centers: np.ndarray) -> np.ndarray:
     """Return class centers (C, D) in the plane (C, 2) by t-SNE."""
     perplexity = min(10.0, (len(centers) - 1) / 3)
-    drawing = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    drawing = TSNE(2, perplexity=perplexity, init="pca", random_state=0)
     return drawing.fit_transform(centers.astype(np.float32))
 
 
@@ -69,43 +69,32 @@ def common_word(names: list[str]) -> str:
 def maps(
     centers: np.ndarray, groups: np.ndarray, titles: list[str], names: tuple[str, ...], title: str
 ) -> list[Figure]:
-    """Return a t-SNE and a PCA of class centers (C, D), points in the color of their group.
+    """Draw a t-SNE and a PCA of class centers (C, D), points in the color of their group.
+
+    Those of the group "other" are grey dots.
 
     Args:
         groups, titles: of :func:`families`. names: of the classes, shown on hover.
     """
     centers = centers.astype(np.float64)
-    ways = {"t-SNE": tsne(centers), "PCA": PCA(2).fit_transform(centers)}
-    return [
-        draw(points, groups, titles, names, f"{title}: {way}", trust(centers, points))
-        for way, points in ways.items()
+    looks = [
+        ("#aaaaaa", "o", "none") if title == "other" else (color, marker, "#333333")
+        for title, color, marker in zip(titles, itertools.cycle(COLORS), itertools.cycle("osD^vP"))
     ]
-
-
-def draw(
-    points: np.ndarray,
-    groups: np.ndarray,
-    titles: list[str],
-    names: tuple[str, ...],
-    title: str,
-    trusted: float,
-) -> Figure:
-    """Draw one map (C, 2); those of the group "other" are grey dots."""
-    figure, axis = panel(4.6, width=4.6)  # two a row
-    for point, group, name in zip(points, groups, names, strict=True):
-        style: dict[str, Any] = {
-            "color": COLORS[group % 6],
-            "marker": "osD^vP"[group % 6],
-            "edgecolor": "#333333",
-        }
-        if titles[group] == "other":
-            style = {"color": "#aaaaaa", "marker": "o", "edgecolor": "none"}
-        titled(axis.scatter(point[0], point[1], s=34, lw=0.4, **style), name)
-    if len(titles) > 1:
-        shown = [axis.collections[(groups == group).argmax()] for group in range(len(titles))]
-        close = {"handletextpad": 0.1, "columnspacing": 0.8}
-        figure.legend(shown, titles, loc="outside lower center", ncols=3, **close)
-    axis.set(title=title, xticks=[], yticks=[], xlabel=f"trustworthiness {trusted:.2f}")
-    axis.margins(0.06)
-    axis.spines[:].set(visible=True, color="#cccccc")
-    return figure
+    figures = []
+    for way, points in {"t-SNE": tsne(centers), "PCA": PCA(2).fit_transform(centers)}.items():
+        figure, axis = panel(4.6, width=4.6)  # two a row
+        for (x, y), group, name in zip(points, groups, names, strict=True):
+            color, marker, edge = looks[group]
+            dot = axis.scatter(x, y, s=34, lw=0.4, color=color, marker=marker, edgecolor=edge)
+            titled(dot, name)
+        if len(titles) > 1:
+            shown = [axis.collections[(groups == group).argmax()] for group in range(len(titles))]
+            close = {"handletextpad": 0.1, "columnspacing": 0.8}
+            figure.legend(shown, titles, loc="outside lower center", ncols=3, **close)
+        axis.set(title=f"{title}: {way}", xticks=[], yticks=[])
+        axis.set(xlabel=f"trustworthiness {trust(centers, points):.2f}")
+        axis.margins(0.06)
+        axis.spines[:].set(visible=True, color="#cccccc")
+        figures.append(figure)
+    return figures

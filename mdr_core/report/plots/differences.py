@@ -76,16 +76,13 @@ def write(
 
     A long name takes two lines.
     """
-    lines = textwrap.wrap(left, LETTERS)
     own: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center"}
     own["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # over the zero line
-    for line in lines:
-        text = axis.text(0, y, line, color=ink, **own)
-        if report:
-            text.set_url(f"{report}.html")
-        y += 1
-    axis.text(1, y - len(lines), right, color=color, ha="right", **own)
-    return y
+    lines = textwrap.wrap(left, LETTERS)
+    for place, line in enumerate(lines):
+        axis.text(0, y + place, line, color=ink, url=f"{report}.html" if report else None, **own)
+    axis.text(1, y, right, color=color, ha="right", **own)
+    return y + len(lines)
 
 
 def bar(axis: Axes, row, place: float, color: str, vertical: bool) -> None:
@@ -95,16 +92,15 @@ def bar(axis: Axes, row, place: float, color: str, vertical: bool) -> None:
         row: of :func:`mdr_core.study.claims.table`, as ``itertuples`` gives it.
     """
     lines = axis.vlines if vertical else axis.hlines
-    ends = [(row.difference - row.half, row.difference + row.half)] * (row.seeds > 1)
-    widths = [4.0] * len(ends)
+    ends = [(row.difference - row.half, row.difference + row.half, 4.0)] * (row.seeds > 1)
     if row.classes_low == row.classes_low:
-        ends, widths = [*ends, (row.classes_low, row.classes_high)], [*widths, 1.4]
-    for (low, high), width in zip(ends, widths, strict=True):
+        ends.append((row.classes_low, row.classes_high, 1.4))
+    for low, high, width in ends:
         lines(place, low, high, color=color, lw=width, zorder=2)
-    apart = ends and all(low > 0 or high < 0 for low, high in ends)
+    apart = ends and all(low > 0 or high < 0 for low, high, _ in ends)
     x, y = (place, row.difference) if vertical else (row.difference, place)
     dot = axis.scatter(x, y, 42, [color if apart else "white"], edgecolors=color, zorder=3)
-    told = ", ".join(f"{low:.1f} to {high:.1f}" for low, high in ends)
+    told = ", ".join(f"{low:.1f} to {high:.1f}" for low, high, _ in ends)
     told = "; ".join(filter(None, [told, row.reason]))
     titled(dot, f"{row.cell}: {row.difference:+.1f} {row.unit} ({told})".replace("-", "−"))
     if row.report:
@@ -136,7 +132,7 @@ def differences_by_number(
     if log:
         axis.set_xscale("log", base=2)
     shown = np.unique([*start, *ran.number])
-    axis.set_xticks(shown, [f"{number:g}" for number in shown], minor=False)
+    axis.set_xticks(shown, [f"{number:g}" for number in shown])
     axis.margins(x=0.08)
     axis.set(title=title, xlabel=xlabel, ylabel=f"difference [{rows.unit.iloc[0]}]")
     return figure

@@ -29,10 +29,9 @@ def distances(runs: pd.DataFrame, title: str) -> Figure:
     first, last = runs.iloc[0], runs.iloc[-1]
     for place, column in enumerate(recorded(runs)):
         name, color = PAIRS[column]
-        for row, look in ((first, {"ls": "--", "lw": 1}), (last, {"lw": 1.6})):
-            density, edges = density_of(row, column)
-            axis.stairs(density, edges, color=color, **look)
-        axis.stairs(density, edges, color=color, alpha=0.15, fill=True)
+        axis.stairs(*density_of(first, column), color=color, ls="--", lw=1)
+        axis.stairs(*density_of(last, column), color=color, lw=1.6)
+        axis.stairs(*density_of(last, column), color=color, alpha=0.15, fill=True)
         at: dict[str, Any] = {"transform": axis.transAxes, "ha": "right", "va": "top"}
         axis.text(1, 0.99 - 0.09 * place, name, color=darker(color), **at)
     if last.mdr_weight > 0:
@@ -93,12 +92,5 @@ def levels(axis: Axes, row: pd.Series) -> None:
         if 0 <= place <= FARTHEST:
             axis.axvline(place, color=GREEN, lw=1, ls=":")
             name = f"{'' if i else 'level '}{start:g}".replace("-", "−")
-            side = "center" if i else "right"
-            axis.annotate(
-                name,
-                (place, 0.99),
-                xycoords=("data", "axes fraction"),
-                color=darker(GREEN),
-                ha=side,
-                va="top",
-            )
+            at: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "va": "top"}
+            axis.text(place, 0.99, name, color=darker(GREEN), ha="center" if i else "right", **at)

@@ -37,7 +37,9 @@ def curves(
     """
     frame = statistics.ran(frame).dropna(subset=[y])
     palette = options.pop("palette", None) or colors_of(frame[by].unique())
-    look = {"style": style, "style_order": frame[style].unique()} if style else {}
+    if style:
+        order = frame[style].unique()
+        options |= {"style": style, "style_order": order, "dashes": ["", (3, 1.5)]}
     sns.lineplot(
         frame,
         x=x,
@@ -49,13 +51,10 @@ def curves(
         errorbar=t_interval,
         err_kws={"alpha": 0.18, "lw": 0},
         legend=False,
-        **({"dashes": ["", (3, 1.5)]} if style else {}),
-        **look,
         **options,
     )
-    lines = frame.groupby([by, style] if style else [by], sort=False)
     ends = []
-    for key, own in lines:
+    for key, own in frame.groupby([by, style] if style else [by], sort=False):
         last = own[own[x] == own[x].max()]
         name = " ".join([short(str(key[0])), *key[1:]])
         ends.append((name, last[x].iloc[0], last[y].mean(), palette[key[0]]))

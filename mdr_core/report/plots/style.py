@@ -8,6 +8,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,17 +89,9 @@ def label_ends(axis: Axes, ends: Iterable[tuple[str, float, float, str]]) -> Non
     low, high = axis.bbox.y0 * points, axis.bbox.y1 * points
     moved = isotonic_regression(np.clip(places - steps, low, max(low, high - steps[-1]))).x + steps
     for (name, x, y, color), up in zip(ends, moved - places, strict=True):
-        axis.annotate(
-            name,
-            (x, y),
-            (12, up),
-            textcoords="offset points",
-            va="center",
-            color=darker(color),
-            arrowprops={
-                "arrowstyle": "-", "color": color, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5),
-            },
-        )  # fmt: skip
+        line = {"arrowstyle": "-", "color": color, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5)}
+        at: dict[str, Any] = {"textcoords": "offset points", "va": "center", "arrowprops": line}
+        axis.annotate(name, (x, y), (12, up), color=darker(color), **at)
 
 
 def titled(artist: Artist, title: str) -> None:
@@ -115,10 +108,3 @@ def svg(figure: Figure, name: str) -> str:
     plain = text.getvalue().replace(' target="_blank"', "")
     named = re.sub(r"<g id=([\"'])title:(.*?)\1>", r"<g><title>\2</title>", plain)
     return re.sub(r'<g id="[a-z0-9]+_\d+">', "<g>", named)  # several may stand in one page
-
-
-def jpeg(figure: Figure, dpi: int) -> bytes:
-    """Return the figure as JPEG, for one that is made of photographs."""
-    data = io.BytesIO()
-    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 85})
-    return data.getvalue()
