@@ -70,11 +70,7 @@ def from_rows(key: str, rows: pd.DataFrame) -> dict:
 
 
 def read(path: Path) -> list[dict]:
-    """Return the records of a ``runs.csv``.
-
-    Raises:
-        StudyError: it is absent, or no table of runs.
-    """
+    """Return the records of a ``runs.csv``."""
     if not path.is_file():
         raise StudyError(
             f"there is no {path}: it comes with the repository for the profiles that have runs"
@@ -174,11 +170,7 @@ def take(path: Path, store: RunStore) -> str:
 
 
 def restore(folder: Path, store: RunStore) -> str:
-    """Put a folder's runs into the store, unless they are there.
-
-    Returns:
-        a line: how many there are, and how many of them this installation finds.
-    """
+    """Put a folder's runs into the store; return a line on how many this installation finds."""
     reasons, records = [], read(folder / "runs.csv")
     for record in records:
         store.restore(record, folder)

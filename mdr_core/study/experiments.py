@@ -230,10 +230,7 @@ def your_images(
 def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dict[str, list[dict]]:
     """Return notebook -> the runs of its report at its default parameters, the headline first.
 
-    ``your_images`` aside, whose folder is its reader's.
-
-    Args:
-        seeds: Table 1's; the ablations take fewer.
+    ``your_images`` aside, whose folder is its reader's. ``seeds``: Table 1's; others take fewer.
     """
     own, names, methods = profiles.named(profile), profiles.datasets(profile), list(METHODS)
     seeds = list(range(own.seeds)) if seeds is None else seeds

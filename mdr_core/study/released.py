@@ -46,11 +46,7 @@ def checkpoint(name: str) -> Path:
 
 
 def network(path: Path, config: Config) -> EmbeddingNet:
-    """Return the released network, backbone and head, in eval mode.
-
-    Raises:
-        StudyError: the file cannot be read, or is not one of this network.
-    """
+    """Return the released network, backbone and head, in eval mode."""
     try:
         _, head = from_released(backbones.read_weights(path))
         backbone = backbones.backbone("bn_inception", str(path))

@@ -153,12 +153,10 @@ def slopes(frame: pd.DataFrame, size: str, value: str) -> pd.DataFrame:
     Args:
         frame: a row per run. A seed that lacks a size is left out.
     """
-    rows = []
-    wanted = frame[size].nunique()
-    for (dataset, method, seed), runs in ran(frame).groupby(["dataset", "method", "seed"]):
-        if len(runs) == wanted > 1:
+    rows, names, sizes = [], ["dataset", "method", "seed"], frame[size].nunique()
+    for labels_of_run, runs in ran(frame).groupby(names):
+        if len(runs) == sizes > 1:
             slope = np.polyfit(np.log2(runs[size].astype(float)), runs[value], 1)[0]
-            rows.append((dataset, method, seed, slope))
-    found = pd.DataFrame(rows, columns=["dataset", "method", "seed", "slope"])
-    every = frame[["dataset", "method", "seed"]].drop_duplicates()
-    return every.merge(found, how="left")  # what is not run is NaN
+            rows.append((*labels_of_run, slope))
+    found = pd.DataFrame(rows, columns=[*names, "slope"])
+    return frame[names].drop_duplicates().merge(found, how="left")  # what is not run is NaN
