@@ -33,21 +33,13 @@ FILES = WEIGHTS, CONFIG, INDEX = ("weights.safetensors", "config.json", "gallery
 
 @dataclass
 class ImageSearch:
-    """A network and the embedded images that it searches.
+    """A network and the embedded images that it searches."""
 
-    Attributes:
-        model: in eval mode.
-        config: of the run that trained it.
-        index: exact, Euclidean.
-        names: the class of each image in the index.
-        paths: where each image came from.
-    """
-
-    model: EmbeddingNet
-    config: Config
-    index: faiss.IndexFlatL2
-    names: list[str]
-    paths: list[str]
+    model: EmbeddingNet  # in eval mode
+    config: Config  # of the run that trained it
+    index: faiss.IndexFlatL2  # exact, Euclidean
+    names: list[str]  # the class of each image in the index
+    paths: list[str]  # where each image came from
 
     @classmethod
     def of_run(cls, record: Record, root: Path, gallery: Split) -> "ImageSearch":
@@ -128,10 +120,8 @@ class ImageSearch:
 def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
     """Return the index of a file's bytes, which are not given to faiss: it may not survive them.
 
-    The embeddings are the file's end; the index made of them must give the very same bytes.
-
-    Raises:
-        ValueError: it is not the file of ``count`` embeddings of ``dim`` dimensions.
+    The embeddings (count, dim) are the file's end; the index made of them must give the very same
+    bytes, or it is a ValueError.
     """
     index = faiss.IndexFlatL2(dim)
     head = faiss.serialize_index(index).size

@@ -26,27 +26,18 @@ KNOWN = {
     "cub_mini": Known(layouts.cub, 10, 80, CUB, f"80 images of ten classes of {CUB_ORIGIN}"),
     "cub200": Known(layouts.cub, 200, 11788, CUB, CUB_ORIGIN),
     "cars196": Known(
-        layouts.cars,
-        classes=196,
-        images=16185,
-        folder="stanford_cars",
-        origin="Stanford Cars (Krause et al. 2013), ai.stanford.edu",
+        layouts.cars, 196, 16185, "stanford_cars",
+        "Stanford Cars (Krause et al. 2013), ai.stanford.edu",
     ),
     "sop": Known(
-        layouts.products,
-        classes=22634,
-        images=120053,
-        folder="Stanford_Online_Products",
-        origin="Stanford Online Products (Oh Song et al. 2016), cvgl.stanford.edu",
+        layouts.products, 22634, 120053, "Stanford_Online_Products",
+        "Stanford Online Products (Oh Song et al. 2016), cvgl.stanford.edu",
     ),
     "inshop": Known(
-        layouts.clothes,
-        classes=7982,
-        images=52712,
-        folder="In-shop Clothes Retrieval Benchmark",
-        origin="In-Shop Clothes Retrieval of DeepFashion (Liu et al. 2016), mmlab.ie.cuhk.edu.hk",
+        layouts.clothes, 7982, 52712, "In-shop Clothes Retrieval Benchmark",
+        "In-Shop Clothes Retrieval of DeepFashion (Liu et al. 2016), mmlab.ie.cuhk.edu.hk",
     ),
-}
+}  # fmt: skip
 DOWNLOADS = ("cub200", "cars196", "sop")  # by mdr_core.data.download
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
@@ -66,10 +57,9 @@ def find(name: str, data_root: str | Path | None) -> layouts.Source:
     """
     known, among = KNOWN[name], roots(data_root)
     places = [f"{name}.zip", f"{name}/", f"{known.folder}/", f"{known.folder}.zip"]
-    for root in among:
-        for place in places:
-            if os.path.exists(root / place):
-                return layouts.Source(root / place)
+    for path in (root / place for root in among for place in places):
+        if os.path.exists(path):
+            return layouts.Source(path)
     fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
     raise StudyError(
         f"dataset {name} is not here: looked for {' or '.join(places)} in "

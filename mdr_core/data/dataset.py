@@ -70,19 +70,12 @@ class Split:
 
 
 class Duplicates(NamedTuple):
-    """Pairs of image files of equal bytes: they make Recall@1 too high, or too low.
-
-    Attributes:
-        pairs: all of them.
-        of_two_classes, of_two_splits: those of different classes, and those of a training and a
-            test class.
-        example: the paths of one pair.
-    """
+    """Pairs of image files of equal bytes: they make Recall@1 too high, or too low."""
 
     pairs: int = 0
     of_two_classes: int = 0
-    of_two_splits: int = 0
-    example: tuple[str, ...] = ()
+    of_two_splits: int = 0  # of a training and a test class
+    example: tuple[str, ...] = ()  # the paths of one pair
 
 
 @dataclass(frozen=True)
@@ -110,8 +103,8 @@ class RetrievalDataset:
                 f"hold_out must leave at least 2 of the {classes} training classes on either side, "
                 f"got {count}"
             )
-        train = self.train.of_classes(range(classes - count))
-        test = self.train.of_classes(range(classes - count, classes))
+        kept, held = range(classes - count), range(classes - count, classes)
+        train, test = self.train.of_classes(kept), self.train.of_classes(held)
         return replace(self, train=train, test=test, gallery=None)
 
     def train_on_all(self) -> "RetrievalDataset":
@@ -155,8 +148,7 @@ def load_dataset(
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
     if name.startswith("all:"):
-        name = name.removeprefix("all:")
-        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
+        return load_dataset(name[4:], data_root, image_size, cache_root).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
     if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
@@ -211,12 +203,9 @@ def duplicates(splits: dict[str, Split], digest: dict[str, str]) -> Duplicates:
     def pairs(what: int) -> int:  # that agree in digest, then split, then class
         return sum(math.comb(n, 2) for n in Counter(file[:what] for file in files).values())
 
-    example: tuple[str, ...] = ()
     first: dict[str, str] = {}
-    for same, _, _, path in files:
-        if same in first and not example:
-            example = (first[same], path)
-        first.setdefault(same, path)
+    found = ((first.setdefault(same, path), path) for same, _, _, path in files)
+    example = next((pair for pair in found if pair[0] != pair[1]), ())
     return Duplicates(pairs(1), pairs(1) - pairs(3), pairs(1) - pairs(2), example)
 
 
@@ -225,9 +214,8 @@ def drawn_dataset(name: str) -> RetrievalDataset:
 
     def drawn(part: str) -> Split:
         images, labels, class_names, families = drawn_characters.draw(part)
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-        label, family = torch.from_numpy(labels), torch.from_numpy(families)
-        return Split(pixels, label, class_names, ("",) * len(labels), family)
+        pixels, label, family = map(torch.from_numpy, (images, labels, families))
+        return Split(pixels.permute(0, 3, 1, 2), label, class_names, ("",) * len(labels), family)
 
     if name == "drawn":
         train, test = drawn("train"), drawn("test")
@@ -245,14 +233,14 @@ def checked_splits(name: str, listing: layouts.Listing, images: Tensor) -> dict[
         families = torch.from_numpy(np.unique(listing.families, return_inverse=True)[1])
     labels, names = torch.from_numpy(listing.labels), listing.class_names
     every, half = Split(images, labels, names, tuple(listing.files), families), len(names) // 2
-    classes = {"train": range(half), "test": range(half, len(names))}
-    splits = {part: every.of_classes(some) for part, some in classes.items()}
-    if listing.splits is not None:
-        for part in ("train", "test", "gallery"):
+    if listing.splits is None:
+        first, second = range(half), range(half, len(names))
+        splits = {"train": every.of_classes(first), "test": every.of_classes(second)}
+    else:
+        splits = {}
+        for part in ["train", "test"] + ["gallery"] * ("gallery" in listing.splits):
             chosen = every.of_images(torch.from_numpy(np.flatnonzero(listing.splits == part)))
             splits[part] = chosen.of_classes(chosen.labels.unique().tolist())
-        if not len(splits["gallery"].labels):
-            del splits["gallery"]
         if set(splits["train"].class_names) & set(splits["test"].class_names):
             raise StudyError(f"{name}: its official list has classes in both training and test")
         if "gallery" in splits and splits["gallery"].class_names != splits["test"].class_names:

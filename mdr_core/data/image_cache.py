@@ -39,8 +39,7 @@ def decoded(
     root = cache_root or os.environ.get("MDR_CACHE") or REPOSITORY / ".cache"
     folder, key = Path(os.path.expanduser(root)) / "decoded", fingerprint.sha256(named)[:16]
     path, shape = folder / f"{key}-{size}.npy", (len(files), size, size, 3)
-    found = cached(path, shape)
-    if not found:
+    if not (found := cached(path, shape)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(path):  # of several processes, one decodes
@@ -112,7 +111,10 @@ def pixels(file: Path | BinaryIO, size: int, what: str, upright: bool = True) ->
             if upright:
                 with contextlib.suppress(Exception):  # odd EXIF, met before or after the turn
                     ImageOps.exif_transpose(opened, in_place=True)
-            image = on_white(eight_bits(opened))
+            image = eight_bits(opened)
+            if image.has_transparency_data:  # it is seen on a white page
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
             if image.mode != "RGB":  # convert() copies, even from RGB
                 image = image.convert("RGB")
             return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
@@ -147,11 +149,3 @@ def eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(clear := image.info.get("transparency"), int):  # PNG's
         gray[values == clear] = 255
     return Image.fromarray(gray.round().astype(np.uint8))
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """Return an image as seen on a white page, if anything of it is transparent."""
-    if not image.has_transparency_data:
-        return image
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA"))

@@ -4,7 +4,6 @@ A reader takes a :class:`Source` and returns a :class:`Listing`. There is one fo
 layout, and :func:`class_folders` for a user's own images.
 """
 
-import functools
 import io
 import itertools
 import os
@@ -113,11 +112,6 @@ def matlab(source: Source, name: str, variable: str) -> np.ndarray:
         raise source.error(f"{file} is not a MATLAB file that can be read: {problem}") from None
 
 
-def holds(source: Source, part: str) -> bool:
-    """Tell whether a file's path has this name, or this folder, in it."""
-    return any(f"/{part}" in f"/{file}" for file in source.files)
-
-
 def cars(source: Source) -> Listing:
     """List Stanford Cars: car_ims/, or cars_train/ and cars_test/ with the devkit.
 
@@ -125,8 +119,9 @@ def cars(source: Source) -> Listing:
     name's first word.
     """
     meta, halves = "cars_annos.mat", {"cars_annos.mat": "car_ims"}
-    devkit = holds(source, "cars_meta.mat") and not holds(source, "car_ims/")
-    if devkit or not holds(source, meta):
+    paths = " ".join(f"/{file}" for file in source.files)
+    devkit = "/cars_meta.mat" in paths and "/car_ims/" not in paths
+    if devkit or f"/{meta}" not in paths:
         meta, halves = "cars_meta.mat", {"cars_train_annos.mat": "cars_train"}
         halves["cars_test_annos_withlabels.mat"] = "cars_test"
     names = tuple(str(name).strip() for name in matlab(source, meta, "class_names"))
@@ -195,14 +190,6 @@ def clothes(source: Source) -> Listing:
     return in_official_splits(rows)
 
 
-@functools.cache
-def endings() -> frozenset[str]:
-    """Return the endings of the image files that Pillow reads here."""
-    Image.init()
-    known = Image.registered_extensions().items()
-    return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in NOT_IMAGES)
-
-
 def class_folders(source: Source, class_level: int = 0) -> Listing:
     """List a folder of class folders, whose images all lie equally deep.
 
@@ -211,11 +198,10 @@ def class_folders(source: Source, class_level: int = 0) -> Listing:
 
     Args:
         class_level: the class is only so many folders of that path, with all below them.
-
-    Raises:
-        StudyError: no images in class folders, or images at different depths.
     """
-    files = [file for file in source.files if PurePosixPath(file).suffix.lower() in endings()]
+    kinds = Image.registered_extensions().items()
+    endings = {e for e, kind in kinds if kind in Image.OPEN and kind not in NOT_IMAGES}
+    files = [file for file in source.files if PurePosixPath(file).suffix.lower() in endings]
     folders = [PurePosixPath(file).parent.parts for file in files]
     top = os.path.commonprefix(folders) if files else ()
     folders = [folder[len(top) :] for folder in folders]
@@ -246,6 +232,6 @@ def class_folders(source: Source, class_level: int = 0) -> Listing:
     shown = ", ".join(names if len(names) < 5 else [*names[:3], f"... {names[-1]}"])
     taken = f"{source.path}: {len(files)} images, each {kind} is a class: {len(names)} ({shown})"
     if left := sorted(source.files.keys() - set(files)):
-        kinds = sorted({PurePosixPath(file).suffix.lower() or "no ending" for file in left})
-        taken += f"; not read: {len(left)} files ({', '.join(kinds)}), as {left[0]}"
+        others = sorted({PurePosixPath(file).suffix.lower() or "no ending" for file in left})
+        taken += f"; not read: {len(left)} files ({', '.join(others)}), as {left[0]}"
     return Listing(files, labels, tuple(names.tolist()), taken=taken)

@@ -29,16 +29,11 @@ class Source:
     Attributes:
         upright: apply EXIF rotation to its images. The official datasets' protocol does not.
         files: path -> size, and checksum (zip) or times of change and inode (folder).
-
-    Raises:
-        StudyError: not a folder or zip file; a folder that cannot be read; a link to nothing or
-            into a loop. A name that is not UTF-8, or that a zip file has twice.
     """
 
     def __init__(self, path: Path, upright: bool = False):
         self.path, self.upright, self.lock = path, upright, threading.Lock()
         self.archive: zipfile.ZipFile | None = None
-        self.members: dict[str, zipfile.ZipInfo] = {}
         found: dict[str, tuple[int, ...]]
         try:
             str(path).encode()
@@ -47,8 +42,7 @@ class Source:
         if os.path.isdir(path):
             found = dict(in_folder(path))
         elif os.path.exists(path):
-            self.archive = opened(path)
-            self.members = members(path, self.archive)
+            self.archive, self.members = in_zip(path)
             found = {name: (entry.file_size, entry.CRC) for name, entry in self.members.items()}
         else:
             raise StudyError(f"there is no folder or zip file {path}")
@@ -72,8 +66,8 @@ class Source:
                 with open(os.path.join(os.fsencode(self.path), name.encode()), "rb") as file:
                     return file.read()
             if size > MOST:
-                most = f"{MOST >> 20} MiB, which no file of a dataset does"
-                raise self.error(f"{name} would unpack to more than {most}")
+                limit = f"{MOST >> 20} MiB, which no file of a dataset does"
+                raise self.error(f"{name} would unpack to more than {limit}")
             with self.lock:
                 return self.archive.read(self.members[name])
         except DAMAGED as problem:
@@ -130,23 +124,22 @@ def in_folder(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield name, (about.st_size, *changed, about.st_ino)
 
 
-def opened(path: Path) -> zipfile.ZipFile:
-    """Return a zip file, whose names without a declared encoding are UTF-8 or else cp437."""
+def in_zip(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """Return a zip file, and its files by their paths: ``/`` between folders, and no ``./``.
+
+    Names without a declared encoding are UTF-8, or else cp437.
+    """
     if not os.path.isfile(path):
         raise StudyError(f"{path} is neither a folder nor a zip file")
     try:
         try:
-            return zipfile.ZipFile(path, metadata_encoding="utf-8")
+            archive = zipfile.ZipFile(path, metadata_encoding="utf-8")
         except UnicodeDecodeError:
-            return zipfile.ZipFile(path)
+            archive = zipfile.ZipFile(path)
     except DAMAGED as problem:
         raise StudyError(
             f"{path} is neither a folder nor a zip file that can be read: {problem}"
         ) from None
-
-
-def members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return a zip file's files by their paths, with ``/`` between folders and no ``./``."""
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         written = entry.filename.replace("\\", "/")
@@ -158,4 +151,4 @@ def members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if name in found:
             raise StudyError(f"{path}: {name} stands twice in the zip file: pack it anew")
         found[name] = entry
-    return found
+    return archive, found

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
 from mdr_core.config import Config, from_dict
@@ -31,7 +30,7 @@ from mdr_core.runs import identity
 from mdr_core.runs.store import FINDINGS, WEIGHTS, Record, RunStore
 from mdr_core.study import experiments, profiles
 
-FILES = {"findings": FINDINGS, "weights": WEIGHTS}  # column and folder -> file of a run
+FILES = ("findings", "weights")  # columns and folders
 ONCE = ("key", "content", "provenance", *FILES)
 
 
@@ -48,53 +47,46 @@ def to_table(records: Iterable[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def from_table(table: pd.DataFrame) -> list[dict]:
-    """Return the records of :func:`to_table`; cells that are empty were never there."""
-    records = []
-    for key, rows in table.groupby("key", sort=False):
-        cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
-        config = {k[7:]: v for k, v in cells[0].items() if k.startswith("config.")}
-        kinds = Config.__annotations__
-        config = {k: v if kinds.get(k) is str else json.loads(v) for k, v in config.items()}
-        epochs = [
-            {k: json.loads(v) for k, v in row.items() if k not in ONCE and k[:7] != "config."}
-            for row in cells
-        ]
-        records.append({
-            "key": key,
-            "config": config,
-            "history": epochs,
-            "content": cells[0]["content"],
-            "provenance": json.loads(cells[0]["provenance"]),
-            **{name: cells[0].get(name) for name in FILES},
-        })  # fmt: skip
-    return records
+def from_rows(key: str, rows: pd.DataFrame) -> dict:
+    """Return the record that :func:`to_table` made these rows of; an empty cell was not there."""
+    cells = [{k: v for k, v in row.items() if v != ""} for row in rows.to_dict("records")]
+    config, kinds = {}, Config.__annotations__
+    for column, text in cells[0].items():
+        if column.startswith("config."):
+            name = column.removeprefix("config.")
+            config[name] = text if kinds.get(name) is str else json.loads(text)
+    history = [
+        {k: json.loads(v) for k, v in row.items() if k not in ONCE and k[:7] != "config."}
+        for row in cells
+    ]
+    return {
+        "key": key,
+        "config": config,
+        "history": history,
+        "content": cells[0]["content"],
+        "provenance": json.loads(cells[0]["provenance"]),
+        **{name: cells[0].get(name) for name in FILES},
+    }
 
 
 def read(path: Path) -> list[dict]:
-    """Return the records of a ``runs.csv``.
-
-    Raises:
-        StudyError: it is absent, or no table of runs.
-    """
+    """Return the records of a ``runs.csv``."""
     if not path.is_file():
         raise StudyError(
             f"there is no {path}: it comes with the repository for the profiles that have runs"
         )
     try:
-        return from_table(pd.read_csv(path, dtype=str, keep_default_na=False))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return [from_rows(str(key), rows) for key, rows in table.groupby("key", sort=False)]
     except (ValueError, KeyError, RecursionError) as problem:
         raise StudyError(f"{path} is not a table of runs: {problem}".splitlines()[0]) from None
 
 
 def export(profile: str, folder: Path, store: RunStore, **changes) -> int:
-    """Write a profile's runs, those of the store and those that ``folder`` has already.
+    """Write a profile's runs, those of the store and those that ``folder`` has; return how many.
 
     Args:
         changes: fields of Config that the runs were trained with, the device, say.
-
-    Returns:
-        how many there are.
     """
     configs = experiments.everything(profile, **changes)
     path = folder / "runs.csv"
@@ -125,12 +117,15 @@ def export(profile: str, folder: Path, store: RunStore, **changes) -> int:
 def packed(
     record: Record, store: RunStore, folder: Path, findings: bool = True, weights: bool = False
 ) -> dict:
-    """Return the record as :func:`to_table` takes it; its files are written below ``folder``."""
+    """Return the record as :func:`to_table` takes it; its files are written below ``folder``.
+
+    The weights are written in float16.
+    """
     content = {}
     if findings and FINDINGS in record["files"]:
         content["findings"] = (store.root / record["key"] / FINDINGS).read_bytes()
     if weights and WEIGHTS in record["files"]:
-        state = load_file(store.root / record["key"] / WEIGHTS)
+        state = store.weights(record)
         half = {k: v.half() if v.dtype == torch.float32 else v for k, v in state.items()}
         content["weights"] = safetensors(half)
     for name, data in content.items():
@@ -140,14 +135,10 @@ def packed(
 
 
 def pack(configs: list[Config], store: RunStore, path: Path, committed: Path) -> int:
-    """Write stored runs into one zip file, to be taken elsewhere: records, findings, some weights.
+    """Write stored runs into one zip file, to be taken elsewhere; return how many.
 
-    Runs that the table ``committed`` has are left out.
-
-    The weights, in float16, are those of each dataset's first run with MDR and seed 0.
-
-    Returns:
-        how many runs there are.
+    Runs that the table ``committed`` has are left out. Each dataset's first run with MDR and seed 0
+    has its weights, all runs have their findings.
     """
     seen: set[str] = set()
     there = {record["key"] for record in read(committed)} if committed.exists() else set()
@@ -179,11 +170,7 @@ def take(path: Path, store: RunStore) -> str:
 
 
 def restore(folder: Path, store: RunStore) -> str:
-    """Put a folder's runs into the store, unless they are there.
-
-    Returns:
-        a line: how many there are, and how many of them this installation finds.
-    """
+    """Put a folder's runs into the store; return a line on how many this installation finds."""
     reasons, records = [], read(folder / "runs.csv")
     for record in records:
         store.restore(record, folder)
@@ -231,11 +218,11 @@ def main(argv: list[str] | None = None) -> int:
     store = RunStore(given.output_root, given.data_root)
     if (given.action == "take") != (given.packed is not None):
         parser.error("take wants the file that train --pack wrote, and nothing else does")
-    if given.action == "take":
-        print(take(given.packed, store))
     if given.action == "restore":
         print(restore(folder, store))
-    else:
-        changes = {"device": given.device} if given.device else {}
-        print(f"{export(given.profile, folder, store, **changes)} runs written to {folder}")
+        return 0
+    if given.action == "take":
+        print(take(given.packed, store))
+    changes = {"device": given.device} if given.device else {}
+    print(f"{export(given.profile, folder, store, **changes)} runs written to {folder}")
     return 0

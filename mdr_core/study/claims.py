@@ -25,6 +25,7 @@ import pandas as pd
 
 from mdr_core.study import class_bootstrap, profiles, statistics
 from mdr_core.study.class_bootstrap import Bootstrap
+from mdr_core.study.statistics import number
 
 HOLDS, FAILS, LEVEL, OPEN, NOT_TESTED = VERDICTS = ("holds", "fails", "level", "open", "not tested")
 MIXED = "mixed"  # of a claim whose cells differ
@@ -90,18 +91,17 @@ class Cell:
         within = all(-self.margin <= low and high <= self.margin for low, high in self.intervals)
         return LEVEL if within else OPEN
 
-    def text(self, digits: int = 1) -> str:
+    def text(self) -> str:
         """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it."""
-        if not self.seeds["n"]:
+        n, mean, parts = self.seeds["n"], number(self.seeds["mean"], "+.1f"), []
+        if not n:
             return statistics.NOT_RUN
-        text = statistics.number(self.seeds["mean"], f"+.{digits}f")
-        parts = [f"± {self.seeds['half']:.{digits}f} over {self.seeds['n']} seeds"] * (
-            self.seeds["n"] > 1
-        )
+        if n > 1:
+            parts.append(f"± {self.seeds['half']:.1f} over {n} seeds")
         if self.classes:
-            low, high = (statistics.number(end, f".{digits}f") for end in self.classes[1:3])
+            low, high = number(self.classes.low), number(self.classes.high)
             parts.append(f"{low} to {high} over test classes")
-        return f"{text} ({', '.join(parts)})" if parts else f"{text} (one seed, no interval)"
+        return f"{mean} ({', '.join(parts) or 'one seed, no interval'})"
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Result:
 
 
 def over_classes(claim: Claim, rows: pd.DataFrame) -> Bootstrap | None:
-    """The difference over the test classes, of the seeds whose two records have the counts."""
+    """Return the difference over the test classes, of the seeds whose two records have counts."""
     if not claim.counts or claim.counts not in rows:
         return None
     pair = statistics.paired(rows, claim.counts, claim.column, claim.one, claim.other)
@@ -179,14 +179,12 @@ def over_classes(claim: Claim, rows: pd.DataFrame) -> Bootstrap | None:
 
 
 def corrected(cells: list[Cell]) -> list[Cell]:
-    """The cells with p corrected for their number (Holm 1979)."""
-    tested = sorted((c for c in cells if c.verdict != NOT_TESTED), key=lambda cell: cell.p)
+    """Return the cells with p corrected for their number (Holm 1979)."""
+    tested = {cell.name: cell.p for cell in cells if cell.verdict != NOT_TESTED}
     if len(tested) < 2:
         return cells
-    found, largest = {}, 0.0
-    for place, cell in enumerate(tested):
-        largest = max(largest, cell.p * (len(tested) - place))  # p never falls with its rank
-        found[cell.name] = largest
+    p = pd.Series(tested).sort_values(kind="stable")
+    found = (p * np.arange(len(p), 0, -1)).cummax()  # p never falls with its rank
     return [replace(cell, corrected_p=found.get(cell.name, 0.0)) for cell in cells]
 
 
@@ -256,12 +254,12 @@ def in_words(result: Result, words: dict[str, str] | None = None) -> str:
 
 
 def table(results: list[Result]) -> pd.DataFrame:
-    """Every cell of every claim, a row each, its numbers as numbers."""
+    """Return every cell of every claim, a row each, its numbers as numbers."""
     rows = []
     for result in results:
         claim = result.claim
         for cell in result.cells:
-            low, high = (cell.classes.low, cell.classes.high) if cell.classes else (np.nan, np.nan)
+            low, high = cell.classes[1:3] if cell.classes else (np.nan, np.nan)
             rows.append({
                 "group": claim.group, "claim": claim.text, "told": result.told,
                 "claim_verdict": result.verdict, "cell": cell.name, "verdict": cell.verdict,
@@ -274,12 +272,11 @@ def table(results: list[Result]) -> pd.DataFrame:
 
 
 def count(verdicts: list[str]) -> str:
-    """``9 of 15 claims hold, 3 fail, 1 is level, 1 is open, 1 is not tested``."""
-    words = {verdict: (f"is {verdict}", f"are {verdict}") for verdict in (*VERDICTS, MIXED)}
-    words[FAILS] = "fails", "fail"
-    number = {
-        verdict: list(verdicts).count(verdict) for verdict in (*VERDICTS[:4], MIXED, NOT_TESTED)
-    }
-    others = [f"{n} {words[v][n > 1]}" for v, n in number.items() if v != HOLDS and n]
+    """Return ``9 of 15 claims hold, 3 fail, 1 is level, 1 is open, 1 is not tested``."""
     holds = "claim holds" if len(verdicts) == 1 else "claims hold"
-    return ", ".join([f"{number[HOLDS]} of {len(verdicts)} {holds}", *others])
+    found = [f"{verdicts.count(HOLDS)} of {len(verdicts)} {holds}"]
+    for verdict in (FAILS, LEVEL, OPEN, MIXED, NOT_TESTED):
+        words = ("fails", "fail") if verdict == FAILS else (f"is {verdict}", f"are {verdict}")
+        if n := verdicts.count(verdict):
+            found.append(f"{n} {words[n > 1]}")
+    return ", ".join(found)

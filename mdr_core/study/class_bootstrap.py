@@ -15,7 +15,7 @@ import torch
 from mdr_core.study import statistics
 
 RESAMPLES = 10_000
-CHUNK = 500  # resamples at a time: with 11,316 classes, 45 MB
+CHUNK = 500  # of them at a time: with 11,316 classes, 45 MB
 
 
 class Bootstrap(NamedTuple):
@@ -27,9 +27,7 @@ class Bootstrap(NamedTuple):
     p: float
 
 
-def difference(
-    queries: np.ndarray, one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES
-) -> Bootstrap:
+def difference(queries: np.ndarray, one: np.ndarray, other: np.ndarray) -> Bootstrap:
     """Return ``one`` − ``other`` in percent of the queries, with its uncertainty over the classes.
 
     Args:
@@ -40,14 +38,13 @@ def difference(
     gain = one.mean(axis=0) - other.mean(axis=0)
     generator = np.random.default_rng(0)
     found = []
-    for start in range(0, resamples, CHUNK):
-        count = min(CHUNK, resamples - start)
-        times = generator.multinomial(len(queries), np.full(len(queries), 1 / len(queries)), count)
+    for _ in range(RESAMPLES // CHUNK):
+        times = generator.multinomial(len(queries), np.full(len(queries), 1 / len(queries)), CHUNK)
         found.append(100 * (times @ gain) / (times @ queries))
     drawn = np.concatenate(found)
     low, high = np.percentile(drawn, [2.5, 97.5])
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    p = min(2 * (tail + 1) / (resamples + 1), 1.0)
+    p = min(2 * (tail + 1) / (RESAMPLES + 1), 1.0)
     return Bootstrap(100 * float(gain.sum() / queries.sum()), float(low), float(high), float(p))
 
 
@@ -65,7 +62,7 @@ def with_counts(
         record or the findings have them, NaN elsewhere.
     """
     columns = ["test_class_queries", "test_class_right"]
-    frame = frame.reindex(columns=[*frame, *(name for name in columns if name not in frame)])
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame, *columns])))
     frame[columns] = frame[columns].astype(object)
     last = statistics.final(frame)  # a run that two labels name has two rows
     for place, key in last[last.test_class_right.isna()].key.items():

@@ -1,8 +1,8 @@
 """Which runs each table and figure of the paper needs.
 
 A grid is a list of rows: labels, a run's ``config``, and ``own``: its configuration without the
-reader's changes.
-Notebooks that ask for the same run share it: the run store trains it once.
+reader's changes. Notebooks that ask for the same run share it: the run store trains it once.
+Everywhere ``changes`` are fields of Config.
 """
 
 import math
@@ -35,7 +35,6 @@ def table1(
 
     Args:
         held_out: with training classes held out, on the profile's own datasets alone.
-        changes: fields of Config, here and below.
     """
     own = profiles.datasets(profile)
     return [
@@ -106,10 +105,10 @@ def searches(profile: str, datasets: list[str], methods: list[str], **changes) -
 def ablation(
     profile: str,
     column: str,
-    settings: Mapping[Any, Mapping[str, Any]],
+    settings: dict[Any, dict[str, Any]],
     methods: dict[str, str],
     seeds: list[int],
-    headline: Sequence[int],
+    headline: list[int],
     changes: dict,
     dataset: str = "",
 ) -> list[dict]:
@@ -127,8 +126,8 @@ def ablation(
         for seed in dict.fromkeys([*seeds, *headline]):
             for label, method in methods.items():
                 of_run = profile, dataset, method, seed
-                config = profiles.config(*of_run, **{**shorter, **changes, **setting})
-                own = profiles.config(*of_run, **{**shorter, **setting})
+                config = profiles.config(*of_run, **(shorter | changes | setting))
+                own = profiles.config(*of_run, **(shorter | setting))
                 if seed in seeds or config == profiles.config(*of_run):
                     labels = {column: name, "method": label, "seed": seed}
                     rows.append(labels | {"config": config, "own": own})
@@ -136,16 +135,16 @@ def ablation(
 
 
 def table2a(
-    profile: str, backbones: list[str], seeds: list[int], headline: Sequence[int] = (), **changes
-):
+    profile: str, backbones: list[str], seeds: list[int], headline: list[int], **changes
+) -> list[dict]:
     """Return the runs of Table 2 (a): backbones with and without MDR."""
     settings = {name: {"backbone": name} for name in backbones}
     return ablation(profile, "backbone", settings, PAIR, seeds, headline, changes)
 
 
 def table2b(
-    profile: str, losses: list[str], seeds: list[int], headline: Sequence[int] = (), **changes
-):
+    profile: str, losses: list[str], seeds: list[int], headline: list[int], **changes
+) -> list[dict]:
     """Return the runs of Table 2 (b): losses with and without MDR."""
     settings = {name: {"loss": name} for name in losses}
     return ablation(profile, "loss_name", settings, PAIR, seeds, headline, changes)
@@ -156,7 +155,7 @@ def table2c(
     levels: list[str],
     weights: Mapping[str, Sequence[float]],
     seeds: list[int],
-    headline: Sequence[int] = (),
+    headline: list[int],
     **changes,
 ) -> list[dict]:
     """Return the runs of Table 2 (c): levels by name; then λ by dataset, with 0 for no MDR."""
@@ -177,10 +176,10 @@ def figure4a(
     profile: str,
     dimensions: list[int],
     methods: list[str],
-    seeds,
-    headline: Sequence[int] = (),
+    seeds: list[int],
+    headline: list[int],
     **changes,
-):
+) -> list[dict]:
     """Return the runs of Figure 4 (a): embedding dimensions, every method."""
     settings = {size: {"dim": size} for size in dimensions}
     names = {method: method for method in methods}
@@ -212,38 +211,32 @@ def your_images(
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}"} | changes))
-    images = store.dataset(base).train
-    batch = store.batch_size(base, processes)
-    iterations = base.iterations
-    if "iterations" not in changes:
-        iterations = min(iterations, math.ceil(passes * len(images.labels) / batch))
+    batch, images = store.batch_size(base, processes), len(store.dataset(base).train.labels)
+    enough = min(base.iterations, math.ceil(passes * images / batch))
+    iterations = changes.get("iterations", enough)
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
     base = base.replace(
         batch_size=batch, iterations=iterations, **profiles.by_method(method, weight)
     )
-    configs = own = [base.replace(seed=seed) for seed in seeds]
+    labels = {"dataset": base.dataset, "method": method}
+    configs = [base.replace(seed=seed) for seed in seeds]
+    rows = [labels | {"seed": c.seed, "config": c, "own": c} for c in configs]
     if changes:
         unchanged = your_images(profile, folder, method, seeds, drawn, store, processes)
-        own = [row["config"] for row in unchanged]
-    labels = {"dataset": base.dataset, "method": method}
-    pairs = zip(configs, own, strict=True)
-    return [labels | {"seed": c.seed, "config": c, "own": o} for c, o in pairs]
+        rows = [row | {"own": of["config"]} for row, of in zip(rows, unchanged, strict=True)]
+    return rows
 
 
 def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dict[str, list[dict]]:
     """Return notebook -> the runs of its report at its default parameters, the headline first.
 
-    ``your_images`` aside, whose folder is its reader's.
-
-    Args:
-        seeds: Table 1's; the ablations take fewer.
+    ``your_images`` aside, whose folder is its reader's. ``seeds``: Table 1's; others take fewer.
     """
-    own, names = profiles.named(profile), profiles.datasets(profile)
+    own, names, methods = profiles.named(profile), profiles.datasets(profile), list(METHODS)
     seeds = list(range(own.seeds)) if seeds is None else seeds
-    few, methods = seeds[: own.ablation_seeds], list(METHODS)
+    both = seeds[: own.ablation_seeds], seeds
     table = table1(profile, names, methods, seeds, **changes)
     before = table1(profile, names, [BEFORE], seeds[:1], **changes)
-    some = {"seeds": few, "headline": seeds} | changes
     found = {
         "recall_at_k": [
             *table,
@@ -252,10 +245,10 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
             *searches(profile, names, methods, **changes),
             *dagger(profile, names, methods, seeds, **changes),
         ],
-        "ablation_levels": table2c(profile, list(own.levels), own.weights, **some),
-        "ablation_backbones": table2a(profile, list(own.backbones), **some),
-        "ablation_losses": table2b(profile, list(own.losses), **some),
-        "embedding_dimension": figure4a(profile, list(own.dimensions), methods, **some),
+        "ablation_levels": table2c(profile, list(own.levels), own.weights, *both, **changes),
+        "ablation_backbones": table2a(profile, list(own.backbones), *both, **changes),
+        "ablation_losses": table2b(profile, list(own.losses), *both, **changes),
+        "embedding_dimension": figure4a(profile, list(own.dimensions), methods, *both, **changes),
         "learning_curves": table,
         "mechanism": table,
         "class_centers": [*table, *before],

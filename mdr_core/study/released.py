@@ -8,15 +8,16 @@ runs no code of it, and must have this network's names and shapes; its sha256 is
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from mdr_core.config import Config
+from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError, unknown
 from mdr_core.evaluation import epoch, retrieval
+from mdr_core.evaluation.retrieval_set import RetrievalSet
 from mdr_core.networks import backbones
 from mdr_core.networks.bn_inception import from_released
 from mdr_core.networks.embedding import EmbeddingNet
@@ -28,11 +29,7 @@ NAMES = profiles.datasets("paper")
 
 
 def checkpoint(name: str) -> Path:
-    """The released checkpoint of a dataset, downloaded once into torch.hub's folder.
-
-    Raises:
-        StudyError: an unknown name, or no network (the message says how to go on).
-    """
+    """Return the released checkpoint of a dataset, downloaded once into torch.hub's folder."""
     if name not in NAMES:
         raise unknown("checkpoint", name, NAMES)
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"mdr-{name}.pth"
@@ -49,11 +46,7 @@ def checkpoint(name: str) -> Path:
 
 
 def network(path: Path, config: Config) -> EmbeddingNet:
-    """The released network, backbone and head, in eval mode.
-
-    Raises:
-        StudyError: the file cannot be read, or is not one of this network.
-    """
+    """Return the released network, backbone and head, in eval mode."""
     try:
         _, head = from_released(backbones.read_weights(path))
         backbone = backbones.backbone("bn_inception", str(path))
@@ -76,19 +69,15 @@ def evaluate(
     """
     config = profiles.config("paper", name, "Triplet + MDR", device=device)
     images, net = RunStore(data_root=data_root).dataset(config), network(path, config)
-    parts = []
+    parts: list[torch.Tensor] = []
     for split in (images.test, images.gallery):
         if split is not None:
-            parts.append((epoch.embed_split(config, net, split), split.labels.numpy()))
-    found = {}
-    for column, change in (
-        ("raw", lambda x: x),
-        ("L2", lambda x: torch.nn.functional.normalize(x, dim=1)),
-    ):
-        (query, labels), *gallery = [(change(x).numpy(), of) for x, of in parts]
-        found[column] = retrieval.recall_at_k(
-            query, labels, config.ks, *(gallery[0] if gallery else ())
-        )
+            parts += [epoch.embed_split(config, net, split), split.labels]
+    (_, raw), (_, l2) = epoch.raw_and_l2(RetrievalSet(*parts))
+    found = {
+        column: retrieval.recall_at_k(*each[:2], config.ks, *each[2:])
+        for column, each in {"raw": raw, "L2": l2}.items()
+    }
     return pd.DataFrame(found).rename_axis("K").reset_index()
 
 
@@ -104,5 +93,5 @@ def main(argv: list[str] | None = None) -> int:
     path = given.checkpoint or checkpoint(given.name)
     table = evaluate(given.name, path, given.device, given.data_root)
     print(table.to_string(index=False, float_format="{:.1f}".format))
-    print(f"{path}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    print(f"{path}, sha256 {sha256(path.read_bytes())}")
     return 0

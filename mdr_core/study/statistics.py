@@ -56,22 +56,20 @@ def ran(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.stored.astype(bool)] if "stored" in frame else frame
 
 
-def interval(values, confidence: float = 0.95) -> dict[str, float]:
-    """Return the mean and the half width of its confidence interval.
+def interval(values) -> dict[str, float]:
+    """Return ``mean``, ``half`` (of its 95 % interval; NaN for fewer than two values) and ``n``.
 
     Args:
         values: one number per seed; NaN, where a seed has none, does not count.
-
-    Returns:
-        ``{"mean", "half", "n"}``; ``half`` is NaN for fewer than two values.
     """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
-    n = len(values)
-    if n < 2:
-        return {"mean": float(values.mean()) if n else float("nan"), "half": float("nan"), "n": n}
-    half = stdtrit(n - 1, 0.5 + confidence / 2) * values.std(ddof=1) / np.sqrt(n)
-    return {"mean": float(values.mean()), "half": float(half), "n": n}
+    n, mean, half = len(values), float("nan"), float("nan")
+    if n:
+        mean = float(values.mean())
+    if n > 1:
+        half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
+    return {"mean": mean, "half": half, "n": n}
 
 
 def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> pd.DataFrame:
@@ -82,20 +80,16 @@ def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -
         one, other: two values of ``column``.
     """
     rows = frame[frame[column].isin([one, other])]
-    return (
-        rows.pivot(index="seed", columns=column, values=value)
-        .reindex(columns=[one, other])
-        .dropna()
-    )
+    table = rows.pivot(index="seed", columns=column, values=value)
+    return table.reindex(columns=[one, other]).dropna()
 
 
 def paired_difference(
     frame: pd.DataFrame, value: str, column: str, one: str, other: str
 ) -> dict[str, float]:
-    """Return :func:`interval` of one − other, seed by seed; ``excludes_zero`` needs two seeds."""
+    """Return :func:`interval` of one − other, seed by seed."""
     pair = paired(frame, value, column, one, other)
-    result = interval(pair[one] - pair[other])
-    return result | {"excludes_zero": bool(abs(result["mean"]) > result["half"])}
+    return interval(pair[one] - pair[other])
 
 
 def p_value(found: dict[str, float]) -> float:
@@ -159,12 +153,10 @@ def slopes(frame: pd.DataFrame, size: str, value: str) -> pd.DataFrame:
     Args:
         frame: a row per run. A seed that lacks a size is left out.
     """
-    rows = []
-    wanted = frame[size].nunique()
-    for (dataset, method, seed), runs in ran(frame).groupby(["dataset", "method", "seed"]):
-        if len(runs) == wanted > 1:
+    rows, names, sizes = [], ["dataset", "method", "seed"], frame[size].nunique()
+    for labels_of_run, runs in ran(frame).groupby(names):
+        if len(runs) == sizes > 1:
             slope = np.polyfit(np.log2(runs[size].astype(float)), runs[value], 1)[0]
-            rows.append((dataset, method, seed, slope))
-    found = pd.DataFrame(rows, columns=["dataset", "method", "seed", "slope"])
-    every = frame[["dataset", "method", "seed"]].drop_duplicates()
-    return every.merge(found, how="left")  # what is not run is NaN
+            rows.append((*labels_of_run, slope))
+    found = pd.DataFrame(rows, columns=[*names, "slope"])
+    return frame[names].drop_duplicates().merge(found, how="left")  # what is not run is NaN

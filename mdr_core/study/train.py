@@ -20,6 +20,10 @@ class TimeIsUp(BaseException):  # no Exception: no run is to report it as its ow
     """The minutes that were given have passed."""
 
 
+def time_is_up(*signal_and_frame: object) -> None:
+    raise TimeIsUp
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mdr_core train", description="Train the missing runs of a profile."
@@ -65,7 +69,3 @@ def main(argv: list[str] | None = None) -> int:
         count = archive.pack(configs, store, given.pack, committed)
         print(f"{count} runs packed into {given.pack}")
     return 0
-
-
-def time_is_up(*signal_and_frame: object) -> None:
-    raise TimeIsUp
