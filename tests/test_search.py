@@ -66,6 +66,7 @@ def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
     row = experiments.your_images(
         "quick",
         folder,
+        0,
         "Triplet + MDR",
         [0],
         True,
@@ -109,7 +110,7 @@ def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
 
 
 def test_a_small_folder_gets_a_small_batch(folder):
-    asked = "quick", folder, "Triplet", [0], True, RunStore()
+    asked = "quick", folder, 0, "Triplet", [0], True, RunStore()
     changes = {"images_per_class": 2, "batch_size": 200}
     row = experiments.your_images(*asked, **changes)[0]
     assert row["config"].batch_size == 2 * 50

@@ -5,9 +5,10 @@ import pytest
 
 from mdr_core.report import tables
 from mdr_core.report.pages.html_table import unbroken
-from mdr_core.report.tables import NOT_SIGNIFICANT, Interval
+from mdr_core.report.tables import Interval
 from mdr_core.study import statistics
-from mdr_core.study.statistics import NOT_RUN, ONE_SEED
+from mdr_core.study.profiles import BEFORE, TRIPLET
+from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED
 
 
 def frame():
@@ -141,7 +142,6 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
     assert found.verdict.tolist() == ["larger", NOT_RUN]
     assert [f"{d:+.1f}" for d in found.difference] == ["+5.0 ± 0.0", NOT_RUN]
     assert [d.n for d in found.difference] == [2, 0]
-    assert tables.in_words(found) == "d: MDR − Triplet +5.0 ± 0.0, MDR − L2 not run"
     assert tables.means_in_words(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
     assert tables.seeds(whole) == "3 seeds" and tables.seeds(part) == "2 to 3 seeds"
     assert statistics.first_seed(whole).seed.unique() == [0]
@@ -186,7 +186,7 @@ def test_what_is_absent_leaves_an_empty_cell_and_one_seed_decides_nothing():
     assert [row[1] for row in texts(table)] == ["1.0", ""]
     assert "One seed" in tables.caveat(frame()[lambda f: f.seed == 0])
     assert not tables.caveat(frame())
-    assert tables.in_words(tables.differences(frame().assign(dataset="d"))) == tables.NOTHING
+    assert tables.differences(frame().assign(dataset="d")).empty  # no MDR in it
 
 
 def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():
@@ -231,3 +231,11 @@ def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_r
         == "Where each rate was run, the search would have chosen the same rates."
     )
     assert tables.preferred(lacking(frame, frame.lr == 1e-4), used) == ""
+
+
+def test_a_loss_that_ends_below_its_start_undoes_damage():
+    rows = [("d", TRIPLET, 40.0), ("d", BEFORE, 47.0), ("e", TRIPLET, 48.0), ("e", BEFORE, 47.0)]
+    ends = pd.DataFrame(rows, columns=["dataset", "method", statistics.RECALL])
+    assert tables.undone(ends).startswith("On d the triplet loss ends at 40.0 %, below 47.0 %")
+    assert "On e" not in tables.undone(ends)
+    assert tables.undone(ends[ends.method == TRIPLET]) == ""

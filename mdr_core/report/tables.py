@@ -12,8 +12,8 @@ import pandas as pd
 from mdr_core.report.pages.html_table import styled as styled
 from mdr_core.study import claims, statistics
 from mdr_core.study.claims import short
-from mdr_core.study.profiles import BEFORE, MDR
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, RECALL, Interval, number
+from mdr_core.study.profiles import BEFORE, MDR, TRIPLET
+from mdr_core.study.statistics import NOT_RUN, RECALL, Interval, number
 
 NOTHING = "no method is compared with MDR"
 
@@ -196,13 +196,20 @@ def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
     return f"{search} would have chosen {'; '.join(found) or 'the same rates'}."
 
 
-def in_words(differences: pd.DataFrame) -> str:
-    """Return :func:`differences` as text: ``cub50: MDR − Triplet +13.0 ± 1.0, ...; ...``."""
-    clauses: dict[str, list[str]] = {}
-    for row in differences.itertuples():
-        remark = f" ({NOT_SIGNIFICANT})" if row.verdict == NOT_SIGNIFICANT else ""
-        clauses.setdefault(row.dataset, []).append(f"{row.compared} {row.difference:+.1f}{remark}")
-    return "; ".join(f"{name}: {', '.join(each)}" for name, each in clauses.items()) or NOTHING
+def undone(frame: pd.DataFrame) -> str:
+    """Return a sentence on each dataset where the triplet loss ends below its start; else "".
+
+    Args:
+        frame: as :func:`mdr_core.study.statistics.with_start` gives it.
+    """
+    means = frame.groupby(["dataset", "method"], sort=False)[RECALL].mean().unstack()
+    means = means.reindex(columns=[BEFORE, TRIPLET]).dropna()
+    return " ".join(
+        f"On {name} the triplet loss ends at {after:.1f} %, below {before:.1f} % before "
+        "fine-tuning: the gain over it is in part damage undone."
+        for name, (before, after) in means.iterrows()
+        if after < before
+    )
 
 
 def means_in_words(frame: pd.DataFrame, value: str = RECALL, digits: int = 1) -> str:

@@ -95,7 +95,7 @@ class Cell:
         """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it."""
         n, mean, parts = self.seeds["n"], number(self.seeds["mean"], "+.1f"), []
         if not n:
-            return statistics.NOT_RUN
+            return self.reason or statistics.NOT_RUN
         if n > 1:
             parts.append(f"± {self.seeds['half']:.1f} over {n} seeds")
         if self.classes:
@@ -136,9 +136,14 @@ class Result:
         one = ran and not ran[0].decided and max(cell.seeds["n"] for cell in ran) == 1
         seed = " (one seed)" if one else ""
         if len(self.cells) > 2 or self.claim.by != "dataset":
+            words = {HOLDS: ("holds", "hold"), FAILS: ("fails", "fail")}
+            found = [cell.verdict for cell in ran]
+            texts = [
+                f"{n} {words.get(v, (v, v))[n > 1]}" for v in VERDICTS if (n := found.count(v))
+            ]
             absent = len(self.cells) - len(ran)
-            text = f"{sum(cell.verdict == HOLDS for cell in ran)} of {len(ran)} cells hold{seed}"
-            return text + f", {absent} not run" * (absent > 0) if ran else NOT_TESTED
+            text = ", ".join(texts) + seed + f", {absent} not run" * (absent > 0)
+            return text if ran else NOT_TESTED
         if len({cell.verdict for cell in ran}) == 2:
             return ", ".join(f"{cell.verdict} on {cell.name}" for cell in ran) + seed
         return self.verdict + seed
@@ -209,7 +214,7 @@ def same_network(profile: str, datasets: list[str]) -> Result:
             net = EmbeddingNet(backbone(c.backbone, "random"), c.dim, c.normalization)
             shapes.append({name: value.shape for name, value in net.state_dict().items()})
         one, other = shapes
-        more = {"mean": float(len(one) - len(other)), "half": 0.0, "n": 1}
+        more = {"mean": float(len(one) - len(other)), "half": np.nan, "n": 1}
         cells.append(Cell(dataset, more, None, 0.0, decided=HOLDS if one == other else FAILS))
     return Result(claim, cells)
 

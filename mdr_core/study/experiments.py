@@ -189,6 +189,7 @@ def figure4a(
 def your_images(
     profile: str,
     folder: Path,
+    class_level: int,
     method: str,
     seeds: list[int],
     drawn: bool,
@@ -202,15 +203,17 @@ def your_images(
     PASSES times at most.
 
     Args:
+        class_level: of nested folders, how many name the class; 0: all.
         drawn: the folder holds drawn characters, for the small network; else EfficientNet-Lite0 and
             the photographs' settings serve, in the quick profile too.
         processes: that share a batch.
     """
     near = folder.is_relative_to(REPOSITORY.parent)  # then the run has no path of this machine
     place = Path(os.path.relpath(folder, REPOSITORY)) if near else folder
+    level = f",class_level={class_level}" * (class_level > 0)
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
-    base = base.replace(**({"dataset": f"folder:{place}"} | changes))
+    base = base.replace(**({"dataset": f"folder:{place}{level}"} | changes))
     batch, images = store.batch_size(base, processes), len(store.dataset(base).train.labels)
     enough = min(base.iterations, math.ceil(passes * images / batch))
     iterations = changes.get("iterations", enough)
@@ -222,7 +225,9 @@ def your_images(
     configs = [base.replace(seed=seed) for seed in seeds]
     rows = [labels | {"seed": c.seed, "config": c, "own": c} for c in configs]
     if changes:
-        unchanged = your_images(profile, folder, method, seeds, drawn, store, processes)
+        unchanged = your_images(
+            profile, folder, class_level, method, seeds, drawn, store, processes
+        )
         rows = [row | {"own": of["config"]} for row, of in zip(rows, unchanged, strict=True)]
     return rows
 

@@ -67,12 +67,14 @@ def confusions(
 def choose(ranks: dict[str, np.ndarray], count: int) -> np.ndarray:
     """Return random queries, half of them among those on which the models disagree at rank 1.
 
+    Of one model, half are among those that it gets wrong.
+
     Args:
         ranks: method -> (N,) as :func:`first_right` gives them.
     """
     rng = np.random.default_rng(0)
     right = np.stack([r == 1 for r in ranks.values()])
-    disagree = np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
+    disagree = np.flatnonzero(~right.all(axis=0) & (right.any(axis=0) | (len(right) == 1)))
     some = rng.permutation(disagree)[: count // 2]
     rest = np.setdiff1d(rng.permutation(right.shape[1]), some, assume_unique=True)
     return np.concatenate([some, rng.permutation(rest)[: count - len(some)]])
@@ -133,7 +135,8 @@ def neighbors(
     """Draw an image and its nearest, large, four in a row, each with its class and distance.
 
     Args:
-        query: (H, W, 3) uint8. own: its class. images: (K, H, W, 3), nearest first.
+        query: (H, W, 3) uint8. own: its class, or "" for no frames. images: (K, H, W, 3),
+            nearest first.
     """
     rows = 1 + len(images) // 4
     drawn, axes = blank(rows, 4, figsize=(7.2, 2.3 * rows))
@@ -142,5 +145,6 @@ def neighbors(
     for axis, image, name, distance in zip(axes.flat[1:], images, names, distances, strict=False):
         axis.imshow(image)
         axis.set_title(f"{textwrap.fill(name, 24)}\n{distance:#.3g}", fontsize=9)
-        frame(axis, name == own)
+        if own:
+            frame(axis, name == own)
     return drawn

@@ -49,7 +49,7 @@ def facts(
         ("backbone", ", ".join(configs.backbone.unique())),
         ("resolution", f"{listed(configs.crop)} px"),
         ("training", f"{listed(steps, '{:,}')} steps of {listed(configs.batch_size)} images"),
-        ("λ of MDR", ", ".join(each) or "none"),
+        ("λ of MDR", "; ".join(each) or "none"),
         ("runs", f"{len(trained)}, {seeds} seed{'s' * (seeds > 1)}"),
         ("hardware", "; ".join(sorted(devices))),
         ("training time", plan.duration(seconds)),

@@ -38,7 +38,7 @@ def write_reports(root: Path) -> None:
     }
     first: dict[str, page.Report] = {}  # of each notebook
     claims: dict[str, dict] = {}
-    rows: dict[str, dict] = {}  # group -> the claims of all profiles
+    rows: dict[str, dict] = {}  # group -> claim of any profile -> its unit
     for profile in names:
         page.write_pages(root / profile, found[profile], names)
         first = {report.name: report for report in found[profile]} | first
@@ -46,7 +46,7 @@ def write_reports(root: Path) -> None:
         if table.exists():
             claims[profile] = claims_of(pd.read_csv(table), names[profile])
             for claim, about in claims[profile].items():
-                rows.setdefault(about["group"], {})[claim] = None
+                rows.setdefault(about["group"], {})[claim] = about["unit"]
     cards = sorted(first.values(), key=lambda report: page.place(report.name))
     template = page.environment().get_template("index.html.j2")
     text = template.render(
@@ -69,16 +69,16 @@ def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
     for claim, cells in table.groupby("claim", sort=False):
         first, ran, lines = cells.iloc[0], cells[cells.seeds > 0], []
         for cell in ran.itertuples() if len(ran) < 3 else ():
-            low, high = cell.classes_low, cell.classes_high
-            if low != low:  # no counts by class: the interval over the seeds, NaN for one
-                low, high = cell.difference - cell.half, cell.difference + cell.half
+            low = pd.Series([cell.difference - cell.half, cell.classes_low]).min()
+            high = pd.Series([cell.difference + cell.half, cell.classes_high]).max()
             interval = f" ({number(low)} to {number(high)})" if low == low else ""
             lines.append(f"{cell.cell} {number(cell.difference, '+.1f')}{interval}")
         if len(ran) > 2:
             ends = ran.difference.min(), ran.difference.max()
-            lines.append(" to ".join(number(end, "+.1f") for end in ends))
+            lines.append("from " + " to ".join(number(end, "+.1f") for end in ends))
         report = first.report if first.report in pages else "claims"
         about = {"group": first.group, "verdict": first.claim_verdict, "told": first.told}
+        about["unit"] = first.unit * (first.unit != "points")
         found[str(claim)] = about | {"lines": [*map(unbroken, lines)], "report": report}
     return found
 

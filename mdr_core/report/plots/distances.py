@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mdr_core.evaluation.pair_statistics import BINS, FARTHEST, REACH
 from mdr_core.report.plots.style import GREEN, INK, RED, darker, panel
+from mdr_core.study.statistics import number
 
 PAIRS = {  # column of counts -> name and color
     "positive_histogram": ("positive", RED),
@@ -87,10 +88,10 @@ def with_diagonal(size, mean, deviation):
 def levels(axis: Axes, row: pd.Series) -> None:
     """Draw where a run's levels lie."""
     mean, deviation = normalization(row)
-    for i, start in enumerate(row.levels):
+    for i in range(len(row.levels)):
         place = (mean + deviation * row[f"level_{i}"]) / row.pair_mean
         if 0 <= place <= FARTHEST:
             axis.axvline(place, color=GREEN, lw=1, ls=":")
-            name = f"{'' if i else 'level '}{start:g}".replace("-", "−")
+            name = f"{'' if i else 'level '}{number(row[f'level_{i}'], '.2f')}"
             at: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "va": "top"}
             axis.text(place, 0.99, name, color=darker(GREEN), ha="center" if i else "right", **at)
