@@ -46,9 +46,7 @@ class Processes(ThreadPoolExecutor):
 
     One that dies takes only its run with it. When a ``with`` block is interrupted, all end at once.
 
-    Args:
-        jobs: processes.
-        threads: of each, for torch and numpy.
+    ``threads``: of each process, for torch and numpy.
     """
 
     def __init__(self, jobs: int, threads: int):
@@ -126,8 +124,7 @@ def train_all(
                 f"the Dask scheduler has gone while {described(config)} was to be trained; the "
                 "runs that ended are stored: start it and ask again"
             )
-        problem = future.exception()
-        # the latter is Dask's
+        problem = future.exception()  # KilledWorker is Dask's
         if isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker":
             raise StudyError(
                 f"the process that trained {described(config)} died (killed, or out of memory); of "
@@ -140,10 +137,9 @@ def train_all(
 
 def wait_for(futures: Iterable[Future], executor: Executor) -> None:
     """Return once all have ended; a line says where a cluster has no worker, or none any more."""
-    client, told = getattr(executor, "_client", None), False  # Dask's
-    while left := wait(futures, PATIENCE).not_done:
-        if client is None:
-            continue
+    client: Any = getattr(executor, "_client", None)  # Dask's
+    told = False
+    while left := wait(futures, None if client is None else PATIENCE).not_done:
         try:
             alone = not client.nthreads()
         except OSError:  # the scheduler has gone: Dask cancels what is left
@@ -156,10 +152,8 @@ def wait_for(futures: Iterable[Future], executor: Executor) -> None:
 
 
 def described(config: Config) -> str:
-    return (
-        f"{config.dataset}, loss {config.loss}, mdr_weight {config.mdr_weight:g}, "
-        f"seed {config.seed}"
-    )
+    weight = f"mdr_weight {config.mdr_weight:g}"
+    return f"{config.dataset}, loss {config.loss}, {weight}, seed {config.seed}"
 
 
 def train_shared(processes: int, store: RunStore, config: Config, files: bool = False) -> Record:
@@ -184,8 +178,8 @@ def train_shared(processes: int, store: RunStore, config: Config, files: bool = 
         record = store.read(config, files)
         if record is not None:  # whatever became of the processes afterwards
             return record
-        if task.with_suffix(".error").exists():
-            raise StudyError(task.with_suffix(".error").read_text(encoding="utf-8"))
+        if (error := task.with_suffix(".error")).exists():
+            raise StudyError(error.read_text(encoding="utf-8"))
         # a traceback's last line, or the signal that ended one; the others get 15 from torchrun
         telling = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception)\b.*:|Signal (?!15 )\d+")
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()

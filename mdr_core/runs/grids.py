@@ -48,9 +48,6 @@ def records(
         executor: of PEP 3148, to train on instead: a cluster's, whose workers see the store too.
         processes: that train a run together, a GPU each; the runs one after the other.
         train: False trains nothing: a run that is not stored is None.
-
-    Raises:
-        StudyError: a bad setting, a dataset that is not here, a run that failed.
     """
     if (jobs or 0) < 0 or processes < 1:
         raise StudyError(
@@ -134,4 +131,4 @@ def frame(
         for row in record["history"] if record else [{"epoch": config.epochs}]:
             rows.append(about | {"epoch_lr" if k == "lr" else k: v for k, v in row.items()})
     table = pd.DataFrame(rows)
-    return table.reindex(columns=[*table, *(name for name in NUMBERS if name not in table)])
+    return table.reindex(columns=list(dict.fromkeys([*table, *NUMBERS])))

@@ -27,17 +27,14 @@ CODE = (*LOOP, "data/augmentation", "data/batches", "networks/*", "evaluation/*"
 @functools.cache
 def texts() -> dict[str, str]:
     """Return file -> digest of its text."""
-    found = {}
-    for path in sorted(path for name in CODE for path in PACKAGE.glob(f"{name}.py")):
-        if path.name != "__init__.py":
-            found[path.relative_to(PACKAGE).with_suffix("").as_posix()] = digest(path)
-    return found
+    paths = sorted(path for name in CODE for path in PACKAGE.glob(f"{name}.py"))
+    paths = [path for path in paths if path.name != "__init__.py"]
+    return {path.relative_to(PACKAGE).with_suffix("").as_posix(): digest(path) for path in paths}
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a text, read as UTF-8 with the line endings of Unix."""
-    text = path.read_bytes().decode().replace("\r\n", "\n").replace("\r", "\n")
-    return sha256(text.encode())
+    """Return the sha256 of a text in UTF-8, with the line endings of Unix."""
+    return sha256(path.read_text(encoding="utf-8").encode())
 
 
 def code_hash() -> str:
@@ -85,12 +82,9 @@ def notice() -> str | None:
 
 
 def key_of(config: Config, data: str) -> str:
-    """Return the 16 hexadecimal digits that name a run.
+    """Return the 16 hexadecimal digits that name a run on ``data``, a dataset's fingerprint.
 
     Settings at their default do not enter, so that stored runs stay valid when a setting is added.
-
-    Args:
-        data: the dataset's fingerprint.
     """
     default = Config()
     values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}

@@ -53,4 +53,4 @@ def line(count: int, missing: list[Config], jobs: int) -> str:
         text += f", about {duration(total)}" + f" on {jobs} processes" * (jobs > 1)
     if unknown:
         text += f" and {unknown} of unknown length" if total else ", of unknown length"
-    return f"{text}. {identity.notice()}" if identity.notice() else text
+    return ". ".join(filter(None, (text, identity.notice())))

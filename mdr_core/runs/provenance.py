@@ -13,24 +13,14 @@ from mdr_core.files import REPOSITORY
 from mdr_core.runs import identity
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "faiss-cpu",
-    "pytorch-metric-learning",
-    "numpy",
-    "pillow",
-)
+    "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
+)  # fmt: skip
 
 
 def provenance(device: str, fingerprint: str, processes: int, seconds: float) -> dict:
     """Return what is stored of a run that has just been trained.
 
-    Args:
-        device: "cpu" or "cuda".
-        fingerprint: the dataset's.
-        processes: that trained the run.
-        seconds: that this process spent on it.
+    ``fingerprint`` is the dataset's, ``seconds`` are what this process spent on the run.
     """
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")

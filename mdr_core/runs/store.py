@@ -54,12 +54,7 @@ class Record(TypedDict):
 
 
 class RunStore:
-    """The runs in a folder.
-
-    Args:
-        root: the folder.
-        data_root: where the datasets lie.
-    """
+    """The runs in the folder ``root``; ``data_root`` is where the datasets lie."""
 
     def __init__(self, root: str | Path = "runs", data_root: str | Path | None = None):
         self.root = Path(root).resolve()  # for workers, whose working directory may be another
@@ -98,9 +93,6 @@ class RunStore:
                 run is trained anew.
             share: this process's, where several train the run together, by default those that
                 torchrun started. Each calls this; the first alone reads and writes the store.
-
-        Raises:
-            StudyError: before the training, the store cannot be written to; or what that raises.
         """
         share = share or current()
         with warnings.catch_warnings():  # :func:`mdr_core.runs.grids.records` gives this one
@@ -146,8 +138,7 @@ class RunStore:
             return share.from_first()
         weights = trainer.model.state_dict()
         weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
-        weights = {name: value.contiguous() for name, value in weights.items()}
-        write(folder / WEIGHTS, safetensors(weights))
+        write(folder / WEIGHTS, safetensors({k: v.contiguous() for k, v in weights.items()}))
         write(folder / EMBEDDINGS, safetensors(embeddings))
         found = epoch.findings(epoch.RetrievalSet(*embeddings.values()))
         write(folder / FINDINGS, safetensors(found))
@@ -170,16 +161,12 @@ class RunStore:
         """Return a trainer where the run's last epoch left it, if one was saved; else a new one."""
         from mdr_core import training
 
-        backbone = None
-        if config.weights == "classes":  # they are a small run's, the first process's alone
-            if share.first:
-                weights = self.weights(self.run(pretraining(config), files=True, share=ALONE))
-                backbone = {
-                    name.removeprefix("backbone."): value
-                    for name, value in weights.items()
-                    if name.startswith("backbone.")
-                }
-            backbone = share.from_first(backbone)
+        backbone: dict[str, torch.Tensor] | None = None
+        if config.weights == "classes" and share.first:  # a small run's: the first trains it
+            weights = self.weights(self.run(pretraining(config), files=True, share=ALONE))
+            own = [name for name in weights if name.startswith("backbone.")]
+            backbone = {name.removeprefix("backbone."): weights[name] for name in own}
+        backbone = share.from_first(backbone)
         trainer = training.start(config, backbone)
         state = share.from_first(checkpoint(folder) if share.first else None)
         try:
@@ -195,12 +182,9 @@ class RunStore:
         """Store a record that was archived, unless the run is stored.
 
         Args:
-            record: run.json's content with ``key``. The checksums ``findings`` and ``weights`` (or
-                None) are in place of ``files``.
-            folder: holds findings/KEY.safetensors and weights/KEY.safetensors accordingly.
-
-        Raises:
-            StudyError: record or file is not what its checksum says.
+            record: run.json's content with ``key``, without ``files``. Where ``findings`` is a
+                checksum, it is that of findings/KEY.safetensors; ``weights`` likewise.
+            folder: holds these files.
         """
         key, files = record["key"], {}
         if not re.fullmatch("[0-9a-f]{16}", key):
@@ -208,25 +192,26 @@ class RunStore:
         if content_of(record["config"], record["history"]) != record["content"]:
             raise StudyError(f"run {key} has changed since it was stored: fetch the file anew")
         for name in ("findings", "weights"):
-            source = folder / name / f"{key}.safetensors"
             if not record.get(name):
                 continue
-            files[f"{name}.safetensors"] = source.read_bytes() if source.is_file() else b""
-            if sha256(files[f"{name}.safetensors"]) != record[name]:
+            source = folder / name / f"{key}.safetensors"
+            content = source.read_bytes() if source.is_file() else b""
+            if sha256(content) != record[name]:
                 raise StudyError(
                     f"{source} is absent or has changed since it was stored: fetch it anew"
                 )
-        stored = self.root / key
+            files[f"{name}.safetensors"] = content
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(stored):
-            if (stored / "run.json").exists():
+        run = self.root / key
+        with locked(run):
+            if (run / "run.json").exists():
                 return
-            stored.mkdir(exist_ok=True)
+            run.mkdir(exist_ok=True)
             for name, content in files.items():
-                write(stored / name, content)
+                write(run / name, content)
             values = {k: v for k, v in record.items() if k not in ("key", "findings", "weights")}
             values["files"] = {name: sha256(content) for name, content in files.items()}
-            write(stored / "run.json", json.dumps(values, indent=1))
+            write(run / "run.json", json.dumps(values, indent=1))
 
     def weights(self, record: Record) -> dict[str, torch.Tensor]:
         """Return a run's weights: the model's by name, MDR's under ``mdr.``."""
@@ -291,7 +276,7 @@ def set_aside(folder: Path, why: str) -> None:
     number = 1
     while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
         number += 1
-    why, _, _ = why.partition("\n")
+    why = why.partition("\n")[0]
     done = f"set aside as {aside.name}, training anew"
     try:
         os.replace(folder, aside)
