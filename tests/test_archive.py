@@ -48,7 +48,8 @@ def test_a_restored_run_is_read_and_gets_its_files_when_needed(stored, tmp_path,
     root, records = stored
     monkeypatch.setattr(experiments, "everything", lambda profile: [TINY])
     folder, new = tmp_path / "archive", RunStore(tmp_path / "new")
-    assert main(["archive", "export", "--folder", str(folder), "--output-root", str(root)]) == 0
+    places = ["--profile", "photos", "--folder", str(folder), "--output-root", str(root)]
+    assert main(["archive", "export", *places]) == 0
     for _ in range(2):
         line = f"1 runs restored to {new.root}, all found by this installation"
         assert archive.restore(folder, new) == line

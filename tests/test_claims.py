@@ -76,9 +76,9 @@ def test_one_seed_is_said_and_cells_that_differ_are_named():
     three = [
         Cell(name, seeds(value), None, 1.5) for name, value in zip("abc", (2, 0, 3), strict=True)
     ]
-    assert Result(BACKBONES, three).told == "2 hold, 1 open"
+    assert Result(BACKBONES, three).told == "2 hold, 1 level"
     absent = Cell("d", NONE, None, 1.5, "not run")
-    assert Result(BACKBONES, [*three, absent]).told == "2 hold, 1 open, 1 not run"
+    assert Result(BACKBONES, [*three, absent]).told == "2 hold, 1 level, 1 not run"
 
 
 def test_several_cells_are_corrected_by_holm():

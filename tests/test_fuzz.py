@@ -175,7 +175,7 @@ def saved_index(draw, folder):
 
 def table_of_runs(draw, folder):
     written(folder, {"runs.csv": draw(spoilt(material()["table"]))})
-    archive.restore(folder / "runs.csv", folder / "store")
+    archive.restore(folder, RunStore(folder / "store"))
 
 
 def class_folder(draw, folder):

@@ -55,6 +55,9 @@ def from_rows(key: str, rows: pd.DataFrame) -> dict:
         if column.startswith("config."):
             name = column.removeprefix("config.")
             config[name] = text if kinds.get(name) is str else json.loads(text)
+    provenance = json.loads(cells[0]["provenance"])
+    if not isinstance(provenance, dict):
+        raise ValueError(f"the provenance of {key} is {type(provenance).__name__}")
     history = [
         {k: json.loads(v) for k, v in row.items() if k not in ONCE and k[:7] != "config."}
         for row in cells
@@ -64,7 +67,7 @@ def from_rows(key: str, rows: pd.DataFrame) -> dict:
         "config": config,
         "history": history,
         "content": cells[0]["content"],
-        "provenance": json.loads(cells[0]["provenance"]),
+        "provenance": provenance,
         **{name: cells[0].get(name) for name in FILES},
     }
 
@@ -194,11 +197,13 @@ def not_found(record: dict, store: RunStore) -> str | None:
         return f"the data ({problem})"
     if identity.key_of(config, fingerprint) == record["key"]:
         return None
-    if fingerprint != record["provenance"]["data"]:
+    if fingerprint != record["provenance"].get("data"):
         return f"other data ({config.dataset} has other images, labels or classes here)"
     version = record["provenance"].get("numbers")
     if identity.number_version() != version:
         return f"other code ({identity.notice() or f'its number version is {version}'})"
+    if config.loop != "study":
+        return "other code (mdr_core/drop_in.py differs from the text that trained them)"
     return "another configuration (a default of mdr_core/config.py has changed)"
 
 
@@ -208,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=("export", "restore", "take"))
     parser.add_argument("packed", nargs="?", type=Path, help="the file to take")
-    parser.add_argument("--profile", default="photos", help=", ".join(profiles.PROFILES))
+    parser.add_argument("--profile", required=True, help=", ".join(profiles.PROFILES))
     parser.add_argument("--folder", type=Path, help="default: reports/PROFILE")
     parser.add_argument("--output-root", default=REPOSITORY / "runs", help="the run store")
     parser.add_argument("--data-root", help="where the datasets lie")
