@@ -1,6 +1,6 @@
 """Images as people have them: 16 bits, floats, transparency, odd EXIF, very large ones.
 
-The images are as large as they are decoded to, so that resizing changes nothing.
+Each image has the size that it is decoded to, so that resizing changes nothing.
 """
 
 import io

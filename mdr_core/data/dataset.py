@@ -135,11 +135,13 @@ def load_dataset(
 
     What was taken as a class of a folder, and duplicates, are each said in a line on stderr.
 
+    A relative PATH of ``folder:PATH`` is one in the study, wherever the program runs. The first
+    level of folders are the classes of ``folder:PATH,class_level=1``, and so on:
+    :func:`mdr_core.data.layouts.class_folders`. After ``all:`` the test classes train, too:
+    :meth:`RetrievalDataset.train_on_all`.
+
     Args:
-        name: one of NAMES; a relative PATH is one in the study, wherever the program runs. The
-            first level of folders are the classes of ``folder:PATH,class_level=1``, and so on:
-            :func:`mdr_core.data.layouts.class_folders`. After ``all:`` the test classes train,
-            too: :meth:`RetrievalDataset.train_on_all`.
+        name: one of NAMES.
         data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
         image_size: of the square that images are resized to; drawn characters are always 32.
         cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.

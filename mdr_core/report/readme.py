@@ -48,7 +48,8 @@ def results() -> str:
         *lines,
         "",
         "![Recall@1 by epoch on CUB-200-2011](reports/full/learning_curves-cub200-full.svg)\n",
-        f"In miniature, {'; '.join(others)}.\n",
+        *(f"- In miniature, {other}." for other in others),
+        "",
     ])  # fmt: skip
 
 

@@ -61,8 +61,8 @@ def best_of_dataset(
     One seed, or a number that is no mean, is never the best.
 
     Args:
-        table: of intervals; without a level ``dataset`` all its rows are one dataset's.
-        digits: that are shown: numbers equal in them are a tie.
+        table: of intervals; without a level ``dataset`` it is of one dataset.
+        digits: shown; numbers equal in them are a tie.
         smallest: columns whose smallest number is the best.
     """
     means = table.map(lambda cell: cell.mean if isinstance(cell, Interval) else cell)

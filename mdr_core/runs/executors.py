@@ -99,9 +99,9 @@ def train_all(
     """Return the runs' records, once all have finished.
 
     Args:
-        train: returns the record of a run; called as :meth:`RunStore.run`.
+        train: returns a run's record; called as :meth:`RunStore.run`.
         runs: whether each one's weights and embeddings are needed too.
-        done: called with each configuration as its run ends, in whichever thread.
+        done: called with each configuration as its run ends.
 
     Raises:
         StudyError: one failed, or its process died; the others have finished and are stored.

@@ -114,8 +114,9 @@ def ablation(
 ) -> list[dict]:
     """Return the runs of several settings, named in ``column``, each with several methods.
 
+    ``settings`` maps a name to fields of Config, ``methods`` a label to a method.
+
     Args:
-        settings: name -> fields of Config. methods: label -> method.
         headline: seeds of Table 1, taken too where a setting is Table 1's: each stored one counts.
         dataset: by default the profile's for ablations.
     """
@@ -204,8 +205,7 @@ def your_images(
 
     Args:
         class_level: of nested folders, how many name the class; 0: all.
-        drawn: the folder holds drawn characters, for the small network; else EfficientNet-Lite0 and
-            the photographs' settings serve, in the quick profile too.
+        drawn: the folder holds drawn characters, for the small network.
         processes: that share a batch.
     """
     near = folder.is_relative_to(REPOSITORY.parent)  # then the run has no path of this machine

@@ -151,8 +151,7 @@ def config(
     """Return the configuration of one run.
 
     Args:
-        profile, method: names in PROFILES and METHODS.
-        dataset: one of the profile's, or any other of :data:`mdr_core.data.catalog.NAMES`.
+        dataset: any of :data:`mdr_core.data.catalog.NAMES`.
         held_out: keep some training classes from training, to choose the epoch on them.
         changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
     """

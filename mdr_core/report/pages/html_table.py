@@ -57,9 +57,9 @@ def styled(
     ``verdict`` gets its sign from the style sheet.
 
     Args:
-        best: True in cells that are bold; an interval of one seed never is. ``attrs["bold"]`` says
-            what bold means, and ends the caption where a cell is bold.
-        spec: the format of numbers and intervals; ``formats``: of the columns that differ.
+        best: True in cells that are bold; an interval of one seed never is. ``attrs["bold"]`` ends
+            the caption where a cell is bold.
+        spec: the format of numbers and intervals; ``formats``: of other columns.
         absent: is shown in an empty cell.
     """
     bold = pd.DataFrame(False, table.index, table.columns)
