@@ -37,7 +37,8 @@ def results() -> str:
     columns = [*own, "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
     lines = [f"- **{TITLES[d]}**: {differences(last, d)}." for d in profiles.datasets("full")]
     others = [
-        f"`{name}` ({TITLES[dataset]}): {differences(statistics.final(table1(name)), dataset)}"
+        f"- **{TITLES[dataset]}**, in miniature (`{name}`): "
+        f"{differences(statistics.final(table1(name)), dataset)}."
         for name in ("photos", "quick")
         for dataset in profiles.datasets(name)
     ]
@@ -46,10 +47,9 @@ def results() -> str:
         "([report](reports/full/recall_at_k.html), [claims](reports/full/claims.html)):\n",
         markdown(columns, rows),
         *lines,
+        *others,
         "",
         "![Recall@1 by epoch on CUB-200-2011](reports/full/learning_curves-cub200-full.svg)\n",
-        *(f"- In miniature, {other}." for other in others),
-        "",
     ])  # fmt: skip
 
 
