@@ -143,6 +143,8 @@ def test_what_is_not_run_says_so_and_counts_nowhere():
     assert [f"{d:+.1f}" for d in found.difference] == ["+5.0 ± 0.0", NOT_RUN]
     assert [d.n for d in found.difference] == [2, 0]
     assert tables.means_in_words(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
+    assert tables.over_seeds(whole) == "mean ± 95 % interval over 3 seeds"
+    assert tables.over_seeds(whole[whole.seed == 0]) == "1 seed"
     assert tables.seeds(whole) == "3 seeds" and tables.seeds(part) == "2 to 3 seeds"
     assert statistics.first_seed(whole).seed.unique() == [0]
     assert statistics.first_seed(part).seed.unique() == [1]

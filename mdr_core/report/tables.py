@@ -239,6 +239,12 @@ def seeds(frame: pd.DataFrame) -> str:
     return "1 seed" if most == 1 else f"{most} seeds"
 
 
+def over_seeds(frame: pd.DataFrame) -> str:
+    """Return what a table of means shows: ``mean ± 95 % interval over 5 seeds``, or ``1 seed``."""
+    count = seeds(frame)
+    return count if count == "1 seed" else f"mean ± 95 % interval over {count}"
+
+
 def caveat(frame: pd.DataFrame) -> str:
     """Return a sentence about one seed, to end a finding that counts differences; else ""."""
     one = statistics.ran(frame).seed.nunique() < 2
