@@ -19,8 +19,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Yield a file that moves to ``path`` at the end, so that no reader ever sees half of it.
 
-    Until then it lies at ``partial``, by default a name of this process's own. After an error
-    nothing is left of it.
+    Until then it lies at ``partial``, by default a name of this process's own.
+
+    Raises:
+        OSError: it cannot be written (a full disk). After any error nothing is left of it.
     """
     partial = partial or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
@@ -41,6 +43,9 @@ def check_writable(folder: Path, setting: str) -> None:
     """Refuse a folder that no file can be made in, before hours are spent; it is not made.
 
     The message names the ``setting`` that takes another folder.
+
+    Raises:
+        StudyError: no file can be made there, or in the folder above it that exists.
     """
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())

@@ -121,7 +121,10 @@ def flat_index(content: np.ndarray, count: int, dim: int) -> faiss.IndexFlatL2:
     """Return the index of a file's bytes, which are not given to faiss: it may not survive them.
 
     The embeddings (count, dim) are the file's end; the index made of them must give the very same
-    bytes, or it is a ValueError.
+    bytes.
+
+    Raises:
+        ValueError: it is not the file of ``count`` embeddings of ``dim`` dimensions.
     """
     index = faiss.IndexFlatL2(dim)
     head = faiss.serialize_index(index).size

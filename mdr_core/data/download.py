@@ -56,7 +56,12 @@ BY_HAND = {
 
 
 def dataset(name: str, data_root: str | Path | None = None) -> Path:
-    """Return a dataset's zip file or folder under the data root; fetch it unless it is there."""
+    """Return a dataset's zip file or folder under the data root; fetch it unless it is there.
+
+    Raises:
+        StudyError: an unknown name, one that has to be fetched by hand, or no server that answers.
+            A file that is not the official one, or an archive that is not safe to unpack.
+    """
     root = roots(data_root)[-1]
     if name in BY_HAND:
         raise StudyError(BY_HAND[name].format(root=root))
@@ -115,7 +120,11 @@ def fetch(remote: Remote, path: Path) -> None:
 
 
 def receive(url: str, part: Path) -> None:
-    """Append what ``part`` lacks of the file at ``url``; all of it from a server without ranges."""
+    """Append what ``part`` lacks of the file at ``url``; all of it from a server without ranges.
+
+    Raises:
+        OSError: no answer, or fewer bytes than were announced.
+    """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -136,7 +145,12 @@ def receive(url: str, part: Path) -> None:
 
 
 def unpack(files: list[Path], folder: Path) -> None:
-    """Unpack .tgz files into a new folder, copy the others there, remove them: all or nothing."""
+    """Unpack .tgz files into a new folder, copy the others there, remove them: all or nothing.
+
+    Raises:
+        StudyError: an archive is damaged, holds a link, a device or a path that leaves the folder,
+            or unpacks to more than MOST times its size.
+    """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()

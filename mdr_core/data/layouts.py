@@ -198,6 +198,9 @@ def class_folders(source: Source, class_level: int = 0) -> Listing:
 
     Args:
         class_level: the class is only so many folders of that path, with all below them.
+
+    Raises:
+        StudyError: no images in class folders, or images at different depths.
     """
     kinds = Image.registered_extensions().items()
     endings = {e for e, kind in kinds if kind in Image.OPEN and kind not in NOT_IMAGES}

@@ -29,6 +29,10 @@ class Source:
     Attributes:
         upright: apply EXIF rotation to its images. The official datasets' protocol does not.
         files: path -> size, and checksum (zip) or times of change and inode (folder).
+
+    Raises:
+        StudyError: not a folder or zip file; a folder that cannot be read; a link to nothing or
+            into a loop. A name that is not UTF-8, or that a zip file has twice.
     """
 
     def __init__(self, path: Path, upright: bool = False):

@@ -48,6 +48,9 @@ def records(
         executor: of PEP 3148, to train on instead: a cluster's, whose workers see the store too.
         processes: that train a run together, a GPU each; the runs one after the other.
         train: False trains nothing: a run that is not stored is None.
+
+    Raises:
+        StudyError: a bad setting, a dataset that is not here, a run that failed.
     """
     if (jobs or 0) < 0 or processes < 1:
         raise StudyError(

@@ -93,6 +93,9 @@ class RunStore:
                 run is trained anew.
             share: this process's, where several train the run together, by default those that
                 torchrun started. Each calls this; the first alone reads and writes the store.
+
+        Raises:
+            StudyError: before the training, the store cannot be written to; or what that raises.
         """
         share = share or current()
         with warnings.catch_warnings():  # :func:`mdr_core.runs.grids.records` gives this one
@@ -185,6 +188,9 @@ class RunStore:
             record: run.json's content with ``key``, without ``files``. Where ``findings`` is a
                 checksum, it is that of findings/KEY.safetensors; ``weights`` likewise.
             folder: holds these files.
+
+        Raises:
+            StudyError: record or file is not what its checksum says.
         """
         key, files = record["key"], {}
         if not re.fullmatch("[0-9a-f]{16}", key):

@@ -73,7 +73,11 @@ def from_rows(key: str, rows: pd.DataFrame) -> dict:
 
 
 def read(path: Path) -> list[dict]:
-    """Return the records of a ``runs.csv``."""
+    """Return the records of a ``runs.csv``.
+
+    Raises:
+        StudyError: it is absent, or no table of runs.
+    """
     if not path.is_file():
         raise StudyError(
             f"there is no {path}: it comes with the repository for the profiles that have runs"

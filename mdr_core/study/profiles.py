@@ -129,7 +129,11 @@ PROFILES = {
 
 
 def named(profile: str) -> Profile:
-    """Return a profile by name."""
+    """Return a profile by name.
+
+    Raises:
+        StudyError: an unknown name; the message lists those that exist.
+    """
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     return PROFILES[profile]
@@ -154,6 +158,9 @@ def config(
         dataset: any of :data:`mdr_core.data.catalog.NAMES`.
         held_out: keep some training classes from training, to choose the epoch on them.
         changes: fields of Config to set otherwise. ``mdr_weight`` acts on Triplet + MDR alone.
+
+    Raises:
+        StudyError: an unknown name or parameter; the message lists those that exist.
     """
     if dataset not in NAMES and not dataset.startswith("folder:"):
         raise unknown("dataset", dataset, NAMES)
@@ -165,7 +172,11 @@ def config(
 
 
 def by_method(method: str, mdr_weight: float) -> dict:
-    """Return the fields of Config that set a method apart. ``mdr_weight`` is λ of Triplet + MDR."""
+    """Return the fields of Config that set a method apart. ``mdr_weight`` is λ of Triplet + MDR.
+
+    Raises:
+        StudyError: an unknown method; the message lists those that exist.
+    """
     if method not in (*METHODS, BEFORE):
         raise unknown("method", method, METHODS)
     normalization = {"normalization": "l2"} if method == L2 else {}

@@ -29,7 +29,11 @@ NAMES = profiles.datasets("paper")
 
 
 def checkpoint(name: str) -> Path:
-    """Return the released checkpoint of a dataset, downloaded once into torch.hub's folder."""
+    """Return the released checkpoint of a dataset, downloaded once into torch.hub's folder.
+
+    Raises:
+        StudyError: an unknown name, or no network (the message says how to go on).
+    """
     if name not in NAMES:
         raise unknown("checkpoint", name, NAMES)
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"mdr-{name}.pth"
@@ -46,7 +50,11 @@ def checkpoint(name: str) -> Path:
 
 
 def network(path: Path, config: Config) -> EmbeddingNet:
-    """Return the released network, backbone and head, in eval mode."""
+    """Return the released network, backbone and head, in eval mode.
+
+    Raises:
+        StudyError: the file cannot be read, or is not one of this network.
+    """
     try:
         _, head = from_released(backbones.read_weights(path))
         backbone = backbones.backbone("bn_inception", str(path))
