@@ -17,7 +17,9 @@ from mdr_core.study import drawn_folder, experiments
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return drawn_folder.make(tmp_path_factory.mktemp("drawn") / "folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawn_folder, "CLASSES", 32)  # of 100 the tests would draw for seconds
+        yield drawn_folder.make(tmp_path_factory.mktemp("drawn") / "folder")
 
 
 def test_the_drawn_folder_is_written_once(folder):
@@ -113,6 +115,6 @@ def test_a_small_folder_gets_a_small_batch(folder):
     asked = "quick", folder, 0, "Triplet", [0], True, RunStore()
     changes = {"images_per_class": 2, "batch_size": 200}
     row = experiments.your_images(*asked, **changes)[0]
-    assert row["config"].batch_size == 2 * 50
+    assert row["config"].batch_size == 2 * 16
     row = experiments.your_images(*asked, processes=3, **changes)[0]
-    assert row["config"].batch_size == 99  # which three can share
+    assert row["config"].batch_size == 30  # which three can share
