@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -60,9 +61,10 @@ def cached(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]] |
     try:
         images = np.load(path, mmap_mode="c")
         digests = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        versions = {digest[64:] for digest in digests} - {"", f"-{fingerprint.NOT_JPEG}"}
+        digest = re.compile(f"[0-9a-f]{{64}}(-{fingerprint.NOT_JPEG})?")  # of this decoding
+        known = isinstance(digests, list) and all(map(digest.fullmatch, digests))
         whole = images.shape == shape and images.dtype == np.uint8 and len(digests) == len(images)
-        return (images, digests) if whole and not versions else None
+        return (images, digests) if whole and known else None
     except Exception:  # noqa: BLE001 - a torn file raises anything
         return None
 
