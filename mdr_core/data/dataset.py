@@ -150,7 +150,8 @@ def load_dataset(
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
     if name.startswith("all:"):
-        return load_dataset(name[4:], data_root, image_size, cache_root).train_on_all()
+        name = name.removeprefix("all:")
+        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
     if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
