@@ -69,3 +69,15 @@ def pytest_xdist_make_scheduler(config, log):
 def store() -> Path:
     """A run store that all tests of a suite share: equal runs are trained once."""
     return Path(os.environ["MDR_TEST_STORE"]) / "runs"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("there is no Chromium here")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=found, args=["--no-sandbox"])

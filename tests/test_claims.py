@@ -168,9 +168,9 @@ def test_a_table_has_every_cell_and_its_numbers_are_numbers():
     )
     assert table.cell.tolist() == ["d", "x"] and table.verdict.tolist()[1] == NOT_TESTED
     assert table[["difference", "half", "classes_low"]].dtypes.eq(float).all()
-    assert claims.count([HOLDS, HOLDS, LEVEL]) == "2 of 3 claims hold, 1 is level"
+    assert claims.count([HOLDS, HOLDS, LEVEL]) == "2 of 3 claims hold, 1 level"
     assert claims.count([HOLDS, FAILS, FAILS, NOT_TESTED]) == (
-        "1 of 4 claims hold, 2 fail, 1 is not tested"
+        "1 of 4 claims hold, 2 fail, 1 not tested"
     )
 
 

@@ -1,12 +1,11 @@
 """The committed reports: made from the notebooks, complete without a network, small.
 
-All pages are opened in one headless Chromium, on a phone's screen.
+All pages are opened in headless Chromium, on a phone's screen.
 """
 
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -20,9 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORTS = Path(os.environ.get("MDR_REPORTS", ROOT / "reports"))  # another folder: for a trial
 PAGES = sorted(REPORTS.rglob("*.html"))
 EXECUTED = sorted(REPORTS.rglob("*.ipynb"))
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 def name(path):
@@ -65,18 +61,20 @@ def test_a_report_is_the_notebook_as_it_stands(path):
     assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/", nbformat.writes(executed))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def phone(browser):
+    """One page for all, since a new one each takes twice as long; what it asks for and says."""
+    page, asked, said = browser.new_page(viewport=PHONE), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page, asked, said
+    page.close()
+
+
 SMALLEST = """() => {
   // pixels of the smallest letter, in text and in drawings, whose letters are outlines of size 100
   const found = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -101,16 +99,13 @@ LESS = """() => {
 }"""
 
 
-@pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("path", PAGES, ids=name)
-def test_a_page_on_a_phone(path, browser):
+def test_a_page_on_a_phone(path, phone):
     """It asks for nothing else, fits, can be read, and axe finds nothing."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = browser.new_page(viewport=PHONE)
-    asked, said = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    page, asked, said = phone
+    asked.clear()
+    said.clear()
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -125,10 +120,8 @@ def test_a_page_on_a_phone(path, browser):
     own = REPORTS.as_uri()
     assert not [url for url in asked if not url.startswith((own, "data:", "blob:"))]
     assert not said
-    page.close()
 
 
-@pytest.mark.xdist_group("browser")
 def test_a_table_is_sorted_within_its_groups_by_mouse_and_keyboard(browser):
     rows = [("a", "x", 2.0), ("a", "y", -10.0), ("a", "z", None), ("b", "x", 3.0), ("b", "y", 20.0)]
     table = pd.DataFrame(rows, columns=["dataset", "method", "value"])

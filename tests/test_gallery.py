@@ -3,23 +3,18 @@
 import base64
 import io
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from mdr_core.data.dataset import Split
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.report.gallery import explorer, static
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 LINE = torch.tensor([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]])
 LABELS = torch.tensor([0, 1, 0, 1, 1, 0])
 FINDINGS = epoch.findings(epoch.RetrievalSet(LINE, LABELS))
@@ -115,60 +110,57 @@ def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
                 assert torch.equal(shown[place], images.images[image])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(images, models, tmp_path):
+def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(images, models, tmp_path, browser):
     about, shown = explorer.content(models, images, images, 5, 40)
     path = tmp_path / "explore.html"
     path.write_text(explorer.page("noise <i>", "quick", about, shown), encoding="utf-8")
     problems = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("request", lambda request: problems.append(request.url[:99]))
-        page.goto(path.as_uri())
-        problems = [p for p in problems if not p.startswith(("data:image/webp", path.as_uri()))]
-        assert not problems
-        wide = "document.documentElement.scrollWidth"
-        assert page.evaluate(wide) == 390
-        check_what_is_shown(page, about, 0)
-        page.keyboard.press("ArrowRight")
-        check_what_is_shown(page, about, 1)
-        page.click("#before")
-        page.click("#before")  # from the first to the last
-        check_what_is_shown(page, about, 35)
-        page.locator("#picker input").nth(4).check()
-        page.keyboard.press("ArrowDown")  # among radio buttons
-        check_what_is_shown(page, about, 5)
-        page.select_option("#class", str(7))
-        assert page.locator("#picker input").count() == 3
-        kind = about["queries"][0]["kind"]
-        page.select_option("#kind", str(kind))
-        of_kind = [query for query in about["queries"] if query["kind"] == kind]
-        both = [query for query in of_kind if about["classOf"][query["image"]] == 7]
-        assert page.locator("#picker input").count() == len(both or of_kind)
-        page.select_option("#class", "")
-        assert page.locator("#picker input").count() == len(of_kind)
-        page.locator("#picker input").first.check()
-        page.locator(".model").nth(1).locator(".view").nth(1).focus()
-        page.keyboard.press("Enter")
-        assert "Triplet + L2, rank 2, distance" in page.locator("dialog").inner_text()
-        page.keyboard.press("ArrowRight")
-        assert "rank 3" in page.locator("dialog").inner_text()
-        assert page.evaluate(wide) == 390
-        page.keyboard.press("Escape")
-        assert not page.locator("dialog").is_visible()
-        assert page.evaluate("window.hurt") is None and not problems
-        page.evaluate(Axe().axe_script)
-        for width in (390, 1280):
-            page.set_viewport_size({"width": width, "height": 844})
-            assert not Axe().run(page).response["violations"]
-        address = page.url  # of this query: another reader sees the same
-        page.goto("about:blank")
-        page.goto(address)
-        assert page.locator("#name").inner_text() == NASTY
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("request", lambda request: problems.append(request.url[:99]))
+    page.goto(path.as_uri())
+    problems = [p for p in problems if not p.startswith(("data:image/webp", path.as_uri()))]
+    assert not problems
+    wide = "document.documentElement.scrollWidth"
+    assert page.evaluate(wide) == 390
+    check_what_is_shown(page, about, 0)
+    page.keyboard.press("ArrowRight")
+    check_what_is_shown(page, about, 1)
+    page.click("#before")
+    page.click("#before")  # from the first to the last
+    check_what_is_shown(page, about, 35)
+    page.locator("#picker input").nth(4).check()
+    page.keyboard.press("ArrowDown")  # among radio buttons
+    check_what_is_shown(page, about, 5)
+    page.select_option("#class", str(7))
+    assert page.locator("#picker input").count() == 3
+    kind = about["queries"][0]["kind"]
+    page.select_option("#kind", str(kind))
+    of_kind = [query for query in about["queries"] if query["kind"] == kind]
+    both = [query for query in of_kind if about["classOf"][query["image"]] == 7]
+    assert page.locator("#picker input").count() == len(both or of_kind)
+    page.select_option("#class", "")
+    assert page.locator("#picker input").count() == len(of_kind)
+    page.locator("#picker input").first.check()
+    page.locator(".model").nth(1).locator(".view").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert "Triplet + L2, rank 2, distance" in page.locator("dialog").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "rank 3" in page.locator("dialog").inner_text()
+    assert page.evaluate(wide) == 390
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate("window.hurt") is None and not problems
+    page.evaluate(Axe().axe_script)
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        assert not Axe().run(page).response["violations"]
+    address = page.url  # of this query: another reader sees the same
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.locator("#name").inner_text() == NASTY
+    page.close()
 
 
 def check_what_is_shown(page, about, place):
@@ -188,18 +180,15 @@ def check_what_is_shown(page, about, place):
             )
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-def test_without_scripts_the_page_says_where_to_go(images, models, tmp_path):
+def test_without_scripts_the_page_says_where_to_go(images, models, tmp_path, browser):
     path = tmp_path / "explore.html"
     path.write_text(
         explorer.page("noise", "quick", *explorer.content(models, images, images, 5, 12)),
         encoding="utf-8",
     )
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(java_script_enabled=False).new_page()
-        page.goto(path.as_uri())
-        assert "Exploring needs scripts" in page.locator("main").inner_text()
-        assert not page.locator("select").first.is_visible()
-        assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
-        browser.close()
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(path.as_uri())
+    assert "Exploring needs scripts" in page.locator("main").inner_text()
+    assert not page.locator("select").first.is_visible()
+    assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
+    page.close()

@@ -34,16 +34,29 @@ def test_the_drawn_folder_is_written_once(folder):
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, zipped, tmp_path):
-    test = load_dataset(f"folder:{folder}", image_size=32).test
-    kept_apart, own, searched = drawn_folder.new_image(folder, test, drawn=True)
+    images = load_dataset(f"folder:{folder}", image_size=32)
+    test = images.test
+    kept_apart, own, searched = drawn_folder.new_image(folder, images, drawn=True)
     assert kept_apart.parent.name == own == test.class_names[-1] and searched is test
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
-    copy, own, searched = drawn_folder.new_image(folder, test, drawn=False)
+    copy, own, searched = drawn_folder.new_image(folder, images, drawn=False)
     assert copy.parent.name == own == test.class_names[0]
     assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
     own = image_cache.pixels(copy, 32, "copy")
     assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
+
+
+def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, tmp_path):
+    images = load_dataset(f"folder:{folder}", image_size=32)
+    test, learned = images.test, images.train
+    _, own, searched = drawn_folder.new_image(folder, images, True, folder / test.paths[3])
+    assert own == Path(test.paths[3]).parent.name and test.paths[3] not in searched.paths
+    assert len(searched.paths) == len(test.paths) - 1
+    _, own, searched = drawn_folder.new_image(folder, images, True, folder / learned.paths[3])
+    assert own == Path(learned.paths[3]).parent.name and searched.paths == test.paths
+    elsewhere = tmp_path / "mine.png"
+    assert drawn_folder.new_image(folder, images, True, elsewhere)[:2] == (elsewhere, "")
 
 
 def test_all_classes_of_a_folder_train(folder):

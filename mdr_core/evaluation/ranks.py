@@ -124,11 +124,11 @@ class Columns(NamedTuple):
         nearest = tile[:, start:stop].where(right, torch.inf).amin(dim=1, keepdim=True)
         rounding = ROUNDING * max(q.shape[1] / 512, 1) ** 0.5
         room = 2 * rounding * (2 * q.square().sum(dim=1, keepdim=True) + nearest)
-        tile -= nearest
-        surely = (tile < -room).sum(dim=1)
-        row, column = (tile.abs_() <= room).nonzero(as_tuple=True)
+        surely, near = tile < nearest - room, tile <= nearest + room
+        row, column = (near ^ surely).nonzero(as_tuple=True)
         right = self.kind[column] == kind[row]
-        return surely + decided(queries, self.images, row, self.image[column], right)
+        count = tile.copy_(surely).sum(dim=1).long()  # of floats: four times as fast as of bools
+        return count + decided(queries, self.images, row, self.image[column], right)
 
 
 def decided(queries: Tensor, images: Tensor, row: Tensor, index: Tensor, right: Tensor) -> Tensor:

@@ -135,10 +135,7 @@ def verdicts(results: Sequence[claims.Result]) -> list[tuple[str, str]]:
     """Return (verdict, words) of each claim; of more than four, how many have each verdict."""
     if len(results) <= 4:
         return [(each.verdict, f"{each.claim.text}: {each.told}") for each in results]
-    words = {claims.HOLDS: "hold", claims.FAILS: "fail"}
-    found = [each.verdict for each in results]
-    counts = {v: found.count(v) for v in (*claims.VERDICTS, claims.MIXED)}
-    return [(v, f"{count} {words.get(v, v)}") for v, count in counts.items() if count]
+    return list(claims.tally(each.verdict for each in results).items())
 
 
 def better_side(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:

@@ -17,7 +17,8 @@ A claim about several backbones, losses or dimensions has a cell for each. There
 excludes zero counts only if p is below 0.05, corrected for the number of cells by Holm's method.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,14 +137,9 @@ class Result:
         one = ran and not ran[0].decided and max(cell.seeds["n"] for cell in ran) == 1
         seed = " (one seed)" if one else ""
         if len(self.cells) > 2 or self.claim.by != "dataset":
-            words = {HOLDS: ("holds", "hold"), FAILS: ("fails", "fail")}
-            found = [cell.verdict for cell in ran]
-            texts = [
-                f"{n} {words.get(v, (v, v))[n > 1]}" for v in VERDICTS if (n := found.count(v))
-            ]
             absent = len(self.cells) - len(ran)
-            text = ", ".join(texts) + seed + f", {absent} not run" * (absent > 0)
-            return text if ran else NOT_TESTED
+            text = ", ".join(tally(cell.verdict for cell in ran).values()) + seed
+            return text + f", {absent} not run" * (absent > 0) if ran else NOT_TESTED
         if len({cell.verdict for cell in ran}) == 2:
             return ", ".join(f"{cell.verdict} on {cell.name}" for cell in ran) + seed
         return self.verdict + seed
@@ -276,12 +272,15 @@ def table(results: list[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tally(verdicts: Iterable[str]) -> dict[str, str]:
+    """Return of every verdict that there is how often, in words: ``{"holds": "3 hold", …}``."""
+    found, plural = Counter(verdicts), {HOLDS: "hold", FAILS: "fail"}
+    words = {v: f"{n} {plural.get(v, v) if n > 1 else v}" for v, n in found.items()}
+    return {v: words[v] for v in (*VERDICTS, MIXED) if v in words}
+
+
 def count(verdicts: list[str]) -> str:
-    """Return ``9 of 15 claims hold, 3 fail, 1 is level, 1 is open, 1 is not tested``."""
-    holds = "claim holds" if len(verdicts) == 1 else "claims hold"
-    found = [f"{verdicts.count(HOLDS)} of {len(verdicts)} {holds}"]
-    for verdict in (FAILS, LEVEL, OPEN, MIXED, NOT_TESTED):
-        words = ("fails", "fail") if verdict == FAILS else (f"is {verdict}", f"are {verdict}")
-        if n := verdicts.count(verdict):
-            found.append(f"{n} {words[n > 1]}")
-    return ", ".join(found)
+    """Return ``9 of 15 claims hold, 3 fail, 1 level, 1 open, 1 not tested``."""
+    claims = "claim holds" if len(verdicts) == 1 else "claims hold"
+    others = [words for verdict, words in tally(verdicts).items() if verdict != HOLDS]
+    return ", ".join([f"{verdicts.count(HOLDS)} of {len(verdicts)} {claims}", *others])

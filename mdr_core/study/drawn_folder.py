@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mdr_core.data import catalog, drawn_characters
-from mdr_core.data.dataset import Split
+from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.data.layouts import Source
 
 CLASSES, IMAGES = 100, 12  # training on 20 of 40 lowered Recall@1 on held-out classes
@@ -44,16 +44,26 @@ def example(name: str, data_root: str | None) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def new_image(folder: Path, test: Split, drawn: bool) -> tuple[Path, str, Split]:
-    """Return an image to look up, its class, and the test images without it.
+def new_image(
+    folder: Path, images: RetrievalDataset, drawn: bool, given: Path | None = None
+) -> tuple[Path, str, Split]:
+    """Return an image to look up, its class if the folder says it, and the test images without it.
 
-    It is one that :func:`make` kept apart, or else the first test image.
+    It is the one ``given``, or one that :func:`make` kept apart, or else the first test image.
     """
-    if drawn:
+    test = images.test
+    if drawn and given is None:
         own = test.class_names[-1]
         return sorted((folder.parent / "new" / own).iterdir())[0], own, test
-    path = Path(tempfile.mkdtemp()) / test.paths[0]
-    path.parent.mkdir(parents=True)
-    path.write_bytes(Source(folder).read(test.paths[0]))
-    others = test.of_images(torch.arange(1, len(test.labels)))
-    return path, test.class_names[test.labels[0]], others
+    place = given or folder / test.paths[0]
+    if given is None:  # out of a zip file, maybe
+        given = Path(tempfile.mkdtemp()) / test.paths[0]
+        given.parent.mkdir(parents=True)
+        given.write_bytes(Source(folder).read(test.paths[0]))
+    classes, place = {}, place.resolve()
+    for split in (images.train, test):
+        paths = [(folder / path).resolve() for path in split.paths]
+        names = [split.class_names[label] for label in split.labels.tolist()]
+        classes |= dict(zip(paths, names, strict=True))
+    others = [i for i, path in enumerate(paths) if path != place]
+    return given, classes.get(place, ""), test.of_images(torch.tensor(others))
