@@ -9,12 +9,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
+from nbclient import NotebookClient
 
 from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
@@ -51,18 +51,24 @@ class Short(render.Kernel):
         return spec
 
 
-@contextmanager
-def kernel_in(folder: Path) -> Iterator[Short]:
-    """A kernel whose working directory is this folder."""
-    kernel = Short.begin(cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        yield kernel
-    finally:
-        kernel.end()
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory) -> Iterator[Short]:
+    """One for all notebooks of a process: to start another takes as long as a notebook."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    kernel = Short.begin(cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    yield kernel
+    kernel.end()
+
+
+def emptied(kernel: Short, folder: Path) -> Short:
+    """The kernel as if it had just started in this folder."""
+    cell = nbformat.v4.new_code_cell(f"%cd -q {folder}\n%reset -f")
+    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), km=kernel).execute()
+    return kernel
 
 
 @pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
-def test_runs_from_another_directory_and_says_what_it_found(path, store, tmp_path, capsys):
+def test_runs_from_another_directory_and_says_what_it_found(path, kernel, store, tmp_path, capsys):
     given = {
         "seeds": [0],
         "epochs": 1,
@@ -72,8 +78,7 @@ def test_runs_from_another_directory_and_says_what_it_found(path, store, tmp_pat
     } | SMALL.get(path.stem, {})
     if path.stem == "your_images":
         given["index_root"] = str(tmp_path / "index")
-    with kernel_in(tmp_path) as kernel:
-        executed = render.execute(path, given, kernel)
+    executed = render.execute(path, given, emptied(kernel, tmp_path))
     assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
     check(executed)
     assert list((tmp_path / "saved").glob("*.csv"))
@@ -267,13 +272,6 @@ WRONG = [
     ({"methods": "[]"}, "methods is empty: give at least one"),
     ({"seeds": "[0, 0]"}, "seeds names something twice"),
 ]
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    """One for all parameters that are refused: nothing of a notebook runs below its first cells."""
-    with kernel_in(tmp_path_factory.mktemp("elsewhere")) as kernel:
-        yield kernel
 
 
 @pytest.mark.parametrize("parameter, message", WRONG)
