@@ -276,7 +276,7 @@ def tally(verdicts: Iterable[str]) -> dict[str, str]:
     """Return of every verdict that there is how often, in words: ``{"holds": "3 hold", …}``."""
     found, plural = Counter(verdicts), {HOLDS: "hold", FAILS: "fail"}
     words = {v: f"{n} {plural.get(v, v) if n > 1 else v}" for v, n in found.items()}
-    return {v: words[v] for v in (*VERDICTS, MIXED) if v in words}
+    return {v: words[v] for v in (HOLDS, FAILS, LEVEL, OPEN, MIXED, NOT_TESTED) if v in words}
 
 
 def count(verdicts: list[str]) -> str:
