@@ -1,6 +1,7 @@
 """The command line: ``python -m mdr_core COMMAND``, one of COMMANDS."""
 
 import importlib
+import signal
 import sys
 
 from mdr_core.errors import StudyError
@@ -33,4 +34,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # a cluster's queue and timeout(1) send SIGTERM: its processes end with it, as after Ctrl-C
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

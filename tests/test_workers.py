@@ -61,22 +61,40 @@ def test_interrupted_the_processes_end_and_what_is_finished_stays(tmp_path):
     with started(grids.records, GRID, RunStore(tmp_path), 2) as process:
         while not list(tmp_path.glob("*/run.json")) and process.is_alive():
             time.sleep(0.02)
-        children = [
-            int(p)
-            for of in Path(f"/proc/{process.pid}/task").glob("*/children")
-            for p in of.read_text().split()
-        ]
+        children = children_of(process.pid)
         os.kill(process.pid, signal.SIGINT)
         process.join(30)
         assert process.exitcode == INTERRUPTED
-    deadline = time.time() + 10
-    while any(alive(p) for p in children) and time.time() < deadline:
-        time.sleep(0.05)
-    assert len(children) >= 2 and not any(alive(p) for p in children)
+    all_end(children)
     done = len(list(tmp_path.glob("*/run.json")))
     assert 1 <= done < len(GRID) and all(
         store.stored(p.parent) for p in tmp_path.glob("*/run.json")
     )
+
+
+def children_of(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
+def all_end(children: list[int]) -> None:
+    """Two at least, and none is left."""
+    deadline = time.time() + 10
+    while any(alive(p) for p in children) and time.time() < deadline:
+        time.sleep(0.05)
+    assert len(children) >= 2 and not any(alive(p) for p in children)
+
+
+@pytest.mark.long
+def test_terminated_the_command_line_ends_its_processes(tmp_path):
+    command = [sys.executable, "-m", "mdr_core", "train", "--jobs", "2", "--output-root"]
+    process = subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("*/checkpoint.pt"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    children = children_of(process.pid)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    all_end(children)
 
 
 def alive(pid: int) -> bool:
