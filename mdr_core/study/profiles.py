@@ -87,7 +87,7 @@ DIMENSIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
 PROFILES = {
     "quick": Profile(
         "see everything work on drawn characters",
-        "a small residual network, 32 px", "12 minutes on two CPU cores",
+        "a small residual network, 32 px", "12 to 30 minutes on two CPU cores",
         {"drawn": Setting(QUICK, 0.2, 15)},
         others=Setting(PHOTOS),
         backbones=("small_resnet_narrow", "small_resnet"), dimensions=(8, 64, 128),
