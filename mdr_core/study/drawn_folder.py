@@ -60,7 +60,7 @@ def new_image(
         given = Path(tempfile.mkdtemp()) / test.paths[0]
         given.parent.mkdir(parents=True)
         given.write_bytes(Source(folder).read(test.paths[0]))
-    classes, place = {}, place.resolve()
+    place, classes = place.resolve(), dict[Path, str]()
     for split in (images.train, test):
         paths = [(folder / path).resolve() for path in split.paths]
         names = [split.class_names[label] for label in split.labels.tolist()]
