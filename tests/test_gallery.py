@@ -186,7 +186,7 @@ def test_without_scripts_the_page_says_where_to_go(images, models, tmp_path, bro
         explorer.page("noise", "quick", *explorer.content(models, images, images, 5, 12)),
         encoding="utf-8",
     )
-    page = browser.new_context(java_script_enabled=False).new_page()
+    page = browser.new_page(java_script_enabled=False)
     page.goto(path.as_uri())
     assert "Exploring needs scripts" in page.locator("main").inner_text()
     assert not page.locator("select").first.is_visible()

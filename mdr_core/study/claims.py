@@ -275,8 +275,8 @@ def table(results: list[Result]) -> pd.DataFrame:
 def tally(verdicts: Iterable[str]) -> dict[str, str]:
     """Return of every verdict that there is how often, in words: ``{"holds": "3 hold", …}``."""
     found, plural = Counter(verdicts), {HOLDS: "hold", FAILS: "fail"}
-    words = {v: f"{n} {plural.get(v, v) if n > 1 else v}" for v, n in found.items()}
-    return {v: words[v] for v in (HOLDS, FAILS, LEVEL, OPEN, MIXED, NOT_TESTED) if v in words}
+    order = (HOLDS, FAILS, LEVEL, OPEN, MIXED, NOT_TESTED)
+    return {v: f"{n} {plural.get(v, v) if n > 1 else v}" for v in order if (n := found[v])}
 
 
 def count(verdicts: list[str]) -> str:
