@@ -49,3 +49,9 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
             round(drawn * sum(row.gradient_positive)),
         ))  # fmt: skip
     return frame.join(pd.DataFrame(rows, index=ran.index, columns=COLUMNS, dtype=float))
+
+
+def few_violated(rows: pd.DataFrame) -> str:
+    """Return why the runs' shares cannot be compared: too few violated triplets; else ""."""
+    least = rows.groupby("method").violated.mean().min()
+    return f"only {least:.0f} violated triplets were measured" if least < 200 else ""
