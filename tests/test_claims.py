@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mdr_core.__main__ import main
-from mdr_core.report import readme
-from mdr_core.study import claims, class_bootstrap, experiments, statistics
+from mdr_core.report import readme, tables
+from mdr_core.study import claims, class_bootstrap, experiments, profiles, statistics
 from mdr_core.study.claims import FAILS, HOLDS, LEVEL, MIXED, NOT_TESTED, OPEN, Cell, Claim, Result
 from mdr_core.study.class_bootstrap import Bootstrap
 from mdr_core.study.profiles import L2, MDR, TRIPLET
@@ -21,7 +21,7 @@ def seeds(mean, half=1.0, n=3):
 
 
 def classes(low, high, p=0.001):
-    return Bootstrap((low + high) / 2, low, high, p)
+    return Bootstrap((low + high) / 2, low, high, p, seeds=5)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,27 @@ def test_the_classes_are_resampled_for_both_methods_at_once():
     assert cell.verdict == OPEN or cell.classes.low > 0
 
 
+def test_a_cell_says_of_how_many_seeds_its_intervals_are():
+    claim = Claim("g", "t", "m", "table1", "with", "without", "r", counts="test_class_right")
+    older = {"dataset": "d", "method": "without", "seed": 2, "test_recall@1": 1}  # without counts
+    three = pd.concat([counted(), pd.DataFrame([older])], ignore_index=True)
+    one = counted()[lambda rows: rows.seed == 0]
+    results = [claims.evaluate(claim, rows) for rows in (three, one)]
+    both, alone = (result.cells[0].text() for result in results)
+    assert "over 3 seeds" in both and both.endswith("over test classes in 2 of them)")
+    assert "(one seed, " in alone and alone.endswith("over test classes)")
+    shown = tables.of_claims(claims.table(results))
+    assert [text.endswith(" (2 seeds)") for text in shown["over test classes"]] == [True, False]
+    assert [text.endswith(" (one seed)") for text in shown.verdict] == [False, True]
+    assert f'<td class="{results[1].verdict}"' in tables.styled(shown, "claims").data
+
+
+def test_every_run_of_table_1_counts_in_an_ablation():
+    rows = experiments.table2c("quick", [], {"drawn": [0.2, 0.6]}, [0], [0, 1, 2])
+    found = pd.DataFrame(rows).groupby("setting").seed.apply(list).to_dict()
+    assert found == {"λ = 0": [0, 1, 2], "λ = 0.2": [0, 1, 2], "λ = 0.6": [0]}
+
+
 def test_classes_without_a_difference_have_a_large_p():
     right = np.array([[3, 4, 5, 6]])
     same = class_bootstrap.difference(np.full(4, 10), right, right)
@@ -210,3 +231,12 @@ def test_a_photograph_dataset_brings_no_search_into_another_profile():
 def test_a_dataset_that_the_profile_does_not_have_is_refused(capsys):
     assert main(["train", "--dataset", "birds"]) == 2
     assert "unknown dataset 'birds': choose one of drawn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "profile, moved", [("quick", 0.26), ("photos", 0.05), ("full", 0.11), ("paper", 0.22)]
+)
+def test_levels_move_by_the_sum_of_the_learning_rates_at_most(profile, moved):
+    config = profiles.config(profile, profiles.datasets(profile)[0], MDR)
+    assert profiles.level_reach(config) == pytest.approx(moved, abs=0.005)
+    assert f"{moved:.2f} here, and by 0.22 under the paper's" in profiles.levels_stay(config)

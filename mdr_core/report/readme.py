@@ -27,17 +27,18 @@ def results() -> str:
     """Return the headline's table, differences and figure, and a line on the other profiles."""
     frame = table1("full")
     last, best = statistics.final(frame), statistics.best(frame, RECALL)
-    own = ["dataset", "method"]
-    numbers = last.groupby(own, sort=False)[[RECALL, "test_map_at_r"]].mean()
-    numbers.insert(1, "best", best.groupby(own, sort=False)[RECALL].mean())
+    by = ["dataset", "method"]
+    numbers = last.groupby(by, sort=False)[[RECALL, "test_map_at_r"]].mean()
+    numbers.insert(1, "best", best.groupby(by, sort=False)[RECALL].mean())
     rows = [
         [TITLES[dataset], method, *(f"{number:.1f}" for number in row)]
         for (dataset, method), row in zip(numbers.index, numbers.to_numpy(), strict=True)
     ]
-    columns = [*own, "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
-    lines = [f"- **{TITLES[d]}**: {differences(last, d)}." for d in profiles.datasets("full")]
+    columns = [*by, "Recall@1, last epoch", "best epoch", "MAP@R, last epoch"]
+    own = profiles.datasets("full")
+    lines = [f"- **{TITLES[d]}**, last epoch: {differences(last, d)}." for d in own]
     others = [
-        f"- **{TITLES[dataset]}**, in miniature (`{name}`): "
+        f"- **{TITLES[dataset]}**, in miniature (`{name}`), last epoch: "
         f"{differences(statistics.final(table1(name)), dataset)}."
         for name in ("photos", "quick")
         for dataset in profiles.datasets(name)

@@ -13,7 +13,7 @@ from mdr_core.report.pages.html_table import styled as styled
 from mdr_core.study import claims, statistics
 from mdr_core.study.claims import short
 from mdr_core.study.profiles import BEFORE, MDR, TRIPLET
-from mdr_core.study.statistics import NOT_RUN, RECALL, Interval, number
+from mdr_core.study.statistics import NOT_RUN, ONE_SEED, RECALL, Interval, number
 
 NOTHING = "no method is compared with MDR"
 
@@ -113,12 +113,16 @@ def of_claims(table: pd.DataFrame, pages: Iterable[str] = ()) -> pd.DataFrame:
     cells are titles of groups of rows.
     """
     numbers = zip(table.difference, table.half, table.seeds, strict=True)
-    ends = zip(table.classes_low, table.classes_high, strict=True)
-    classes = [f"{number(low)} to {number(high)}" if low == low else "" for low, high in ends]
+    classes = []
+    for row in table.itertuples():
+        fewer = f" ({row.classes_seeds} seeds)" * (row.classes_seeds < row.seeds)
+        ends = f"{number(row.classes_low)} to {number(row.classes_high)}{fewer}"
+        classes.append(ends if row.classes_seeds else "")
+    one = (table.seeds == 1) & (table.classes_seeds == 1) & (table.verdict != claims.NOT_TESTED)
     shown = pd.DataFrame({
         "claim": table.claim,
         "on": table.cell,
-        "verdict": table.verdict,
+        "verdict": table.verdict.where(~one, table.verdict + f" ({ONE_SEED})"),
         "difference": [Interval(*each) for each in numbers],
         "over test classes": classes,
         "unit": table.unit,

@@ -93,16 +93,24 @@ class Cell:
         return LEVEL if within else OPEN
 
     def text(self) -> str:
-        """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it."""
+        """Return ``+3.0 (± 1.5 over 5 seeds, 0.8 to 7.6 over test classes)``, or less of it.
+
+        It says of how many seeds the second interval is where not all of them recorded counts.
+        """
         n, mean, parts = self.seeds["n"], number(self.seeds["mean"], "+.1f"), []
         if not n:
             return self.reason or statistics.NOT_RUN
         if n > 1:
             parts.append(f"± {self.seeds['half']:.1f} over {n} seeds")
+        else:
+            parts.append("one seed")
         if self.classes:
             low, high = number(self.classes.low), number(self.classes.high)
-            parts.append(f"{low} to {high} over test classes")
-        return f"{mean} ({', '.join(parts) or 'one seed, no interval'})"
+            of = f" in {self.classes.seeds} of them" * (self.classes.seeds < n)
+            parts.append(f"{low} to {high} over test classes{of}")
+        elif n == 1:
+            parts.append("no interval")
+        return f"{mean} ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,8 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Result:
         seeds = statistics.interval(pair[claim.one] - pair[claim.other])
         classes = over_classes(claim, rows) if seeds["n"] else None
         stored = set(statistics.ran(rows)[claim.column])
-        reason = claim.untested(rows) if {claim.one, claim.other} <= stored else "not run"
+        both = rows[rows[claim.column].isin([claim.one, claim.other])]
+        reason = claim.untested(both) if {claim.one, claim.other} <= stored else "not run"
         if not seeds["n"]:
             reason = reason or "not recorded"
         elif seeds["n"] == 1 and classes is None:
@@ -260,12 +269,13 @@ def table(results: list[Result]) -> pd.DataFrame:
     for result in results:
         claim = result.claim
         for cell in result.cells:
-            low, high = cell.classes[1:3] if cell.classes else (np.nan, np.nan)
+            classes = cell.classes or Bootstrap(np.nan, np.nan, np.nan, np.nan, seeds=0)
             rows.append({
                 "group": claim.group, "claim": claim.text, "told": result.told,
                 "claim_verdict": result.verdict, "cell": cell.name, "verdict": cell.verdict,
                 "difference": cell.seeds["mean"], "half": cell.seeds["half"],
-                "seeds": cell.seeds["n"], "classes_low": low, "classes_high": high,
+                "seeds": cell.seeds["n"], "classes_low": classes.low,
+                "classes_high": classes.high, "classes_seeds": classes.seeds,
                 "unit": claim.unit, "margin": claim.margin, "measured": claim.measured,
                 "reason": cell.reason, "report": claim.report,
             })  # fmt: skip

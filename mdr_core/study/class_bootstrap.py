@@ -19,12 +19,13 @@ CHUNK = 500  # of them at a time: with 11,316 classes, 45 MB
 
 
 class Bootstrap(NamedTuple):
-    """A difference with its 95 % interval (percentiles), and the two-sided p of no difference."""
+    """A difference with its 95 % interval (percentiles), the two-sided p of none, and its seeds."""
 
     mean: float
     low: float
     high: float
     p: float
+    seeds: int
 
 
 def difference(queries: np.ndarray, one: np.ndarray, other: np.ndarray) -> Bootstrap:
@@ -45,7 +46,8 @@ def difference(queries: np.ndarray, one: np.ndarray, other: np.ndarray) -> Boots
     low, high = np.percentile(drawn, [2.5, 97.5])
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p = min(2 * (tail + 1) / (RESAMPLES + 1), 1.0)
-    return Bootstrap(100 * float(gain.sum() / queries.sum()), float(low), float(high), float(p))
+    mean = 100 * float(gain.sum() / queries.sum())
+    return Bootstrap(mean, float(low), float(high), float(p), len(one))
 
 
 def with_counts(

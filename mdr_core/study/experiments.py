@@ -125,11 +125,12 @@ def ablation(
     rows = []
     for name, setting in settings.items():
         for seed in dict.fromkeys([*seeds, *headline]):
+            headlines = [profiles.config(profile, dataset, own, seed) for own in METHODS]
             for label, method in methods.items():
                 of_run = profile, dataset, method, seed
                 config = profiles.config(*of_run, **(shorter | changes | setting))
                 own = profiles.config(*of_run, **(shorter | setting))
-                if seed in seeds or config == profiles.config(*of_run):
+                if seed in seeds or config in headlines:
                     labels = {column: name, "method": label, "seed": seed}
                     rows.append(labels | {"config": config, "own": own})
     return rows

@@ -12,6 +12,7 @@ from mdr_core.evaluation.pair_statistics import DRAWS
 from mdr_core.study import statistics
 
 COLUMNS = ["easy", "hardest", "violated"]
+ENOUGH = 200  # violated triplets of a run, to compare shares by
 
 
 def by_decile(row: pd.Series) -> dict[str, np.ndarray]:
@@ -52,6 +53,7 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def few_violated(rows: pd.DataFrame) -> str:
-    """Return why the runs' shares cannot be compared: too few violated triplets; else ""."""
+    """Return why methods' shares cannot be compared: one has few violated triplets; else ""."""
     least = rows.groupby("method").violated.mean().min()
-    return f"only {least:.0f} violated triplets were measured" if least < 200 else ""
+    few = f"only {least:.0f} violated triplets a run were measured; {ENOUGH} would do"
+    return few if least < ENOUGH else ""

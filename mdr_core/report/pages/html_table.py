@@ -124,7 +124,8 @@ def td(column: object, words: str, left: bool, strong: bool) -> str:
     shown = escaped(words)
     if column == "evidence" and words.endswith(".html"):
         shown = f'<a href="{html.escape(words)}">{shown.removesuffix(".html")}</a>'
-    names = "wrap" * (column in SENTENCES) + words.replace(" ", "-") * (column == "verdict")
+    verdict = words.partition(" (")[0].replace(" ", "-")  # of "holds (one seed)" too
+    names = "wrap" * (column in SENTENCES) + verdict * (column == "verdict")
     kind = f' class="{html.escape(names)}"' if names else ""
     return f"<td{kind}{LEFT * left}>{f'<strong>{shown}</strong>' if strong else shown}</td>"
 

@@ -26,7 +26,7 @@ BARS = (
     "Thick bars are 95 % intervals over the seeds (paired, Student's t), thin ones over the test "
     "classes, where they are recorded. A filled dot's intervals exclude zero."
 )
-LINE, LETTERS = 0.21, 40  # inches of a line of text; letters of a name in it
+LINE, LETTERS = 0.21, 50  # inches of a line of text; letters in it
 
 
 def differences(rows: pd.DataFrame, title: str, named: bool = False) -> Figure:
@@ -74,11 +74,11 @@ def write(
 ) -> float:
     """Write a row's name, which leads to its report, and its number; return the next row's place.
 
-    A long name takes two lines.
+    A name too long for what the number leaves takes two lines.
     """
     own: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center"}
     own["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # over the zero line
-    lines = textwrap.wrap(left, LETTERS)
+    lines = textwrap.wrap(left, LETTERS - len(right))
     for place, line in enumerate(lines):
         axis.text(0, y + place, line, color=ink, url=f"{report}.html" if report else None, **own)
     axis.text(1, y, right, color=color, ha="right", **own)
