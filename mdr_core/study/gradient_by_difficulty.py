@@ -55,5 +55,5 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
 def few_violated(rows: pd.DataFrame) -> str:
     """Return why methods' shares cannot be compared: one has few violated triplets; else ""."""
     least = rows.groupby("method").violated.mean().min()
-    few = f"only {least:.0f} violated triplets a run were measured; {ENOUGH} would do"
+    few = f"{least:.0f} violated triplets a run, fewer than {ENOUGH}"
     return few if least < ENOUGH else ""
