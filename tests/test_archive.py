@@ -1,5 +1,8 @@
 """Runs as a CSV and back: the same records; a changed one is refused; weights need training."""
 
+import contextlib
+import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -7,18 +10,20 @@ import torch
 
 from mdr_core import config
 from mdr_core.__main__ import main
+from mdr_core.config import from_dict
 from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.runs import identity, store
+from mdr_core.runs import executors, identity, store
 from mdr_core.runs.store import RunStore
-from mdr_core.study import archive, experiments, profiles
+from mdr_core.study import archive, experiments, profiles, train
 
 TINY = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=3, mdr_weight=0.2, train_images=100
 )
 
 OTHER = TINY.replace(mdr_weight=0.0, loss="contrastive", levels=(0.0,))
+THIRD = TINY.replace(mdr_weight=0.3)
 LONG = TINY.replace(epochs=1000)
 
 
@@ -99,6 +104,81 @@ def test_training_stops_when_its_minutes_are_over_and_goes_on(tmp_path, monkeypa
     said = capsys.readouterr().err
     assert "1 to train" in said and "0.05 minutes are over" in said and "nothing to pack" in said
     assert main([*command, "--minutes", "0"]) == 2 and "must be positive" in capsys.readouterr().err
+
+
+def test_what_is_committed_is_not_trained_and_one_failed_run_stops_no_other(
+    stored, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(experiments, "everything", lambda profile: [TINY, OTHER, THIRD])
+    (tmp_path / "reports").mkdir()
+    written([record | {"findings": ""} for record in stored[1][:1]], tmp_path / "reports/quick")
+    real = RunStore.run
+
+    def run(self, config, *arguments):
+        if config == OTHER:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, config, *arguments)
+
+    monkeypatch.setattr(RunStore, "run", run)
+    command = ["train", "--jobs", "1", "--output-root", str(tmp_path / "runs")]
+    assert main([*command, "--pack", str(tmp_path / "packs/new.zip")]) == 2
+    said = capsys.readouterr()
+    assert "3 runs: 1 stored, 2 to train" in said.err and "too little memory for drawn" in said.err
+    assert "loss contrastive" in said.err and "1 runs packed" in said.out
+    assert not list((tmp_path / "packs").glob(".*"))
+    assert main([*command, "--pack", str(tmp_path / "packs")]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_failure_is_told_when_the_minutes_end_before_the_others(capsys):
+    def work(config, files):
+        raise train.TimeIsUp if config == OTHER else StudyError("the loss became NaN")
+
+    with pytest.raises(train.TimeIsUp):
+        executors.train_all(work, {TINY: False, OTHER: False}, executors.Here())
+    assert "seed 0 failed: the loss became NaN" in capsys.readouterr().err
+
+
+def test_a_stored_run_with_other_numbers_stays(stored, tmp_path):
+    own = RunStore(tmp_path / "own")
+    history = [row | {"test_recall@1": 12.5} for row in stored[1][0]["history"]]
+    content = store.content_of(stored[1][0]["config"], history)
+    other = stored[1][0] | {"history": history, "content": content, "findings": ""}
+    assert "all found" in archive.restore(written([other], tmp_path / "first"), own)
+    said = archive.restore(written([stored[1][0] | {"findings": ""}], tmp_path / "second"), own)
+    assert "1 of them were trained to other numbers here, which stay" in said
+    assert own.read(TINY)["history"] == history
+
+
+def test_only_the_headline_s_first_run_is_packed_with_weights(stored, tmp_path):
+    root, file, committed = stored[0], tmp_path / "new.zip", tmp_path / "runs.csv"
+    RunStore(root).run(THIRD)
+    for first, second in ((TINY, THIRD), (THIRD, TINY)):
+        archive.pack([OTHER, first, second], RunStore(root), file, committed)
+        with zipfile.ZipFile(file) as packed:
+            weights = [n for n in packed.namelist() if n.startswith("weights/") and n[-1] != "/"]
+        assert weights == [f"weights/{RunStore(root).read(first)['key']}.safetensors"]
+    written(stored[1][:1], tmp_path)  # the headline's is committed: nothing else has weights
+    archive.pack([TINY, OTHER, THIRD], RunStore(root), file, committed)
+    with zipfile.ZipFile(file) as packed:
+        assert not any(name.startswith("weights/") for name in packed.namelist())
+
+
+def test_a_damaged_pack_is_one_clear_line(stored, tmp_path):
+    file, new = tmp_path / "new.zip", RunStore(tmp_path / "new")
+    archive.pack([TINY, OTHER], RunStore(stored[0]), file, tmp_path / "none")
+    whole, draw = file.read_bytes(), random.Random(0)
+    for _ in range(60):
+        place = draw.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with contextlib.suppress(StudyError):
+            archive.take(file, new)
+    for record in stored[1]:
+        found = new.read(from_dict(record["config"]))
+        assert found is None or found["history"] == record["history"]
 
 
 def test_a_changed_number_is_refused(stored, tmp_path):

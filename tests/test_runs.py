@@ -211,6 +211,21 @@ def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
     assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
 
 
+@pytest.mark.parametrize("problem", [MemoryError, torch.OutOfMemoryError])
+def test_a_checkpoint_outlives_want_of_memory(tmp_path, monkeypatch, problem):
+    def resume(trainer, state):
+        raise problem
+
+    short = TINY.replace(epochs=1, iterations=2)
+    folder = RunStore(tmp_path).folder(short)
+    folder.mkdir()
+    torch.save({}, folder / "checkpoint.pt")
+    monkeypatch.setattr(training.Trainer, "resume", resume)
+    with pytest.raises(problem):
+        RunStore(tmp_path).run(short)
+    assert (folder / "checkpoint.pt").exists() and not list(tmp_path.glob("*.corrupt-*"))
+
+
 def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
     short = TINY.replace(epochs=1, iterations=2)
     folder = RunStore(tmp_path).folder(short)

@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from pathlib import Path
 from typing import Any
 
+import torch
 from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
@@ -114,8 +115,9 @@ def train_all(
             future.add_done_callback(lambda ended: done(futures[ended]))
         wait_for(futures, executor)
     except BaseException:  # Ctrl-C, say: whoever holds the executor ends its processes
-        for future in futures:
-            future.cancel()
+        for future, config in futures.items():
+            if not future.cancel() and future.done() and (problem := future.exception()):
+                tqdm.write(f"{described(config)} failed: {problem}", file=sys.stderr)
         raise
     found = {}
     for future, config in futures.items():
@@ -130,6 +132,11 @@ def train_all(
                 f"the process that trained {described(config)} died (killed, or out of memory); of "
                 f"the {len(runs)} runs asked for the others are stored: ask again, and it goes on "
                 "from its last epoch"
+            )
+        if isinstance(problem, torch.OutOfMemoryError):
+            raise StudyError(
+                f"the GPU has too little memory for {described(config)}: train fewer runs at a "
+                "time; asked again, it goes on from its last epoch"
             )
         found[config] = future.result()
     return found

@@ -15,7 +15,8 @@ SIMILAR = ["backbone", "crop", "device"]  # runs that take the same time for an 
 def seconds_an_image() -> dict[tuple, float]:
     """Return how long similar committed runs took for each training image, evaluation included.
 
-    The fastest tenth of all epochs counts, since the others may have waited for something else.
+    On a CPU the fastest tenth of all epochs counts, since the others may have waited for something
+    else; on a GPU the median, since those runs shared it, two at a time.
     """
     similar = [f"config.{name}" for name in SIMILAR]
     columns = ["epoch", "seconds", "config.iterations", "config.batch_size", *similar]
@@ -25,7 +26,8 @@ def seconds_an_image() -> dict[tuple, float]:
     epochs = pd.concat(pd.read_csv(path, usecols=columns) for path in paths)
     epochs = epochs[epochs.epoch > 0]
     each = epochs.seconds / epochs["config.iterations"] / epochs["config.batch_size"]
-    return each.groupby([epochs[name] for name in similar]).quantile(0.1).to_dict()
+    groups = each.groupby([epochs[name] for name in similar])
+    return {key: group.quantile(0.1 if key[-1] == "cpu" else 0.5) for key, group in groups}
 
 
 def seconds(config: Config) -> float | None:

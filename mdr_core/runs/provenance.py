@@ -4,7 +4,7 @@ import functools
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import PIL.features
 import torch
@@ -24,7 +24,7 @@ def provenance(device: str, fingerprint: str, processes: int, seconds: float) ->
     """
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
-    packages = {name: version(name) for name in PACKAGES}
+    packages = {name: installed(name) for name in PACKAGES}
     return {
         "data": fingerprint,
         "code": identity.code_hash(),
@@ -37,6 +37,14 @@ def provenance(device: str, fingerprint: str, processes: int, seconds: float) ->
         "processes": processes,
         "seconds_this_process": round(seconds, 1),
     }
+
+
+def installed(name: str) -> str:
+    """Return a package's version; conda may know it by another name."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @functools.cache

@@ -175,14 +175,18 @@ class RunStore:
         try:
             if state is not None:
                 trainer.resume(state)
+        except (MemoryError, torch.OutOfMemoryError):  # for want of room now: the state stays
+            raise
         except Exception as problem:  # noqa: BLE001 - whatever a foreign state makes torch raise
             if share.first:
                 set_aside(folder, f"its checkpoint cannot be read: {problem}")
             trainer = training.start(config, backbone)
         return trainer
 
-    def restore(self, record: dict[str, Any], folder: Path) -> None:
-        """Store a record that was archived, unless the run is stored.
+    def restore(self, record: dict[str, Any], folder: Path) -> bool:
+        """Store a record that was archived, unless the run is stored; a stored one stays.
+
+        Returns False where it has other numbers.
 
         Args:
             record: run.json's content with ``key``, without ``files``. Where ``findings`` is a
@@ -210,14 +214,15 @@ class RunStore:
         self.root.mkdir(parents=True, exist_ok=True)
         run = self.root / key
         with locked(run):
-            if (run / "run.json").exists():
-                return
+            if (there := stored(run)) is not None:
+                return there["content"] == record["content"]
             run.mkdir(exist_ok=True)
             for name, content in files.items():
                 write(run / name, content)
             values = {k: v for k, v in record.items() if k not in ("key", "findings", "weights")}
             values["files"] = {name: sha256(content) for name, content in files.items()}
             write(run / "run.json", json.dumps(values, indent=1))
+        return True
 
     def weights(self, record: Record) -> dict[str, torch.Tensor]:
         """Return a run's weights: the model's by name, MDR's under ``mdr.``."""
@@ -272,6 +277,8 @@ def checkpoint(folder: Path) -> dict | None:
         return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
+    except MemoryError:
+        raise
     except Exception as problem:  # noqa: BLE001 - whatever a torn file makes torch raise
         set_aside(folder, f"its checkpoint cannot be read: {problem}")
         return None

@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,13 +26,14 @@ from safetensors.torch import save as safetensors
 from mdr_core.config import Config, from_dict
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY, write
+from mdr_core.files import REPOSITORY, replacing, write
 from mdr_core.runs import identity
 from mdr_core.runs.store import FINDINGS, WEIGHTS, Record, RunStore
 from mdr_core.study import experiments, profiles
 
 FILES = ("findings", "weights")  # columns and folders
 ONCE = ("key", "content", "provenance", *FILES)
+UNREADABLE = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)  # a damaged zip file
 
 
 def to_table(records: Iterable[dict]) -> pd.DataFrame:
@@ -147,20 +149,21 @@ def pack(configs: list[Config], store: RunStore, path: Path, committed: Path) ->
     Runs that the table ``committed`` has are left out. Each dataset's first run with MDR and seed 0
     has its weights, all runs have their findings.
     """
-    seen: set[str] = set()
+    mdr = (c for c in configs if c.mdr_weight > 0 and c.seed == 0)
+    first = {c.dataset: c for c in reversed([*mdr])}
     there = {record["key"] for record in read(committed)} if committed.exists() else set()
     with tempfile.TemporaryDirectory() as name:
         folder, records = Path(name), []
         for config in configs:
             record = store.read(config)
             if record is not None and record["key"] not in there:
-                first = config.mdr_weight > 0 and config.seed == 0 and config.dataset not in seen
-                seen |= {config.dataset} if first else set()
-                records.append(packed(record, store, folder, weights=first))
+                weights = first.get(config.dataset) == config
+                records.append(packed(record, store, folder, weights=weights))
         if not records:
             raise StudyError(f"{store.root} has no run that is not committed: nothing to pack")
         write(folder / "runs.csv", to_table(records).to_csv(index=False, lineterminator="\n"))
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(folder.rglob("*")):
                 archive.write(file, file.relative_to(folder))
     return len(records)
@@ -168,21 +171,28 @@ def pack(configs: list[Config], store: RunStore, path: Path, committed: Path) ->
 
 def take(path: Path, store: RunStore) -> str:
     """Put the runs of :func:`pack` into the store; return what :func:`restore` says."""
-    try:
-        with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(path) as archive:
-            archive.extractall(name)  # which drops absolute paths and ..
-            return restore(Path(name), store)
-    except (zipfile.BadZipFile, OSError) as problem:
-        raise StudyError(f"{path} cannot be read: {problem}; fetch it anew") from None
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(name)  # which drops absolute paths and ..
+        except UNREADABLE as problem:
+            raise StudyError(f"{path} cannot be read: {problem}; fetch it anew") from None
+        return restore(Path(name), store)
+
+
+def put(folder: Path, store: RunStore) -> tuple[list[dict], int]:
+    """Put a folder's runs into the store; return them, and how many it had with other numbers."""
+    records = read(folder / "runs.csv")
+    return records, [store.restore(record, folder) for record in records].count(False)
 
 
 def restore(folder: Path, store: RunStore) -> str:
     """Put a folder's runs into the store; return a line on how many this installation finds."""
-    reasons, records = [], read(folder / "runs.csv")
-    for record in records:
-        store.restore(record, folder)
-        reasons += [why] if (why := not_found(record, store)) else []
+    records, others = put(folder, store)
+    reasons = [why for record in records if (why := not_found(record, store))]
     text = f"{len(records)} runs restored to {store.root}"
+    if others:
+        text += f" ({others} of them were trained to other numbers here, which stay)"
     if not reasons:
         return f"{text}, all found by this installation"
     causes = "; ".join(f"{count} for {why}" for why, count in Counter(reasons).items())
@@ -231,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
         print(restore(folder, store))
         return 0
     if given.action == "take":
+        if (folder / "runs.csv").exists():
+            put(folder, store)  # first: what is committed stays
         print(take(given.packed, store))
     changes = {"device": given.device} if given.device else {}
     print(f"{export(given.profile, folder, store, **changes)} runs written to {folder}")

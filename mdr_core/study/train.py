@@ -1,17 +1,20 @@
 """Train the runs of a profile, the headline first, with no notebook: ``python -m mdr_core train``.
 
-Stopped or killed, it goes on where it was. Under torchrun its processes train each run together.
+What is committed is not trained again. Stopped or killed, it goes on where it was. Under torchrun
+its processes train each run together.
 """
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
 
 from mdr_core import distributed
+from mdr_core.config import Config
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable
-from mdr_core.runs import executors, grids
+from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
 from mdr_core.study import archive, experiments, profiles
 
@@ -22,6 +25,15 @@ class TimeIsUp(BaseException):  # no Exception: no run is to report it as its ow
 
 def time_is_up(*signal_and_frame: object) -> None:
     raise TimeIsUp
+
+
+def described(profile: str, config: Config) -> str:
+    """Return a run in a line: how it differs from the triplet loss with seed 0, and its time."""
+    plain = profiles.config(profile, config.dataset, profiles.TRIPLET).to_dict()
+    own = [f"{k} {v}" for k, v in config.to_dict().items() if v != plain[k] and k != "device"]
+    seconds = plan.seconds(config)
+    time = f" ({plan.duration(seconds)})" if seconds else ""
+    return f"{config.dataset}: {', '.join(own) or 'the triplet loss'}{time}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,15 +58,24 @@ def main(argv: list[str] | None = None) -> int:
     known = profiles.datasets(given.profile)
     if given.dataset and given.dataset not in known:
         raise unknown("dataset", given.dataset, known)
-    if given.minutes is not None and given.minutes <= 0:
+    if given.minutes is not None and not 0 < given.minutes < math.inf:
         raise StudyError(f"minutes must be positive, got {given.minutes:g}")
     if given.pack:
         check_writable(given.pack.parent, "--pack")
+        if given.pack.is_dir():
+            raise StudyError(f"--pack wants the name of a file, and {given.pack} is a folder")
     changes = {"device": given.device} if given.device else {}
     configs = experiments.everything(given.profile, **changes)
     configs = [c for c in configs if given.dataset in (None, c.dataset)]
     store = RunStore(given.output_root, given.data_root)
     executor = executors.cluster(given.scheduler) if given.scheduler else None
+    committed, first = REPOSITORY / "reports" / given.profile, distributed.current().first
+    if first and (committed / "runs.csv").exists():
+        archive.put(committed, store)
+    if first:
+        missing = [described(given.profile, c) for c in configs if store.read(c) is None]
+        print(*missing, sep="\n", file=sys.stderr)
+    failed: Exception | None = None
     try:
         if given.minutes:
             signal.signal(signal.SIGALRM, time_is_up)
@@ -62,10 +83,16 @@ def main(argv: list[str] | None = None) -> int:
         grids.records(configs, store, given.jobs, executor=executor)
     except TimeIsUp:
         print(f"{given.minutes:g} minutes are over: the same command goes on", file=sys.stderr)
+    except Exception as problem:  # noqa: BLE001 - of one run; the others are packed first
+        failed = problem
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if given.pack:
-        committed = REPOSITORY / "reports" / given.profile / "runs.csv"
-        count = archive.pack(configs, store, given.pack, committed)
-        print(f"{count} runs packed into {given.pack}")
+    if given.pack and first:
+        try:
+            count = archive.pack(configs, store, given.pack, committed / "runs.csv")
+            print(f"{count} runs packed into {given.pack}")
+        except StudyError as problem:
+            failed = failed or problem
+    if failed:
+        raise failed
     return 0
