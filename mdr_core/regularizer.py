@@ -17,6 +17,7 @@ In distributed training each process gives the whole batch, its own ``rows`` i o
 and ``total``, the sum over the processes. In one process, leave both out.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -42,6 +43,8 @@ def at_least_float32(embeddings: Tensor) -> Tensor:
 
 def pairwise_distances(embeddings: Tensor, squared: bool = False, rows: slice = ALL) -> Tensor:
     """Return the Euclidean distances d_ij of a batch, in float32 or better.
+
+    They come from a matrix product: on a GPU leave TF32 off for it, as torch does by default.
 
     Args:
         embeddings: (B, D).
@@ -75,11 +78,14 @@ def normalize_by_mean_distance(
     Returns:
         (B, D), in float32 or better.
     """
-    batch = len(embeddings)
-    if batch < 2:
-        raise ValueError(f"a mean distance needs at least 2 embeddings, got {batch}")
-    mean = total(pairwise_distances(embeddings, rows=rows).sum()) / (batch * (batch - 1))
-    return embeddings / mean
+    if embeddings.dim() != 2 or len(embeddings) < 2:
+        raise ValueError(
+            "a mean distance needs a (B, D) batch of at least 2 embeddings, got "
+            f"{tuple(embeddings.shape)}"
+        )
+    pairs = len(embeddings) * (len(embeddings) - 1)
+    mean = total(pairwise_distances(embeddings, rows=rows).sum()) / pairs
+    return at_least_float32(embeddings) / mean
 
 
 class MDR(nn.Module):
@@ -95,10 +101,11 @@ class MDR(nn.Module):
             ``"pairs"``, the pairs i != j, as in their paper. The latter needs 3 embeddings, since
             the one distance of two has no deviation.
         check_finite: refuse NaN and Inf. This reads a value back from the device: a training loop
-            that watches its own loss may set False and never wait for the GPU.
+            that watches its own loss may set False and never wait for the GPU. Such a batch's loss
+            is NaN or Inf; the running values stay as they are.
 
     ``state_dict`` holds ``levels``, ``running_mean``, ``running_std`` and ``started`` (whether a
-    batch has set the running values). In eval mode the running values stay as they are.
+    batch has set the running values; before, they are 0 and 1). In eval mode they stay as they are.
 
     Raises:
         ValueError: too few embeddings, NaN or Inf among them, or an argument out of its range.
@@ -117,8 +124,8 @@ class MDR(nn.Module):
         check_finite: bool = True,
     ):
         super().__init__()
-        if len(levels) < 1:
-            raise ValueError("MDR needs at least one level")
+        if len(levels) < 1 or not all(math.isfinite(level) for level in levels):
+            raise ValueError(f"MDR needs at least one level, all finite, got {levels}")
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
         if statistics not in ("released", "pairs"):
@@ -142,8 +149,8 @@ class MDR(nn.Module):
         Args:
             embeddings: (B, D), B at least 2 (3 with ``statistics="pairs"``).
         """
-        batch, least = len(embeddings), 3 if self.statistics == "pairs" else 2
-        if embeddings.dim() != 2 or batch < least:
+        least = 3 if self.statistics == "pairs" else 2
+        if embeddings.dim() != 2 or len(embeddings) < least:
             raise ValueError(
                 f"MDR with statistics {self.statistics!r} needs a (B, D) batch of at least {least} "
                 f"embeddings, got {tuple(embeddings.shape)}"
@@ -154,7 +161,8 @@ class MDR(nn.Module):
             d = pairwise_distances(embeddings, rows=rows)
             if self.training:
                 self._update_statistics(d.detach(), rows, total)
-            z = (d - self.running_mean).div_(self.running_std)
+            # a clone: the next batch may move the running value before this one goes backward
+            z = (d - self.running_mean).div_(self.running_std.clone())
 
             # Which level s is nearest to a pair, and the pair's side g = sign(z - s), are piecewise
             # constant: no gradient passes through them. |z - s| = g * z - g * s is then linear in z
@@ -173,7 +181,8 @@ class MDR(nn.Module):
                 pulls = [side.sum()]
                 for middle in middles:
                     pulls.append(torch.gt(z, middle, out=beyond).mul_(side).sum())
-            return ((side * z).sum() - torch.stack(pulls) @ steps) / (batch * (batch - 1))
+            pairs = len(embeddings) * (len(embeddings) - 1)
+            return ((side * z).sum() - torch.stack(pulls) @ steps) / pairs
 
     @torch.no_grad()
     def _update_statistics(self, d: Tensor, rows: slice, total: Total) -> None:
@@ -186,10 +195,12 @@ class MDR(nn.Module):
             deviations.diagonal(rows.start or 0).zero_()
         variance = total(deviations.square_().sum()) / max(count - 1, 1)
         std = variance.sqrt().clamp(min=SMALLEST_DEVIATION)
+        finite = mean.isfinite() & std.isfinite()  # one bad batch is not to spoil all later ones
         for running, value in ((self.running_mean, mean), (self.running_std, std)):
             moved = self.momentum * running + (1 - self.momentum) * value
-            running.copy_(torch.where(self.started, moved, value))
-        self.started.fill_(True)
+            moved = torch.where(self.started, moved, value)
+            running.copy_(torch.where(finite, moved, running))
+        self.started.logical_or_(finite)
 
     def extra_repr(self) -> str:
         return (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdr_core import regularizer
-from mdr_core.regularizer import MDR, pairwise_distances
+from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
 
 def literal(x, levels, mean, std):
@@ -60,10 +60,41 @@ def test_a_reloaded_state_goes_on_where_it_stood_and_does_not_start_the_statisti
     )
 
 
-@pytest.mark.parametrize("batch", [1, 0])
-def test_a_batch_without_a_pair_is_refused(batch):
-    with pytest.raises(ValueError, match="at least 2"):
-        MDR()(torch.randn(batch, 3))
+@pytest.mark.parametrize("shape", [(1, 3), (0, 3), (4, 3, 2), (4,), ()])
+def test_what_is_no_batch_with_a_pair_is_refused(shape):
+    for measure in (MDR(), normalize_by_mean_distance):
+        with pytest.raises(ValueError, match="at least 2"):
+            measure(torch.randn(shape))
+
+
+@pytest.mark.parametrize("levels", [(), (0.0, float("nan")), (float("inf"),)])
+def test_levels_are_numbers(levels):
+    with pytest.raises(ValueError, match="at least one level, all finite"):
+        MDR(levels)
+
+
+def test_a_second_batch_before_backward_leaves_the_first_one_s_gradient():
+    """As two views of a batch have it, or two losses that share one MDR."""
+    generator = torch.Generator().manual_seed(5)
+    batches = [torch.randn(6, 4, generator=generator).requires_grad_() for _ in range(2)]
+    one, other = MDR(), MDR()
+    sum(one(x) for x in batches).backward()
+    both = [x.grad.clone() for x in batches]
+    for x, expected in zip(batches, both, strict=True):
+        x.grad = None
+        other(x).backward()
+        assert torch.equal(x.grad, expected)
+    assert torch.allclose(one.levels.grad, other.levels.grad)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_one_bad_batch_does_not_spoil_the_next(value):
+    mdr, plain = MDR(check_finite=False), MDR()
+    good, bad = torch.randn(6, 4, generator=torch.Generator().manual_seed(6)), torch.ones(6, 4)
+    bad[2, 1] = value
+    for x in (bad, good, bad):
+        assert mdr(x).isfinite() == (x is good)
+    assert torch.equal(mdr(good), [plain(good) for _ in range(2)][-1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -100,6 +131,9 @@ def test_under_autocast_distances_and_statistics_are_float32():
     with torch.autocast("cpu", torch.bfloat16):
         loss = cast(x)
     assert loss.dtype == torch.float32 and torch.equal(loss, plain(x))
+    half = normalize_by_mean_distance(x.bfloat16())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, normalize_by_mean_distance(x.bfloat16().float()))
 
 
 def test_levels_are_constant_when_not_learnable():
