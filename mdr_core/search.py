@@ -20,6 +20,7 @@ from safetensors.torch import save as safetensors
 from mdr_core.config import Config, from_dict
 from mdr_core.data import augmentation
 from mdr_core.data.dataset import Split
+from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
@@ -29,6 +30,9 @@ from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.store import Record, RunStore
 
 FILES = WEIGHTS, CONFIG, INDEX = ("weights.safetensors", "config.json", "gallery.faiss")
+UNREADABLE = (
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError
+)  # fmt: skip
 
 
 @dataclass
@@ -54,15 +58,24 @@ class ImageSearch:
         return cls(model, config, index, names, list(gallery.paths))
 
     def save(self, folder: str | Path) -> Path:
-        """Write FILES, each whole or not at all, and return their folder."""
+        """Write FILES, each whole or not at all, and return their folder.
+
+        The configuration is the last, with the checksums of the others: so half of a new index
+        beside half of an old one is found out.
+        """
         folder = Path(folder).expanduser()
         check_writable(folder, "folder")
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        write(folder / WEIGHTS, safetensors(weights))
+        content = {
+            WEIGHTS: safetensors(weights),
+            INDEX: faiss.serialize_index(self.index).tobytes(),
+        }
+        about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
+        about["files"] = {name: sha256(data) for name, data in content.items()}
+        for name, data in content.items():
+            write(folder / name, data)
         write(folder / CONFIG, json.dumps(about, indent=1))
-        write(folder / INDEX, faiss.serialize_index(self.index).tobytes())
         return folder
 
     @classmethod
@@ -75,12 +88,15 @@ class ImageSearch:
         try:
             about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             config, names, paths = from_dict(about["config"]), about["names"], about["paths"]
+            for name, checksum in about.get("files", {}).items():  # of older ones unknown
+                if name in FILES and sha256((folder / name).read_bytes()) != checksum:
+                    raise ValueError(f"{name} has changed, or is of another index")
             content = np.fromfile(folder / INDEX, dtype=np.uint8)
             index = flat_index(content, len(names), config.dim)
             if len(paths) != index.ntotal:
                 raise ValueError("its files do not belong together")
             model = trained_network(config, load_file(folder / WEIGHTS))
-        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
+        except UNREADABLE as problem:
             raise StudyError(
                 f"{folder} is not a saved index that can be read: {problem}".splitlines()[0]
             ) from None

@@ -594,7 +594,7 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path):
 
     listed = (tree / "image_class_labels.txt").read_text()
     (tree / "image_class_labels.txt").write_text(listed.replace("17 6\n18 6", "17 5\n18 5"))
-    assert "class 'Yellow headed Blackbird' of cub50 has 1 image(s)" in line("cub50")
+    assert "too few images in class 'Yellow headed Blackbird' of cub50" in line("cub50")
     (tree / "image_class_labels.txt").write_text(listed.replace("4 2\n", "four 2\n", 1))
     assert "image_class_labels.txt, line 4" in line("cub50")
     (tree / "image_class_labels.txt").write_text(listed.replace("4 2\n", "3 2\n", 1))

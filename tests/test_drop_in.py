@@ -11,7 +11,7 @@ from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.regularizer import MDR
 from mdr_core.runs import identity
-from mdr_core.study import profiles
+from mdr_core.study import experiments, profiles
 
 CONFIG = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=2, batch_size=8, images_per_class=2, train_images=20,
@@ -82,3 +82,10 @@ def test_the_key_names_the_text_of_the_loop(monkeypatch, tmp_path):
     monkeypatch.setattr(identity, "PACKAGE", tmp_path)
     after = identity.key_of(CONFIG, "data"), identity.key_of(study, "data")
     assert same[1] == after[1] and same[0] != after[0] and before[0] != before[1]
+
+
+def test_the_library_s_sampler_gets_whole_classes():
+    """A small folder may fill 15 images, four of a class."""
+    for row in experiments.drop_in("quick", "drawn", [0], batch_size=15, images_per_class=4):
+        assert row["config"].batch_size == 12
+        assert row["own"].batch_size % row["own"].images_per_class == 0

@@ -141,7 +141,24 @@ def test_mixed_depths_are_refused_with_the_two_paths(tmp_path, odd):
 def test_a_folder_without_class_folders_is_refused(tmp_path, names):
     (tmp_path / "in").mkdir()
     line = refused(classes, tree(tmp_path / "in", names))
-    assert "no images in class folders: expected <class>/<image>.jpg" in line
+    assert "no images in two or more class folders: expected <class>/<image>.jpg" in line
+
+
+def test_all_that_is_wrong_with_a_folder_is_told_at_once(tmp_path):
+    three = tree(tmp_path / "three", [f"{c}/{i}.png" for c in "abc" for i in "12"])
+    line = refused(lambda path: load_dataset(f"folder:{path}", image_size=8), three)
+    assert "has 3 classes, 1 of them to train: at least 4 are needed, 2 to train" in line
+    alone = [f"{c}/1.png" for c in "abcde"] + [f"{c}/{i}.png" for c in "fghij" for i in "12"]
+    line = refused(
+        lambda path: load_dataset(f"folder:{path}", image_size=8), tree(tmp_path / "few", alone)
+    )
+    assert "class 'a', 'b', 'c' and 2 more of" in line and "at least 2 of every class" in line
+    broken = {f"{c}/{i}.png": image_bytes(i + ord(c)) for c in "abcd" for i in (1, 2)}
+    broken |= {f"{c}/3.png": b"torn" for c in "abcd"}
+    line = refused(
+        lambda path: load_dataset(f"folder:{path}", image_size=8), tree(tmp_path / "torn", broken)
+    )
+    assert line.count("cannot be decoded") == 3 and line.endswith("and 1 more files")
 
 
 def test_a_line_says_what_is_a_class_and_what_is_not_read(tmp_path, capsys):

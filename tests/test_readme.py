@@ -35,6 +35,7 @@ def snippets() -> list[str]:
 def given() -> dict:
     return {
         "torch": torch,
+        "device": "cpu",
         "model": torch.nn.Linear(4, 3),
         "images": torch.randn(6, 4),
         "labels": torch.tensor([0, 0, 1, 1, 2, 2]),

@@ -116,6 +116,11 @@ def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
         search.nearest(folder / "none.png")
     with pytest.raises(StudyError, match="query.png/index cannot be written to.*another folder"):
         search.save("~/query.png/index")
+    with torch.no_grad():
+        search.model.linear.weight.add_(1)
+    shutil.copy(search.save(tmp_path / "other") / "weights.safetensors", kept)
+    with pytest.raises(StudyError, match="weights.* has changed, or is of another index"):
+        ImageSearch.load(kept)
     (kept / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="is not a saved index that can be read"):
         ImageSearch.load(kept)

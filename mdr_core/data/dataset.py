@@ -254,11 +254,16 @@ def checked_splits(name: str, listing: layouts.Listing, images: Tensor) -> dict[
     for part, split in splits.items():
         counts = torch.bincount(split.labels, minlength=len(split.class_names))
         if len(counts) < 2:
-            few = f"{len(counts)} class(es) in a split"
-            raise StudyError(f"{name} has {few}: retrieval needs at least 2")
-        if counts.min() < (1 if "gallery" in splits and part != "train" else 2):
             raise StudyError(
-                f"class {split.class_names[int(counts.argmin())]!r} of {name} has {counts.min()} "
-                "image(s): retrieval needs at least 2 of every class; add images or remove it"
+                f"{name} has {len(names)} classes, {len(counts)} of them to {part}: at least 4 are "
+                "needed, 2 to train and 2 to test"
+            )
+        least = 1 if "gallery" in splits and part != "train" else 2
+        few = [split.class_names[c] for c in (counts < least).nonzero().flatten().tolist()]
+        if few:
+            shown = ", ".join(map(repr, few[:3])) + f" and {len(few) - 3} more" * (len(few) > 3)
+            raise StudyError(
+                f"too few images in class {shown} of {name}: retrieval needs at least 2 of every "
+                "class; add images or remove it"
             )
     return splits

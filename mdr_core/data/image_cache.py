@@ -77,13 +77,18 @@ def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
 
     def store(i: int) -> str:
         content = source.read(files[i])
-        image = pixels(io.BytesIO(content), size, f"{source.path}: {files[i]}", source.upright)
+        try:
+            image = pixels(io.BytesIO(content), size, f"{source.path}: {files[i]}", source.upright)
+        except StudyError as problem:
+            bad.append(str(problem))
+            return ""
         if os.pwrite(file.fileno(), image.data, start + i * image.nbytes) < image.nbytes:
             raise OSError("no space left")
         if i % AT_A_TIME == 0 and hasattr(os, "posix_fadvise"):  # the disk is written meanwhile
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return fingerprint.image_digest(content)
 
+    bad: list[str] = []  # files that cannot be decoded: all are told, not one at a time
     # A partial file of one name: the next process writes over a killed one's.
     with replacing(path, path.with_suffix(".tmp")) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in all threads: Pillow's, of large images and odd EXIF
@@ -95,6 +100,9 @@ def decode_to(path: Path, source: Source, files: list[str], size: int) -> None:
         done = work(delayed(store)(i) for i in range(len(files)))
         few = len(files) <= 2000
         digests = [*tqdm(done, "decoding", len(files), unit="image", disable=few, leave=False)]
+        if bad:
+            more = f"; and {len(bad) - 3} more files" * (len(bad) > 3)
+            raise StudyError("; ".join(sorted(bad)[:3]) + more)
         os.fsync(file.fileno())
         write(path.with_suffix(".json"), json.dumps(digests))
 

@@ -214,7 +214,9 @@ def class_folders(source: Source, class_level: int = 0) -> Listing:
     example = {len(folder): file for folder, file in zip(folders, files, strict=True)}
     least, most = min(example, default=0), max(example, default=0)
     if not most:
-        raise source.error("no images in class folders: expected <class>/<image>.jpg or .png")
+        raise source.error(
+            "no images in two or more class folders: expected <class>/<image>.jpg or .png"
+        )
     if least < class_level:
         raise source.error(
             f"{example[least]} lies in fewer folders than class_level={class_level} asks for: move "
