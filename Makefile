@@ -26,7 +26,7 @@ help: ## list these targets
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
 	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
 
-restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports then render without training
+restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports then render without training, all but your_images
 	.venv/bin/python -m mdr_core archive restore --profile $(PROFILE)
 
 archive: $(READY) ## write the runs of PROFILE from runs/ to reports/PROFILE/runs.csv
@@ -83,6 +83,6 @@ lock: ## pin the newest versions of what requirements.in names
 	  '/^(nvidia-|cuda-|triton=)/s/$$/ ; platform_system == "Linux" and platform_machine == "x86_64"/'; } > .venv-lock/lock
 	mv .venv-lock/lock requirements.lock && rm -rf .venv-lock
 
-clean: ## remove the environment and caches; stored runs and reports stay
+clean: ## remove the environment and the tests' caches; decoded images, stored runs and reports stay
 	rm -rf .venv .venv-lock build *.egg-info .pytest_cache .hypothesis
 	find mdr_core tests notebooks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf

@@ -127,7 +127,7 @@ def test_a_cell_says_of_how_many_seeds_its_intervals_are():
     one = counted()[lambda rows: rows.seed == 0]
     results = [claims.evaluate(claim, rows) for rows in (three, one)]
     both, alone = (result.cells[0].text() for result in results)
-    assert "over 3 seeds" in both and both.endswith("over test classes in 2 of them)")
+    assert "over 3 seeds" in both and both.endswith("over test classes with 2 seeds)")
     assert "(one seed, " in alone and alone.endswith("over test classes)")
     shown = tables.of_claims(claims.table(results))
     assert [text.endswith(" (2 seeds)") for text in shown["over test classes"]] == [True, False]

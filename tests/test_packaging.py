@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,6 +56,26 @@ def test_pyproject_reads_the_one_list():
     project = tomllib.loads(read("pyproject.toml"))
     assert "dependencies" in project["project"]["dynamic"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.in"]
+
+
+def test_an_installed_package_has_every_folder():
+    import tomllib
+
+    setuptools = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
+    found = {
+        name.replace(".", "/") for name in find_packages(ROOT, **setuptools["packages"]["find"])
+    }
+    files = [path for path in (ROOT / "mdr_core").rglob("*.*") if path.suffix != ".pyc"]
+    files = [path for path in files if path.is_file()]
+    python = {path.parent for path in files if path.suffix == ".py"}
+    assert found == {path.relative_to(ROOT).as_posix() for path in python}
+    data = {
+        path
+        for name, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / name.replace(".", "/")).glob(pattern)
+    }
+    assert {path for path in files if path.suffix != ".py"} <= data
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:

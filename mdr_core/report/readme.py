@@ -44,7 +44,7 @@ def results() -> str:
         for dataset in profiles.datasets(name)
     ]
     return "\n".join([
-        "Test images in %, EfficientNet-Lite0, 5,000 steps, one seed "
+        "Results on test images in %, EfficientNet-Lite0, 5,000 steps, one seed "
         "([report](reports/full/recall_at_k.html), [claims](reports/full/claims.html)):\n",
         markdown(columns, rows),
         *lines,

@@ -106,7 +106,7 @@ class Cell:
             parts.append("one seed")
         if self.classes:
             low, high = number(self.classes.low), number(self.classes.high)
-            of = f" in {self.classes.seeds} of them" * (self.classes.seeds < n)
+            of = f" with {self.classes.seeds} seeds" * (self.classes.seeds < n)
             parts.append(f"{low} to {high} over test classes{of}")
         elif n == 1:
             parts.append("no interval")

@@ -105,7 +105,8 @@ PROFILES = {
     ),
     "full": Profile(
         "the headline: both datasets whole",
-        "EfficientNet-Lite0, 224 px, 5,000 steps", "165 s a run, 2.5 hours in all, on one H100",
+        "EfficientNet-Lite0, 224 px, 5,000 steps",
+        "165 s a run where two share an H100, 2.5 hours in all (estimated)",
         {"cub200": Setting(FULL, 0.6, 20),
          "cars196": Setting(FULL.replace(dataset="cars196"), 0.2, 20)},
         others=Setting(FULL),
