@@ -73,8 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     if first and (committed / "runs.csv").exists():
         archive.put(committed, store)
     if first:
-        missing = [described(given.profile, c) for c in configs if store.read(c) is None]
-        print(*missing, sep="\n", file=sys.stderr)
+        for config in configs:
+            if store.read(config) is None:
+                print(described(given.profile, config), file=sys.stderr)
     failed: Exception | None = None
     try:
         if given.minutes:
