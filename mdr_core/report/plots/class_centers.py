@@ -82,7 +82,8 @@ def maps(
         for title, color, marker in zip(titles, itertools.cycle(COLORS), itertools.cycle("osD^vP"))
     ]
     figures = []
-    for way, points in {"t-SNE": tsne(centers), "PCA": PCA(2).fit_transform(centers)}.items():
+    exact = PCA(2, svd_solver="full")  # the default draws at random where there are many classes
+    for way, points in {"t-SNE": tsne(centers), "PCA": exact.fit_transform(centers)}.items():
         figure, axis = panel(4.6, width=4.6)  # two a row
         for (x, y), group, name in zip(points, groups, names, strict=True):
             color, marker, edge = looks[group]
