@@ -97,6 +97,7 @@ def test_runs_are_packed_there_and_taken_here(stored, tmp_path, monkeypatch, cap
 
 
 def test_training_stops_when_its_minutes_are_over_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "REPOSITORY", tmp_path)  # where nothing is committed
     monkeypatch.setattr(experiments, "everything", lambda profile: [LONG])
     command = ["train", "--jobs", "1", "--output-root", str(tmp_path / "runs")]
     pack = ["--pack", str(tmp_path / "new.zip")]
