@@ -51,7 +51,7 @@ def photographs_of(figure: Figure, about: str, path: Path | None) -> str:
 def jpeg(figure: Figure, dpi: int) -> bytes:
     """Return the figure as JPEG."""
     data = io.BytesIO()
-    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 85})
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 80})
     return data.getvalue()
 
 
