@@ -87,7 +87,12 @@ def all_end(children: list[int]) -> None:
 
 @pytest.mark.long
 def test_terminated_the_command_line_ends_its_processes(tmp_path):
-    command = [sys.executable, "-m", "mdr_core", "train", "--jobs", "2", "--output-root"]
+    script = (  # as python -m mdr_core, where no run is committed: those are not trained
+        "import pathlib, runpy, sys; from mdr_core.study import train; "
+        "train.REPOSITORY = pathlib.Path(sys.argv[-1]); "
+        "runpy.run_module('mdr_core', None, '__main__')"
+    )
+    command = [sys.executable, "-c", script, "train", "--jobs", "2", "--output-root"]
     process = subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.DEVNULL)
     while len(list(tmp_path.glob("*/checkpoint.pt"))) < 2 and process.poll() is None:
         time.sleep(0.05)
