@@ -4,8 +4,8 @@ Its sampler, losses and miners keep their own defaults; torchvision crops. MDR e
 the loss takes it as ``embedding_regularizer``, and the optimizer takes its levels. Only network,
 optimizer and evaluation are those of :mod:`mdr_core.training`, so that their numbers compare.
 
-Losses without MDR act on L2-normalized embeddings, as the library's do by default. With MDR the
-embeddings are not normalized, but divided by the mean distance of their batch.
+On L2-normalized embeddings the library's losses normalize, as they do by default. All others get
+embeddings divided by the mean distance of their batch.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from mdr_core import training
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
@@ -31,19 +32,33 @@ from mdr_core.evaluation.epoch import evaluate
 from mdr_core.regularizer import MDR
 from mdr_core.training import Trainer, crops_to_evaluate, learning_rate, with_by_class
 
-LOSSES = ("TripletMarginLoss", "TripletMarginLoss, semi-hard", "MultiSimilarityLoss")
+LOSSES = (
+    "TripletMarginLoss",
+    "TripletMarginLoss, semi-hard",
+    "MultiSimilarityLoss",
+    "ProxyAnchorLoss",
+)
+PROXIES = (
+    100.0  # times the network's learning rate is that of the proxies, as their authors have it
+)
 
 
-def loss_and_miner(name: str, mdr: MDR | None, weight: float) -> tuple[nn.Module, nn.Module | None]:
-    """Return a loss of the library and the miner that it goes with.
+def loss_and_miner(config: Config, mdr: MDR, classes: int) -> tuple[nn.Module, nn.Module | None]:
+    """Return a loss of the library, with MDR where λ is above 0, and the miner that it goes with.
+
+    MultiSimilarityLoss and ProxyAnchorLoss, which act on cosines, keep the library's distance.
 
     Args:
-        name: one of LOSSES. MultiSimilarityLoss, a loss on cosines, comes with its own miner.
-        mdr: to be added with this weight λ; None leaves the library's L2 normalization on.
+        config: its ``loss`` is one of LOSSES.
+        classes: the number of training classes, a proxy each.
+
+    Raises:
+        StudyError: another loss.
     """
-    added = {"embedding_regularizer": mdr, "embedding_reg_weight": weight} if mdr else {}
-    distance = distances.LpDistance(normalize_embeddings=mdr is None)
-    match name:
+    added = {"embedding_regularizer": mdr, "embedding_reg_weight": config.mdr_weight}
+    added = added if config.mdr_weight > 0 else {}
+    distance = distances.LpDistance(normalize_embeddings=config.normalization == "l2")
+    match config.loss:
         case "TripletMarginLoss":
             return losses.TripletMarginLoss(distance=distance, **added), None
         case "TripletMarginLoss, semi-hard":
@@ -51,7 +66,25 @@ def loss_and_miner(name: str, mdr: MDR | None, weight: float) -> tuple[nn.Module
             return losses.TripletMarginLoss(distance=distance, **added), miner
         case "MultiSimilarityLoss":
             return losses.MultiSimilarityLoss(**added), miners.MultiSimilarityMiner()
-    raise unknown("loss of the drop-in loop", name, LOSSES)
+        case "ProxyAnchorLoss":
+            return losses.ProxyAnchorLoss(classes, config.dim, **added), None
+    raise unknown("loss of the drop-in loop", config.loss, LOSSES)
+
+
+def start(config: Config, data: RetrievalDataset, backbone: dict[str, Tensor] | None) -> Trainer:
+    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
+
+    The proxies of a loss that has some are drawn too, and have a learning rate of their own.
+    """
+    trainer = training.start(config, backbone)
+    with seeded(config.seed):
+        loss, _ = loss_and_miner(config, trainer.mdr, len(data.train.class_names))
+    proxies = [p for name, p in loss.named_parameters() if "embedding_regularizer" not in name]
+    if proxies:
+        trainer.loss = loss.to(config.device)
+        group = {"params": proxies, "weight_decay": config.weight_decay, "times": PROXIES}
+        trainer.optimizer.add_param_group(group)
+    return trainer
 
 
 class Crops(Dataset):
@@ -86,8 +119,9 @@ def train(
     if share.world > 1 or config.hold_out:
         raise StudyError("the drop-in loop takes one process and hold_out = 0")
     device, model, mdr = torch.device(config.device), trainer.model, trainer.mdr
-    regularizer = mdr if config.mdr_weight > 0 else None
-    loss, miner = loss_and_miner(config.loss, regularizer, config.mdr_weight)
+    loss, miner = loss_and_miner(config, mdr, len(data.train.class_names))
+    if list(trainer.loss.parameters()):
+        loss = trainer.loss
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
     crops = crops_to_evaluate(config, data, data, one_batch, share)
@@ -97,7 +131,7 @@ def train(
     for epoch in tqdm(range(first, config.epochs + 1), unit="epoch", disable=not progress):
         began, losses_seen = time.perf_counter(), []
         for group in trainer.optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch)
+            group["lr"] = learning_rate(config, epoch) * group.get("times", 1.0)
         model.train()
         mdr.train()
         with seeded(config.seed * 1000 + epoch):

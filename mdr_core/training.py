@@ -12,7 +12,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
+MANY_CLASSES = 200
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Trainer:
     batch_generator: Generator  # on the CPU: draws the batches
     generator: Generator  # on the device: draws crops, flips and negatives
     history: list[Row]  # a row per evaluated epoch; epoch 0 is before any training
+    loss: nn.Module = field(default_factory=nn.Identity)  # of the library's loop: it may learn
 
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
@@ -52,6 +54,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "mdr": self.mdr.state_dict(),
+            "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "host": self.batch_generator.get_state(),
             "device": self.generator.get_state(),
@@ -64,6 +67,7 @@ class Trainer:
         """Go on from a loaded checkpoint."""
         self.model.load_state_dict(state["model"])
         self.mdr.load_state_dict(state["mdr"])
+        self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batch_generator.set_state(state["host"])
         self.generator.set_state(state["device"])
@@ -285,9 +289,16 @@ def learning_rate(config: Config, epoch: int) -> float:
 
 
 def with_by_class(history: list[Row]) -> list[Row]:
-    """Keep the numbers by class of the last and the best trained epoch alone: they are long."""
-    best = max((row for row in history if row["epoch"] > 0), key=lambda row: row["test_recall@1"])
-    return [
-        row if row is best or row is history[-1] else evaluation.without_by_class(row)
-        for row in history
-    ]
+    """Keep the numbers by class, which are long, of each epoch that somebody may choose.
+
+    Up to MANY_CLASSES test classes that is every epoch. With more it is the last one, and the best
+    trained one by Recall@1 on the test and on the held-out classes.
+    """
+    if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
+        return history
+    trained = [row for row in history if row["epoch"] > 0]
+    chosen = [history[-1]["epoch"]]
+    for name in ("test_recall@1", "held_out_recall@1"):
+        if name in history[-1]:
+            chosen.append(max(trained, key=lambda row: row[name])["epoch"])
+    return [row if row["epoch"] in chosen else evaluation.without_by_class(row) for row in history]

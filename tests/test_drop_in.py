@@ -1,5 +1,6 @@
 """The library's loop: MDR reaches its loss, a stopped run ends alike, and keys know its text."""
 
+import functools
 import io
 from dataclasses import replace
 
@@ -10,7 +11,6 @@ from mdr_core import drop_in, training
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.regularizer import MDR
-from mdr_core.runs import identity
 from mdr_core.study import experiments, profiles
 
 CONFIG = profiles.QUICK.replace(
@@ -30,16 +30,37 @@ def images() -> RetrievalDataset:
 def test_mdr_is_part_of_the_loss_and_its_levels_are_trained():
     embeddings = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(12) % 4
-    plain, _ = drop_in.loss_and_miner("MultiSimilarityLoss", None, 0.0)
-    mdr = MDR()
-    both, _ = drop_in.loss_and_miner("MultiSimilarityLoss", mdr, 0.6)
+    mdr, config = MDR(), CONFIG.replace(loss="MultiSimilarityLoss")
+    plain, _ = drop_in.loss_and_miner(config.replace(mdr_weight=0.0), mdr, 4)
+    both, _ = drop_in.loss_and_miner(config, mdr, 4)
     found = both(embeddings, labels)
     torch.testing.assert_close(found, plain(embeddings, labels) + 0.6 * MDR()(embeddings))
     found.backward()
     assert mdr.levels.grad.abs().sum() > 0
 
 
-def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images):
+@pytest.mark.parametrize("normalization", ["l2", "mean_distance"])
+def test_the_library_normalizes_on_l2_alone(normalization):
+    embeddings = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(12) % 4
+    config = CONFIG.replace(mdr_weight=0.0, normalization=normalization)
+    loss, _ = drop_in.loss_and_miner(config, MDR(), 4)
+    scaled = loss(embeddings * torch.arange(1, 13)[:, None], labels)
+    assert torch.isclose(scaled, loss(embeddings, labels)) == (normalization == "l2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"mdr_weight": 0.0},
+        {"loss": "ProxyAnchorLoss", "normalization": "l2", "mdr_weight": 0.0},
+    ],
+    ids=["with MDR", "without MDR and L2", "proxies"],
+)
+def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, change):
+    config = CONFIG.replace(**change)
+
     class Stop(Exception):
         pass
 
@@ -49,17 +70,25 @@ def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images):
         kept.write(trainer.checkpoint())
         raise Stop
 
-    whole = drop_in.train(CONFIG, images, training.start(CONFIG))
+    start = functools.partial(drop_in.start, config, images, None)
+    whole = drop_in.train(config, images, start())
     with pytest.raises(Stop):
-        drop_in.train(CONFIG, images, training.start(CONFIG), stop)
-    trainer = training.start(CONFIG)
+        drop_in.train(config, images, start(), stop)
+    trainer = start()
     kept.seek(0)
     trainer.resume(torch.load(kept, weights_only=True))
-    resumed = drop_in.train(CONFIG, images, trainer)
+    resumed = drop_in.train(config, images, trainer)
     assert len(whole.history) == 3
     for one, other in zip(whole.history, resumed.history, strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
-    assert not torch.equal(whole.mdr.levels, training.start(CONFIG).mdr.levels)
+    moved = not torch.equal(whole.mdr.levels, start().mdr.levels)
+    assert moved == (config.mdr_weight > 0)
+    for one, other in zip(whole.loss.parameters(), resumed.loss.parameters(), strict=True):
+        assert torch.equal(one, other)
+    if config.loss == "ProxyAnchorLoss":
+        rates = [group["lr"] for group in whole.optimizer.param_groups]
+        assert rates[-1] == pytest.approx(100 * rates[0])
+        assert not torch.equal(whole.loss.proxies, start().loss.proxies)
 
 
 @pytest.mark.parametrize(
@@ -70,18 +99,6 @@ def test_what_the_loop_does_not_have_is_refused(images, change, message):
     config = CONFIG.replace(**change)
     with pytest.raises(StudyError, match=message):
         drop_in.train(config, images, training.start(config))
-
-
-def test_the_key_names_the_text_of_the_loop(monkeypatch, tmp_path):
-    study = CONFIG.replace(loop="study", loss="triplet")
-    before = identity.key_of(CONFIG, "data"), identity.key_of(study, "data")
-    text = (identity.PACKAGE / "drop_in.py").read_text(encoding="utf-8")
-    (tmp_path / "drop_in.py").write_text(text + "# edited\n", encoding="utf-8")
-    monkeypatch.setattr(identity, "number_version", lambda: "1")
-    same = identity.key_of(CONFIG, "data"), identity.key_of(study, "data")
-    monkeypatch.setattr(identity, "PACKAGE", tmp_path)
-    after = identity.key_of(CONFIG, "data"), identity.key_of(study, "data")
-    assert same[1] == after[1] and same[0] != after[0] and before[0] != before[1]
 
 
 def test_the_library_s_sampler_gets_whole_classes():

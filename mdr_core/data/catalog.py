@@ -18,6 +18,7 @@ class Known(NamedTuple):
     images: int
     folder: str
     origin: str
+    whole: str = ""  # the dataset whose files hold this one, too
 
 
 CUB, CUB_ORIGIN = "CUB_200_2011", "CUB-200-2011 (Wah et al. 2011), vision.caltech.edu"
@@ -28,6 +29,10 @@ KNOWN = {
     "cars196": Known(
         layouts.cars, 196, 16185, "stanford_cars",
         "Stanford Cars (Krause et al. 2013), ai.stanford.edu",
+    ),
+    "cars50": Known(
+        layouts.cars50, 50, 4047, "stanford_cars",
+        "the first 50 classes of Stanford Cars (Krause et al. 2013)", "cars196",
     ),
     "sop": Known(
         layouts.products, 22634, 120053, "Stanford_Online_Products",
@@ -57,10 +62,13 @@ def find(name: str, data_root: str | Path | None) -> layouts.Source:
     """
     known, among = KNOWN[name], roots(data_root)
     places = [f"{name}.zip", f"{name}/", f"{known.folder}/", f"{known.folder}.zip"]
+    if known.whole:
+        places += [f"{known.whole}.zip", f"{known.whole}/"]
     for path in (root / place for root in among for place in places):
         if os.path.exists(path):
             return layouts.Source(path)
-    fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
+    fetched = name if name in DOWNLOADS else known.whole
+    fetching = f"make download DATASET={fetched} fetches it; or " if fetched else ""
     raise StudyError(
         f"dataset {name} is not here: looked for {' or '.join(places)} in "
         f"{' and '.join(map(str, among))}; it is {known.origin}: {fetching}put it there, or set "

@@ -91,12 +91,16 @@ def cub(source: Source) -> Listing:
     return Listing(files, labels, names, tuple(name.rpartition(" ")[2] for name in names))
 
 
-def cub50(source: Source) -> Listing:
-    """List CUB-200-2011's first 50 classes, of those that the source holds."""
-    whole = cub(source)
+def first_50(whole: Listing) -> Listing:
+    """Return the images of the first 50 classes, of those that there are."""
     first = whole.labels < 50
     files = list(itertools.compress(whole.files, first))
     return Listing(files, whole.labels[first], whole.class_names[:50], whole.families[:50])
+
+
+def cub50(source: Source) -> Listing:
+    """List the first 50 classes of CUB-200-2011."""
+    return first_50(cub(source))
 
 
 def matlab(source: Source, name: str, variable: str) -> np.ndarray:
@@ -149,6 +153,11 @@ def cars(source: Source) -> Listing:
             numbers.append(number)
     labels = np.array(numbers, dtype=np.int64) - 1
     return Listing(files, labels, names, tuple(name.split()[0] for name in names))
+
+
+def cars50(source: Source) -> Listing:
+    """List the first 50 classes of Stanford Cars."""
+    return first_50(cars(source))
 
 
 def in_official_splits(rows: list[tuple[str, str, str, str]]) -> Listing:

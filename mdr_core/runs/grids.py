@@ -111,8 +111,8 @@ def check_names(configs: list[Config]) -> None:
     for loop, name in dict.fromkeys((c.loop, c.loss) for c in configs):
         if loop == "study":
             losses.make(name)
-        else:
-            drop_in.loss_and_miner(name, None, 0.0)
+        elif name not in drop_in.LOSSES:
+            raise unknown("loss of the drop-in loop", name, drop_in.LOSSES)
 
 
 def frame(

@@ -127,7 +127,7 @@ class RunStore:
         began, images = time.time(), self.dataset(config)
         if share.first and folder.exists():  # somebody else's, maybe
             check_writable(folder, "output_root")
-        trainer = self._started(config, folder, share)
+        trainer = self._started(config, images, folder, share)
         if share.first:
             folder.mkdir(exist_ok=True)
         loop = training.train if config.loop == "study" else drop_in.train
@@ -160,9 +160,16 @@ class RunStore:
             half.unlink()
         return share.from_first(record | {"key": folder.name})
 
-    def _started(self, config: Config, folder: Path, share: Share) -> "Trainer":
+    def _started(
+        self, config: Config, images: RetrievalDataset, folder: Path, share: Share
+    ) -> "Trainer":
         """Return a trainer where the run's last epoch left it, if one was saved; else a new one."""
-        from mdr_core import training
+        from mdr_core import drop_in, training
+
+        def start() -> "Trainer":
+            if config.loop == "library":
+                return drop_in.start(config, images, backbone)
+            return training.start(config, backbone)
 
         backbone: dict[str, torch.Tensor] | None = None
         if config.weights == "classes" and share.first:  # a small run's: the first trains it
@@ -170,7 +177,7 @@ class RunStore:
             own = [name for name in weights if name.startswith("backbone.")]
             backbone = {name.removeprefix("backbone."): weights[name] for name in own}
         backbone = share.from_first(backbone)
-        trainer = training.start(config, backbone)
+        trainer = start()
         state = share.from_first(checkpoint(folder) if share.first else None)
         try:
             if state is not None:
@@ -180,7 +187,7 @@ class RunStore:
         except Exception as problem:  # noqa: BLE001 - whatever a foreign state makes torch raise
             if share.first:
                 set_aside(folder, f"its checkpoint cannot be read: {problem}")
-            trainer = training.start(config, backbone)
+            trainer = start()
         return trainer
 
     def restore(self, record: dict[str, Any], folder: Path) -> bool:

@@ -29,7 +29,7 @@ from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, replacing, write
 from mdr_core.runs import identity
 from mdr_core.runs.store import FINDINGS, WEIGHTS, Record, RunStore
-from mdr_core.study import experiments, profiles
+from mdr_core.study import evidence, experiments, profiles
 
 FILES = ("findings", "weights")  # columns and folders
 ONCE = ("key", "content", "provenance", *FILES)
@@ -97,7 +97,7 @@ def export(profile: str, folder: Path, store: RunStore, **changes) -> int:
     Args:
         changes: fields of Config that the runs were trained with, the device, say.
     """
-    configs = experiments.everything(profile, **changes)
+    configs = evidence.wanted(profile, store, **changes)
     path = folder / "runs.csv"
     there = {from_dict(record["config"]): record for record in read(path)} if path.exists() else {}
     stored = {config: record for config in configs if (record := store.read(config))}

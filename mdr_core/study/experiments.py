@@ -72,18 +72,28 @@ def stronger(profile: str, datasets: list[str], seeds: list[int], **changes) -> 
     ]
 
 
-def drop_in(profile: str, dataset: str, seeds: list[int], **changes) -> list[dict]:
-    """Return the runs of the library's loop (:mod:`mdr_core.drop_in`), on L2 and with MDR."""
-    methods = {
-        "TripletMarginLoss on L2": ("TripletMarginLoss", L2),
-        "TripletMarginLoss, semi-hard, on L2": ("TripletMarginLoss, semi-hard", L2),
-        "MultiSimilarityLoss on L2": ("MultiSimilarityLoss", L2),
-        "TripletMarginLoss with MDR": ("TripletMarginLoss", MDR),
-        "MultiSimilarityLoss with MDR": ("MultiSimilarityLoss", MDR),
-    }
+LIBRARY = (  # loss of the library, method
+    ("TripletMarginLoss", L2),
+    ("TripletMarginLoss, semi-hard", L2),
+    ("MultiSimilarityLoss", L2),
+    ("TripletMarginLoss", MDR),
+    ("MultiSimilarityLoss", MDR),
+)
+
+
+def drop_in(
+    profile: str,
+    dataset: str,
+    seeds: list[int],
+    methods: Sequence[tuple[str, str]] = LIBRARY,
+    **changes,
+) -> list[dict]:
+    """Return the runs of the library's loop (:mod:`mdr_core.drop_in`): each loss and method."""
     rows = []
     for seed in seeds:
-        for name, (loss, method) in methods.items():
+        for loss, method in methods:
+            comma = "," * ("," in loss)
+            name = loss + {L2: f"{comma} on L2", MDR: f"{comma} with MDR"}.get(method, "")
             library = {"loss": loss, "loop": "library"}
             [row] = table1(profile, [dataset], [method], [seed], **(changes | library))
             config = row["config"]  # the library's sampler wants as many images of every class
@@ -266,7 +276,7 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
     }
     claims = [row for grid in found.values() for row in grid]
     if own.trains:  # a full run of the library's loop is a reader's own wish
-        found["drop_in"] = drop_in(profile, own.ablation, seeds[: own.held_out_seeds], **changes)
+        found["drop_in"] = drop_in(profile, own.ablation, seeds[: own.library_seeds], **changes)
     return found | {"claims": claims}
 
 

@@ -60,8 +60,10 @@ class Profile:
     changes: dict = field(default_factory=dict)  # how Table 2's runs differ
     seeds: int = 5  # of Table 1, from 0
     ablation_seeds: int = 3
-    held_out_seeds: int = 1  # of the runs with held-out classes, and of the library's loop
+    held_out_seeds: int = 1  # of the runs with held-out classes
+    library_seeds: int = 1  # of the library's loop
     trains: bool = True  # without being asked to
+    more: dict[str, Setting] = field(default_factory=dict)  # datasets of no page by default
     folder: str = ""  # class folders in the data root for your_images; "": it draws some
 
     @property
@@ -91,7 +93,7 @@ PROFILES = {
         {"drawn": Setting(QUICK, 0.2, 15)},
         others=Setting(PHOTOS),
         backbones=("small_resnet_narrow", "small_resnet"), dimensions=(8, 64, 128),
-        weights={"drawn": WEIGHTS}, held_out_seeds=3,
+        weights={"drawn": WEIGHTS}, held_out_seeds=3, library_seeds=3,
     ),
     "photos": Profile(
         "photographs in miniature: the first 50 classes of CUB-200-2011",
@@ -102,6 +104,7 @@ PROFILES = {
         backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
         dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
         folder="groceries.zip",
+        more={"cars50": Setting(PHOTOS.replace(dataset="cars50", batch_size=80), 0.2, 5)},
     ),
     "full": Profile(
         "the headline: both datasets whole",
@@ -165,7 +168,7 @@ def config(
     """
     if dataset not in NAMES and not dataset.startswith("folder:"):
         raise unknown("dataset", dataset, NAMES)
-    own = named(profile).settings.get(dataset) or named(profile).others
+    own = (named(profile).settings | named(profile).more).get(dataset) or named(profile).others
     about = {"dataset": dataset, "seed": seed, "hold_out": own.held_out if held_out else 0}
     about |= by_method(method, changes.pop("mdr_weight", own.mdr_weight))
     untrained = {"epochs": 0, "device": "cpu"} if method == BEFORE else {}

@@ -16,7 +16,7 @@ from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable
 from mdr_core.runs import executors, grids, plan
 from mdr_core.runs.store import RunStore
-from mdr_core.study import archive, experiments, profiles
+from mdr_core.study import archive, evidence, profiles
 
 
 class TimeIsUp(BaseException):  # no Exception: no run is to report it as its own failure
@@ -34,6 +34,12 @@ def described(profile: str, config: Config) -> str:
     seconds = plan.seconds(config)
     time = f" ({plan.duration(seconds)})" if seconds else ""
     return f"{config.dataset}: {', '.join(own) or 'the triplet loss'}{time}"
+
+
+def wanted(profile: str, dataset: str | None, store: RunStore, **changes) -> list[Config]:
+    """Return the runs of a profile, or of one of its datasets, as far as stored ones decide."""
+    configs = evidence.wanted(profile, store, **changes)
+    return [c for c in configs if dataset in (None, c.dataset)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scheduler", help="of a Dask cluster to train on, as tcp://host:8786")
     given = parser.parse_args(argv)
     distributed.join()
-    known = profiles.datasets(given.profile)
+    known = [*profiles.datasets(given.profile), *profiles.named(given.profile).more]
     if given.dataset and given.dataset not in known:
         raise unknown("dataset", given.dataset, known)
     if given.minutes is not None and not 0 < given.minutes < math.inf:
@@ -65,23 +71,26 @@ def main(argv: list[str] | None = None) -> int:
         if given.pack.is_dir():
             raise StudyError(f"--pack wants the name of a file, and {given.pack} is a folder")
     changes = {"device": given.device} if given.device else {}
-    configs = experiments.everything(given.profile, **changes)
-    configs = [c for c in configs if given.dataset in (None, c.dataset)]
     store = RunStore(given.output_root, given.data_root)
     executor = executors.cluster(given.scheduler) if given.scheduler else None
     committed, first = REPOSITORY / "reports" / given.profile, distributed.current().first
     if first and (committed / "runs.csv").exists():
         archive.put(committed, store)
-    if first:
-        for config in configs:
-            if store.read(config) is None:
-                print(described(given.profile, config), file=sys.stderr)
+    configs = wanted(given.profile, given.dataset, store, **changes)
     failed: Exception | None = None
     try:
         if given.minutes:
             signal.signal(signal.SIGALRM, time_is_up)
             signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
-        grids.records(configs, store, given.jobs, executor=executor)
+        trained: list[Config] | None = None
+        while configs != trained:
+            if first:
+                for config in configs:
+                    if store.read(config) is None:
+                        print(described(given.profile, config), file=sys.stderr)
+            grids.records(configs, store, given.jobs, executor=executor)
+            trained = configs
+            configs = wanted(given.profile, given.dataset, store, **changes)  # decided by those
     except TimeIsUp:
         print(f"{given.minutes:g} minutes are over: the same command goes on", file=sys.stderr)
     except Exception as problem:  # noqa: BLE001 - of one run; the others are packed first

@@ -1,0 +1,93 @@
+"""The trainings that answer a reviewer: their order, and a short one of each kind."""
+
+from dataclasses import replace
+
+import pytest
+
+from mdr_core.data.catalog import find
+from mdr_core.data.dataset import load_dataset
+from mdr_core.errors import StudyError
+from mdr_core.evaluation import epoch
+from mdr_core.runs.store import RunStore
+from mdr_core.study import evidence, profiles
+from mdr_core.study.profiles import L2, MDR, TRIPLET
+from mdr_core.training import with_by_class
+
+
+def test_what_is_stored_decides_what_is_trained_next():
+    stored = {}
+    first = evidence.groups(stored.get)
+    assert [len(runs) for runs in first.values()] == [15, 10, 9, 15]
+    for method, rate in ((TRIPLET, 5e-5), (L2, 2e-5), (MDR, 1e-4)):
+        for config in evidence.tries(method, stored.get)[0]:
+            stored[config] = 50.0 + (config.lr == rate)
+    second = evidence.groups(stored.get)["tuned"]
+    assert len(second) == 18 and {c.hold_out for c in second} == {5}
+    decays = [c for c in second if c.weight_decay > 1e-5]
+    assert [(c.lr, round(c.weight_decay, 6)) for c in decays] == [
+        (5e-5, 1e-3), (5e-5, 1e-2), (2e-5, 1e-3), (2e-5, 1e-2),
+    ]  # fmt: skip
+    assert [c.lr for c in second if c.epochs == 9] == [5e-5, 2e-5]
+    assert [(c.lr, c.mdr_weight) for c in second[-3:]] == [(1e-4, w) for w in (0.1, 0.2, 0.3)]
+    for config in second:
+        stored.setdefault(config, 60.0 if config.mdr_weight == 0.2 else 40.0)
+    last = evidence.groups(stored.get)["tuned"][18:]
+    assert {(c.hold_out, c.epochs) for c in last} == {(0, 18)} and len(last) == 12
+    assert [c.seed for c in last] == 4 * [0, 1, 2]
+    assert {c.lr for c in last if c.normalization == "l2"} == {2e-5}
+    assert [c.mdr_weight for c in last if c.mdr_weight] == 6 * [0.2]
+    assert [c.levels for c in last if not c.learn_levels] == 3 * [(0.0,)]
+
+
+def test_held_out_seeds_add_no_runs_of_the_library_loop(monkeypatch):
+    more = replace(profiles.PROFILES["photos"], held_out_seeds=5)
+    count = {}
+    for profile in (profiles.PROFILES["photos"], more):
+        monkeypatch.setitem(profiles.PROFILES, "photos", profile)
+        grids = evidence.experiments.of_notebooks("photos")
+        count[profile.held_out_seeds] = len(grids["drop_in"])
+    assert count[1] == count[5]
+
+
+@pytest.mark.parametrize("group", range(4))
+def test_a_run_of_each_group_trains(tmp_path, group):
+    """Shortened, on drawn characters."""
+    runs = list(evidence.groups(lambda config: 50.0).values())[group]
+    short = {"dataset": "drawn", "image_size": 32, "crop": 32, "resize": 32, "dim": 8}
+    short |= {"batch_size": 8, "images_per_class": 2, "iterations": 2, "epochs": 1}
+    short |= {"backbone": "small_resnet_narrow", "weights": "random", "train_images": 60}
+    config = runs[-1].replace(**short)
+    store = RunStore(tmp_path)
+    history = store.run(config)["history"]
+    assert [row["epoch"] for row in history] == [0, 1] and history[1]["test_class_queries"]
+    if config.hold_out:
+        assert evidence.held_out_recall(store)(config) == history[1]["held_out_recall@1"]
+        assert evidence.held_out_recall(store)(config.replace(seed=9)) is None
+
+
+@pytest.mark.parametrize("classes", [200, 201])
+def test_numbers_by_class_stay_where_an_epoch_may_be_chosen(classes):
+    rows = [
+        {"epoch": n, "test_recall@1": recall, "held_out_recall@1": held,
+         "test_class_queries": [1] * classes}
+        for n, (recall, held) in enumerate([(90, 90), (10, 50), (30, 20), (20, 50), (20, 40)])
+    ]  # fmt: skip
+    history = []
+    for row in rows:  # as the loop does, epoch by epoch
+        history = [*history, row] if not history else with_by_class([*history, row])
+    kept = [row["epoch"] for row in history if "test_class_queries" in row]
+    assert kept == ([0, 1, 2, 3, 4] if classes == 200 else [1, 2, 4])
+    assert history[0] == rows[0] or history[0] == epoch.without_by_class(rows[0])
+
+
+def test_cars50_is_the_start_of_cars196():
+    try:
+        find("cars196", None)
+    except StudyError:
+        pytest.skip("Cars-196 is not here")
+    part = load_dataset("cars50", image_size=32)
+    whole = load_dataset("cars196", image_size=32)
+    classes = whole.train.class_names[:50]
+    assert part.train.class_names + part.test.class_names == classes
+    assert part.test.class_names[0] == "BMW ActiveHybrid 5 Sedan 2012"
+    assert len(part.train.labels) + len(part.test.labels) == int((whole.train.labels < 50).sum())
