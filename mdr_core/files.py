@@ -1,4 +1,16 @@
-"""Write files whole or not at all, and let one process at a time work on a folder."""
+"""Where this machine keeps data, caches and runs; files written whole; a folder worked on alone.
+
+Environment variables say what the machine is. A relative folder is one in the study.
+
+| variable | what | default |
+|---|---|---|
+| ``MDR_DATA_ROOT`` | folder of the datasets | ``../shared/data``, then ``data``, in the study |
+| ``MDR_CACHE`` | decoded images, unpacked archives | ``.cache`` in the study; installed, the user's |
+| ``MDR_RUNS`` | this machine's runs | ``runs`` in the study |
+| ``MDR_JOBS`` | runs trained at a time | one per core, one on a GPU |
+| ``MDR_SCHEDULER`` | a Dask scheduler to train on, as ``tcp://host:8786`` | none |
+| ``STORED`` | 1: committed runs are taken; 0: they are not looked at | by profile |
+"""
 
 import contextlib
 import os
@@ -12,7 +24,30 @@ from filelock import FileLock
 
 from mdr_core.errors import StudyError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
+INSTALLED = not (CHECKOUT / "pyproject.toml").is_file()
+REPOSITORY = Path.cwd() if INSTALLED else CHECKOUT  # the study, or where an installed package works
+
+
+def data_roots() -> list[Path]:
+    """Return where datasets are looked for, in this order; downloads go to the last."""
+    if given := os.environ.get("MDR_DATA_ROOT"):
+        return [REPOSITORY / os.path.expanduser(given)]
+    return [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
+
+
+def cache_root() -> Path:
+    """Return the folder of what can be made again: decoded images, unpacked archives."""
+    if given := os.environ.get("MDR_CACHE"):
+        return REPOSITORY / os.path.expanduser(given)
+    if INSTALLED:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdr-study"
+    return REPOSITORY / ".cache"
+
+
+def runs_root() -> Path:
+    """Return the folder of this machine's runs."""
+    return REPOSITORY / os.path.expanduser(os.environ.get("MDR_RUNS") or "runs")
 
 
 @contextlib.contextmanager
