@@ -5,7 +5,7 @@ Environment variables say what the machine is. A relative folder is one in the s
 | variable | what | default |
 |---|---|---|
 | ``MDR_DATA_ROOT`` | folder of the datasets | ``../shared/data``, then ``data``, in the study |
-| ``MDR_CACHE`` | decoded images, unpacked archives | ``.cache`` in the study; installed, the user's |
+| ``MDR_CACHE`` | decoded images, unpacked files | ``.cache`` in the study, or the user's cache |
 | ``MDR_RUNS`` | this machine's runs | ``runs`` in the study |
 | ``MDR_JOBS`` | runs trained at a time | one per core, one on a GPU |
 | ``MDR_SCHEDULER`` | a Dask scheduler to train on, as ``tcp://host:8786`` | none |

@@ -10,24 +10,26 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from mdr_core.config import Config
+from mdr_core.config import Config, from_dict
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.errors import NothingStored
-from mdr_core.report import reruns, tables
+from mdr_core.errors import NothingStored, StudyError
+from mdr_core.report import absent, frames, reruns, tables
 from mdr_core.report.pages import facts, panels
 from mdr_core.report.pages.html_table import plain, unbroken
 from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.report.parameters import path_of
 from mdr_core.report.reruns import SETTINGS
-from mdr_core.runs import executors, grids
-from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import claims, profiles, statistics
+from mdr_core.runs import committed, local
+from mdr_core.runs.record import Record, tensors
+from mdr_core.runs.run import records
+from mdr_core.study import claims, profiles, statistics, train
 
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
@@ -37,7 +39,7 @@ class Report:
     """One notebook's run.
 
     Args:
-        given: the checked parameters. ``profile``, ``output_root`` and ``data_root`` must be there.
+        given: the checked parameters, ``profile`` among them.
 
     Attributes:
         profile, own, datasets: the profile, its name first; by default all of its datasets.
@@ -58,21 +60,13 @@ class Report:
         known, dataset = profiles.datasets(given.profile), values.get("dataset", "")
         self.datasets = [dataset] if dataset else known
         self.changes = {k: v for k, v in values.items() if k in SETTINGS and v not in (-1, "")}
-        data_root = path_of(given.data_root) if given.data_root else None
-        self.store = RunStore(path_of(given.output_root), data_root)
         self.save_root = path_of(given.save_root) if values.get("save_root") else None
-        scheduler, processes = values.get("scheduler"), values.get("processes", 1)
-        self.where = {
-            "jobs": values.get("jobs") or None,
-            "processes": processes,
-            "executor": executors.cluster(scheduler) if scheduler else None,
-            "train": profiles.trains(given.profile, values.get("train")),
-        }
+        self.choice = profiles.choice(given.profile, values.get("train"))
         if "weights" in self.changes and (file := path_of(given.weights)).is_file():
             self.changes["weights"] = str(file)
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(given.profile, dataset, profiles.METHODS[0], **self.changes)
-            self.changes["batch_size"] = self.store.batch_size(config, processes)
+            self.changes["batch_size"] = local.fillable(config)
         self.records: dict[str, Record] = {}
         self.first: tuple[list[dict], list[Record | None]] = [], []
         self.answer: dict = {}  # a finding not yet shown
@@ -84,9 +78,7 @@ class Report:
             optional: further grids follow, which may have a stored run.
             compared: the label of which two values at least must be stored.
         """
-        labels = [{k: v for k, v in row.items() if k not in ("config", "own")} for row in grid]
-        records = self.records_of(grid, optional)
-        frame = grids.frame([row["config"] for row in grid], records, labels)
+        frame = frames.labeled(grid, self.records_of(grid, optional))
         asked = len({row[compared] for row in grid}) if compared else 0
         if asked > 1 and statistics.ran(frame)[compared].nunique() < 2:
             raise NothingStored(f"fewer than two of {asked} settings ({compared}) are stored")
@@ -101,24 +93,22 @@ class Report:
         Raises:
             StudyError: neither this grid nor one before it has a stored run.
         """
-        found = grids.records([row["config"] for row in grid], self.store, **self.where)
+        found = train.by_loop([row["config"] for row in grid], **self.choice)
         self.records |= {record["key"]: record for record in found if record is not None}
         self.first = self.first if self.first[0] else (grid, found)
         if grid and not (self.records or optional):
-            raise NothingStored(
-                f"no run of this report is stored in {self.store.root}: train=True trains them"
-            )
+            raise NothingStored("no run of this report is stored: train=True trains them")
         return found
 
     def run_with_counts(
         self, grid: list[dict], optional: bool = False, compared: str = ""
     ) -> pd.DataFrame:
         """Return :meth:`run` with the right answers by class, of older runs from their findings."""
-        return reruns.with_counts(self.run(grid, optional, compared), self.records, self.store)
+        return frames.with_counts(self.run(grid, optional, compared), list(self.records.values()))
 
     def with_weights(self, config: Config) -> Record | None:
         """Return a run's record with weights and embeddings, trained again if they are absent."""
-        [found] = grids.records([config], self.store, files=True, **self.where)
+        [found] = records([config], files=[config], **self.choice)
         return found
 
     def findings(self, grid: list[dict]) -> list[dict]:
@@ -126,8 +116,7 @@ class Report:
 
         ``findings`` is what :func:`mdr_core.evaluation.epoch.findings` gave.
         """
-        records = self.records_of(grid)
-        stored = [self.store.findings(record) if record else None for record in records]
+        stored = [tensors(r, "findings") if r else None for r in self.records_of(grid)]
         return [
             row | {"findings": findings}
             for row, findings in zip(grid, stored, strict=True)
@@ -135,8 +124,26 @@ class Report:
         ]
 
     def images(self, dataset: str, image_size: int) -> RetrievalDataset:
-        """Return a dataset as the runs saw it."""
-        return self.store.dataset(Config(dataset=dataset, image_size=image_size))
+        """Return a dataset as the runs saw it; without the data, with a gray tile for each image.
+
+        Raises:
+            StudyError: the data is not here, and its runs are not committed.
+        """
+        try:
+            return local.dataset(Config(dataset=dataset, image_size=image_size))
+        except StudyError:
+            runs = (r for r in self.records.values() if r["config"]["dataset"] == dataset)
+            known = next((r for r in runs if "findings" in r["files"]), None)
+            about = known and committed.about(dataset, known["provenance"]["data"])
+            if not (known and about):
+                raise
+            return absent.dataset(dataset, about, tensors(known, "findings") or {})
+
+    def about(self, record: Record) -> dict[str, Any]:
+        """Return :func:`mdr_core.runs.committed.facts_of` of the data that a run saw."""
+        config = from_dict(record["config"])
+        found = committed.about(config.dataset, record["provenance"]["data"])
+        return found or committed.facts_of(local.dataset(config))
 
     def finding(
         self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()
@@ -177,7 +184,7 @@ class Report:
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
-            carried, changed = reruns.of(*self.first, self.given, self.store)
+            carried, changed = reruns.of(*self.first, self.given)
             shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
             shown |= {FINDING: self.answer | {"finding": plain(told)}, reruns.CARRIED: carried}
             display(shown, raw=True)
@@ -222,14 +229,13 @@ class Report:
 
     def provenance(self) -> None:
         """Show what the runs behind this report share, and how many they are."""
-        found = facts.facts(self.records.values(), self.images)
+        found = facts.facts(self.records.values(), self.about)
         rows = [*found, *facts.versions(self.records.values())]
         table = pd.DataFrame(rows, columns=["what", "value"])
         caption = (
             "The runs behind this report. Data is a dataset's fingerprint: sha256 of the image "
             "files, labels, classes and split. Code is the sha256 of the text of every file that "
-            "can change numbers. Texts of one number version gave the same numbers in short "
-            "trainings; code_versions.csv says on which machines that was checked."
+            "can change numbers."
         )
         shown = tables.styled(table, caption).data
         self.show(shown, caption, [Path("runs.csv")], **{FACTS: found})

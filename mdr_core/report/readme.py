@@ -1,15 +1,13 @@
 """The README's results and profiles, from the committed runs: ``python -m mdr_core readme``."""
 
 import re
-from typing import Any
 
 import pandas as pd
-from safetensors.torch import load_file
 
-from mdr_core.config import Config, from_dict
 from mdr_core.files import REPOSITORY
-from mdr_core.runs import grids
-from mdr_core.study import archive, claims, class_bootstrap, experiments, profiles, statistics
+from mdr_core.report import frames
+from mdr_core.runs import committed
+from mdr_core.study import claims, experiments, profiles, statistics
 from mdr_core.study.profiles import L2, MDR, METHODS, PROFILES, TRIPLET
 from mdr_core.study.statistics import RECALL
 
@@ -56,19 +54,10 @@ def results() -> str:
 
 def table1(profile: str) -> pd.DataFrame:
     """Return the committed runs of Table 1 as a frame, with right answers by class."""
-    folder = REPOSITORY / "reports" / profile
-    stored = archive.read(folder / "runs.csv")
-    records: dict[Config, Any] = {from_dict(record["config"]): record for record in stored}
     seeds = list(range(PROFILES[profile].seeds))
     grid = experiments.table1(profile, profiles.datasets(profile), list(METHODS), seeds)
-    configs = [row["config"] for row in grid]
-    frame = grids.frame(configs, [*map(records.get, configs)], grid)
-
-    def findings(key: str) -> dict | None:
-        path = folder / "findings" / f"{key}.safetensors"
-        return load_file(path) if path.exists() else None
-
-    return class_bootstrap.with_counts(frame.drop(columns="config"), findings)
+    records = [committed.find(row["config"]) for row in grid]
+    return frames.with_counts(frames.labeled(grid, records), records)
 
 
 def differences(last: pd.DataFrame, dataset: str) -> str:

@@ -26,15 +26,16 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from mdr_core.data import catalog
 from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable, write
 from mdr_core.report.pages.index import write_reports
 from mdr_core.report.pages.page import place, reports_of, write_pages
-from mdr_core.report.progress import Progress
 from mdr_core.report.reruns import MACHINE
-from mdr_core.study.profiles import PROFILES
+from mdr_core.study.profiles import PROFILES, datasets
 
 REPORTS = REPOSITORY / "reports"
+OF_IMAGES = ("retrieval_gallery", "your_images")  # without the images, they are no committed page
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -68,13 +69,16 @@ class Kernel(AsyncKernelManager):
 
 def kernels(count: int) -> Iterator[Kernel]:
     """Yield kernels, each started while the one before works: its imports take seconds."""
-    following = Kernel.begin()
-    for left in reversed(range(count)):
-        kernel = following
-        if left:
-            following = Kernel.begin()
-        yield kernel
-        kernel.end()
+    started = [Kernel.begin()]
+    try:
+        for left in reversed(range(count)):
+            if left:
+                started.append(Kernel.begin())
+            yield started[0]
+            started.pop(0).end()
+    finally:  # after Ctrl-C, say
+        for kernel in started:
+            kernel.end()
 
 
 def execute(notebook: Path, parameters: dict, kernel: Kernel) -> NotebookNode:
@@ -141,32 +145,43 @@ def report(arguments: argparse.Namespace) -> int:
             raise unknown(f"parameter of {name}", parameter, own)
     folder, failed = place_of(arguments, parameters), 0
     check_writable(folder, "--output")
-    shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
-    with Progress(list(known), parameters) as progress:
-        progress.train()
-        for kernel, (name, own) in zip(kernels(len(known)), known.items(), strict=True):
-            saving = {"save_root": shown.as_posix()} if "save_root" in own else {}
-            try:
-                executed = execute(notebooks[name], saving | parameters, kernel)
-            except NothingStored as error:
-                tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
-                continue
-            except (StudyError, PapermillExecutionError) as error:  # the others can still run
-                tqdm.write(f"{name}: {error}", file=sys.stderr)
-                failed += 1
-                continue
-            finally:
-                progress.rendered()
-            folder.mkdir(parents=True, exist_ok=True)
-            write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
-            tqdm.write(f"{shown}/{name}.html")
-    if not folder.exists():  # no notebook had anything to show
-        return 1
-    if folder.parent == arguments.output.resolve():  # links among all pages: each is written anew
-        write_reports(arguments.output.resolve())
-    else:
-        write_pages(folder, reports_of(folder), {})
-    return 1 if failed else 0
+    without = folder
+    if images_absent(arguments.profile) and folder.parent == REPORTS:
+        without = REPOSITORY / "outputs" / "reports" / f"{arguments.profile}-without-images"
+    for kernel, (name, own) in zip(kernels(len(known)), known.items(), strict=True):
+        where = without if name in OF_IMAGES else folder
+        shown = where.relative_to(REPOSITORY) if where.is_relative_to(REPOSITORY) else where
+        saving = {"save_root": shown.as_posix()} if "save_root" in own else {}
+        try:
+            executed = execute(notebooks[name], saving | parameters, kernel)
+        except NothingStored as error:
+            tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
+            continue
+        except (StudyError, PapermillExecutionError) as error:  # the others can still run
+            tqdm.write(f"{name}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        where.mkdir(parents=True, exist_ok=True)
+        write(where / f"{name}.ipynb", nbformat.writes(executed) + "\n")
+        tqdm.write(f"{shown}/{name}.html")
+    for where in {without, folder}:
+        if not where.exists():  # no notebook had anything to show
+            continue
+        if where.parent == arguments.output.resolve():  # links among all pages: all written anew
+            write_reports(arguments.output.resolve())
+        else:
+            write_pages(where, reports_of(where), {})
+    return 1 if failed or not folder.exists() else 0
+
+
+def images_absent(profile: str) -> bool:
+    """Return whether the images of a profile's datasets are not all on this machine."""
+    try:
+        for name in {*datasets(profile)} & {*catalog.KNOWN}:
+            catalog.find(name)
+    except StudyError:
+        return True
+    return False
 
 
 def place_of(arguments: argparse.Namespace, parameters: dict) -> Path:

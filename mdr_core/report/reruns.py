@@ -19,16 +19,17 @@ from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.files import write
 from mdr_core.report import tables
-from mdr_core.runs import grids
-from mdr_core.runs.store import Record, RunStore
-from mdr_core.study import claims, class_bootstrap, profiles, statistics
+from mdr_core.report.frames import labeled, with_counts
+from mdr_core.runs.record import Record
+from mdr_core.study import claims, profiles, statistics
 from mdr_core.study.claims import Cell, Claim
 from mdr_core.study.profiles import L2, MDR
 from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL
+from mdr_core.study.train import by_loop
 
 CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
-MACHINE = ("profile", "data_root", "output_root", "save_root", "jobs", "processes", "scheduler")
+MACHINE = ("profile", "save_root")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
 SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "dataset")  # of a run
 COUNTS = "test_class_right"
@@ -41,7 +42,7 @@ BESIDE = (
 
 
 def of(
-    grid: list[dict], records: Sequence[Record | None], given: dict, store: RunStore
+    grid: list[dict], records: Sequence[Record | None], given: dict
 ) -> tuple[dict, dict[str, tuple[pd.DataFrame, str]]]:
     """Return what a notebook carries for :func:`compare`, and tables with captions by name.
 
@@ -52,16 +53,13 @@ def of(
         given: the notebook's parameters, and under ``defaults`` what they are by default.
     """
     changed, profile = changes(grid, given), given["profile"]
-    numbers = results(last_epochs(grid, records, store)) if grid else {}
+    numbers = results(last_epochs(grid, records)) if grid else {}
     carried = {"profile": profile, "changes": changed, "results": numbers}
     caption, beside = "The parameters that differ from the profile's own.", pd.DataFrame()
     if any(row["config"] != row["own"] for row in grid):
-        beside = beside_own(grid, records, store, profiles.named(profile).seeds)
+        beside = beside_own(grid, records, profiles.named(profile).seeds)
         if beside.empty:
-            caption += (
-                " The profile's own runs are not stored, and so not shown beside: "
-                f"make restore PROFILE={profile} stores those of the committed reports."
-            )
+            caption += " The profile's own runs are not stored, and so not shown beside."
     shown = {"rerun_changes": (pd.DataFrame(changed), caption), "rerun_beside": (beside, BESIDE)}
     return carried, {name: found for name, found in shown.items() if len(found[0])}
 
@@ -106,9 +104,7 @@ def experiment(row: dict, without: str = "") -> str:
     return ", ".join(map(str, ({"dataset": row["config"].dataset} | rest).values()))
 
 
-def last_epochs(
-    grid: list[dict], records: Sequence[Record | None], store: RunStore
-) -> pd.DataFrame:
+def last_epochs(grid: list[dict], records: Sequence[Record | None]) -> pd.DataFrame:
     """Return a row per run, its last epoch, with the right answers by class where they are known.
 
     ``experiment`` names it, ``setting`` does so without its method.
@@ -118,28 +114,14 @@ def last_epochs(
             "experiment": experiment(row),
             "setting": experiment(row, "method"),
             "method": row["method"],
+            "config": row["config"],
         }
         for row in grid
     ]
-    frame = grids.frame([row["config"] for row in grid], list(records), labels)
-    by_key = {record["key"]: record for record in records if record}
-    return statistics.final(with_counts(frame, by_key, store))
+    return statistics.final(with_counts(labeled(labels, records), records))
 
 
-def with_counts(frame: pd.DataFrame, records: dict[str, Record], store: RunStore) -> pd.DataFrame:
-    """Return the frame with the right answers by class, of older runs from their findings.
-
-    Args:
-        records: of the frame's runs, by key.
-    """
-    return class_bootstrap.with_counts(
-        frame, lambda key: store.findings(records[key]) if key in records else None
-    )
-
-
-def beside_own(
-    grid: list[dict], records: Sequence[Record | None], store: RunStore, seeds: int
-) -> pd.DataFrame:
+def beside_own(grid: list[dict], records: Sequence[Record | None], seeds: int) -> pd.DataFrame:
     """Return Recall@1 of a rerun beside that of the profile's stored runs, and the difference.
 
     A verdict needs every interval that there is, over the seeds and over the test classes.
@@ -157,10 +139,10 @@ def beside_own(
     }
     rows = list(own.values())
     configs = [row["config"] for row in rows]
-    stored = grids.records(configs, store, progress=False, train=False)
+    stored = by_loop(configs, missing_too=False)
     if not any(stored):
         return pd.DataFrame()
-    here, there = last_epochs(grid, records, store), last_epochs(rows, stored, store)
+    here, there = last_epochs(grid, records), last_epochs(rows, stored)
     both = pd.concat([here.assign(run=RERUN), there.assign(run=OWN)], ignore_index=True)
     changed = {experiment(row) for row in grid if row["config"] != row["own"]}
     claim = Claim("", "", "", "", RERUN, OWN, column="run", by="experiment", counts=COUNTS)

@@ -1,6 +1,6 @@
 """Tables of the reports. Cells hold numbers and intervals; they become text when they are shown.
 
-A run that is not stored has a row without numbers (:func:`mdr_core.runs.grids.frame`). It counts in
+A run that is not stored has a row without numbers (:func:`mdr_core.runs.run.frame`). It counts in
 no mean. An interval without a run reads "not run".
 """
 

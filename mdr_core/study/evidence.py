@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mdr_core.config import Config
-from mdr_core.runs.store import RunStore
+from mdr_core.runs.run import records
 from mdr_core.study import experiments, profiles
 from mdr_core.study.profiles import L2, MDR, METHODS, TRIPLET
 
@@ -31,23 +31,19 @@ LIBRARY = (  # loss, method
 Recall = Callable[[Config], float | None]
 
 
-def held_out_recall(store: RunStore) -> Recall:
-    """Return a function of a run: its best Recall@1 on held-out classes; None: not stored."""
-
-    def recall(config: Config) -> float | None:
-        record = store.read(config)
-        if record is None:
-            return None
-        return max(row["held_out_recall@1"] for row in record["history"] if row["epoch"] > 0)
-
-    return recall
+def held_out_recall(config: Config) -> float | None:
+    """Return a run's best Recall@1 on held-out classes; None where it is not stored."""
+    [record] = records([config], missing_too=False)
+    if record is None:
+        return None
+    return max(row["held_out_recall@1"] for row in record["history"] if row["epoch"] > 0)
 
 
-def groups(recall: Recall) -> dict[str, list[Config]]:
+def groups(recall: Recall = held_out_recall) -> dict[str, list[Config]]:
     """Return the runs of each group, as far as earlier ones have decided them.
 
     Args:
-        recall: tells the best Recall@1 on held-out classes, as :func:`held_out_recall`.
+        recall: tells the best Recall@1 on held-out classes.
     """
 
     def cub(method: str, seed: int, held_out: bool = False, **changes: Any) -> Config:
@@ -107,9 +103,9 @@ def tries(method: str, recall: Recall) -> tuple[list[Config], dict[str, Any] | N
     return tried, best
 
 
-def wanted(profile: str, store: RunStore, **changes: Any) -> list[Config]:
+def wanted(profile: str) -> list[Config]:
     """Return the runs of a profile's pages, then of the groups, as far as they are decided."""
-    configs = experiments.everything(profile, **changes)
+    configs = experiments.everything(profile)
     if profile == PROFILE:
-        configs += [c for group in groups(held_out_recall(store)).values() for c in group]
+        configs += [config for group in groups().values() for config in group]
     return list(dict.fromkeys(configs))

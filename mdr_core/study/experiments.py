@@ -14,7 +14,7 @@ from typing import Any
 from mdr_core.config import Config
 from mdr_core.errors import unknown
 from mdr_core.files import REPOSITORY
-from mdr_core.runs.store import RunStore
+from mdr_core.runs import local
 from mdr_core.study import profiles
 from mdr_core.study.profiles import BEFORE, L2, LEVELS, MDR, METHODS, TRIPLET
 
@@ -209,8 +209,6 @@ def your_images(
     method: str,
     seeds: list[int],
     drawn: bool,
-    store: RunStore,
-    processes: int = 1,
     **changes,
 ) -> list[dict]:
     """Return the runs on a folder of class folders, under the profile's settings.
@@ -221,7 +219,6 @@ def your_images(
     Args:
         class_level: of nested folders, how many name the class; 0: all.
         drawn: the folder holds drawn characters, for the small network.
-        processes: that share a batch.
     """
     near = folder.is_relative_to(REPOSITORY.parent)  # then the run has no path of this machine
     place = Path(os.path.relpath(folder, REPOSITORY)) if near else folder
@@ -229,7 +226,7 @@ def your_images(
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}{level}"} | changes))
-    batch, images = store.batch_size(base, processes), len(store.dataset(base).train.labels)
+    batch, images = local.fillable(base), len(local.dataset(base).train.labels)
     enough = min(base.iterations, math.ceil(passes * images / batch))
     iterations = changes.get("iterations", enough)
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
@@ -240,9 +237,7 @@ def your_images(
     configs = [base.replace(seed=seed) for seed in seeds]
     rows = [labels | {"seed": c.seed, "config": c, "own": c} for c in configs]
     if changes:
-        unchanged = your_images(
-            profile, folder, class_level, method, seeds, drawn, store, processes
-        )
+        unchanged = your_images(profile, folder, class_level, method, seeds, drawn)
         rows = [row | {"own": of["config"]} for row, of in zip(rows, unchanged, strict=True)]
     return rows
 
@@ -275,7 +270,7 @@ def of_notebooks(profile: str, seeds: list[int] | None = None, **changes) -> dic
         "retrieval_gallery": [row for row in table if row["seed"] == seeds[0]],
     }
     claims = [row for grid in found.values() for row in grid]
-    if own.trains:  # a full run of the library's loop is a reader's own wish
+    if own.library_seeds:  # a full run of the library's loop is a reader's own wish
         found["drop_in"] = drop_in(profile, own.ablation, seeds[: own.library_seeds], **changes)
     return found | {"claims": claims}
 

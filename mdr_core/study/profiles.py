@@ -1,11 +1,12 @@
 """The study's four profiles and its methods: what each trains, how long, and where."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdr_core.config import Config
 from mdr_core.data.catalog import NAMES
-from mdr_core.errors import unknown
+from mdr_core.errors import StudyError, unknown
 
 PUBLISHED = Path(__file__).parent / "published_recall.csv"  # Recall@K in percent, with its source
 METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
@@ -61,8 +62,8 @@ class Profile:
     seeds: int = 5  # of Table 1, from 0
     ablation_seeds: int = 3
     held_out_seeds: int = 1  # of the runs with held-out classes
-    library_seeds: int = 1  # of the library's loop
-    trains: bool = True  # without being asked to
+    library_seeds: int = 0  # of the library's loop
+    trains: bool = False  # without being asked to, and looks at no committed run
     more: dict[str, Setting] = field(default_factory=dict)  # datasets of no page by default
     folder: str = ""  # class folders in the data root for your_images; "": it draws some
 
@@ -78,11 +79,11 @@ QUICK = Config(
     epochs=10, iterations=40, lr=1e-3, lr_drops=(0.6, 0.8), train_images=750,
 )  # fmt: skip
 PHOTOS = Config(
-    image_size=128, crop=96, resize=110, backbone="efficientnet_lite0", dim=256, batch_size=96,
+    image_size=128, crop=96, resize=110, backbone="tf_efficientnet_lite0", dim=256, batch_size=96,
     images_per_class=4, epochs=18, iterations=45, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
 )  # fmt: skip
 PAPER = Config(device="cuda")
-FULL = PAPER.replace(backbone="efficientnet_lite0", epochs=10, iterations=500)  # half its steps
+FULL = PAPER.replace(backbone="tf_efficientnet_lite0", epochs=10, iterations=500)  # half its steps
 PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few images a class
 DIMENSIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -93,7 +94,7 @@ PROFILES = {
         {"drawn": Setting(QUICK, 0.2, 15)},
         others=Setting(PHOTOS),
         backbones=("small_resnet_narrow", "small_resnet"), dimensions=(8, 64, 128),
-        weights={"drawn": WEIGHTS}, held_out_seeds=3, library_seeds=3,
+        weights={"drawn": WEIGHTS}, held_out_seeds=3, library_seeds=3, trains=True,
     ),
     "photos": Profile(
         "photographs in miniature: the first 50 classes of CUB-200-2011",
@@ -101,9 +102,9 @@ PROFILES = {
         # a batch of 80, since 20 classes cannot fill more when five are held out
         {"cub50": Setting(PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5, (1e-4, 3e-4))},
         others=Setting(PHOTOS),
-        backbones=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+        backbones=tuple(f"tf_efficientnet_lite{size}" for size in range(3)),
         dimensions=(8, 64, 256, 1024), weights={"cub50": WEIGHTS}, changes={"epochs": 4},
-        folder="groceries.zip",
+        folder="groceries.zip", library_seeds=1,
         more={"cars50": Setting(PHOTOS.replace(dataset="cars50", batch_size=80), 0.2, 5)},
     ),
     "full": Profile(
@@ -113,9 +114,9 @@ PROFILES = {
         {"cub200": Setting(FULL, 0.6, 20),
          "cars196": Setting(FULL.replace(dataset="cars196"), 0.2, 20)},
         others=Setting(FULL),
-        backbones=("efficientnet_lite0", "efficientnet_lite2"), dimensions=(8, 64, 512),
+        backbones=("tf_efficientnet_lite0", "tf_efficientnet_lite2"), dimensions=(8, 64, 512),
         weights={"cub200": (0.2, 0.6), "cars196": (0.1, 0.2, 0.6)},
-        levels=("1 level (0)", STANDARD), seeds=3, ablation_seeds=1, trains=False,
+        levels=("1 level (0)", STANDARD), seeds=3, ablation_seeds=1,
         stronger=("multi_similarity",),
     ),
     "paper": Profile(
@@ -126,8 +127,8 @@ PROFILES = {
          "sop": Setting(PRODUCTS.replace(dataset="sop", ks=(1, 10, 100, 1000)), 0.1, 2264),
          "inshop": Setting(PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799)},
         others=Setting(PAPER),
-        backbones=("bn_inception", "resnet18", "resnet50"), dimensions=DIMENSIONS,
-        weights={"cub200": WEIGHTS}, trains=False,
+        backbones=("bn_inception", "resnet18.tv_in1k", "resnet50.tv_in1k"), dimensions=DIMENSIONS,
+        weights={"cub200": WEIGHTS},
     ),
 }  # fmt: skip
 
@@ -143,9 +144,21 @@ def named(profile: str) -> Profile:
     return PROFILES[profile]
 
 
-def trains(profile: str, train: bool | None) -> bool:
-    """Return whether missing runs are trained: as asked or, where that is None, by the profile."""
-    return named(profile).trains if train is None else train
+def choice(profile: str, train: bool | None = None) -> dict[str, bool]:
+    """Return which runs are read and trained, as :func:`mdr_core.runs.run.records` takes it.
+
+    ``STORED=1`` takes committed runs first, ``STORED=0`` looks at none of them. By default quick
+    trains its own, the other profiles take what is committed and train nothing.
+
+    Args:
+        train: whether missing runs are trained; None: by the profile, and with ``STORED=0``.
+    """
+    own, stored = named(profile), os.environ.get("STORED", "")
+    if stored not in ("", "0", "1"):
+        raise StudyError(f"STORED must be 0 or 1, got {stored!r}")
+    trains = own.trains or stored == "0" if train is None else train
+    return {"committed_too": stored != "0" and (stored == "1" or not own.trains),
+            "missing_too": trains}  # fmt: skip
 
 
 def datasets(profile: str) -> list[str]:

@@ -1,12 +1,11 @@
 """A few facts about the runs of a report: data, network, length, cost."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
-from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.runs import plan
-from mdr_core.runs.store import Record
+from mdr_core.runs.record import Record
 
 COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
     "c259421d94b7": "re-encoded copy, short side 160 px",
@@ -17,21 +16,22 @@ COPIES = {  # how a dataset's fingerprint begins -> what is special about that c
 }
 
 
-def facts(
-    records: Iterable[Record], images: Callable[[str, int], RetrievalDataset]
-) -> list[tuple[str, str]]:
+About = Callable[[Record], dict[str, Any]]
+
+
+def facts(records: Iterable[Record], about: About) -> list[tuple[str, str]]:
     """Return (what, how much): datasets, backbone, resolution, steps, λ, seeds, hardware, hours.
 
     Runs of no epochs count in the datasets alone, unless there are no others.
 
     Args:
-        images: returns a dataset by its name and image size.
+        about: returns :func:`mdr_core.runs.committed.facts_of` of the data that a run saw.
     """
     every = list(records)
     trained = [record for record in every if record["config"]["epochs"]] or every
     configs = pd.DataFrame([record["config"] for record in trained])
     first = {record["config"]["dataset"]: record for record in reversed(every)}
-    found = [size_of(record, images) for record in reversed(first.values())]
+    found = [size_of(record, about) for record in reversed(first.values())]
     weights = {
         name: listed(rows.mdr_weight[rows.mdr_weight > 0], "{:g}")
         for name, rows in configs.groupby("dataset", sort=False)
@@ -52,17 +52,22 @@ def facts(
         ("λ of MDR", "; ".join(each) or "none"),
         ("runs", f"{len(trained)}, {seeds} seed{'s' * (seeds > 1)}"),
         ("hardware", "; ".join(sorted(devices))),
-        ("training time", plan.duration(seconds)),
+        ("training time", duration(seconds)),
     ]
 
 
-def size_of(record: Record, images: Callable[[str, int], RetrievalDataset]) -> tuple[str, str]:
+def duration(total: float) -> str:
+    """Return ``40 s``, ``12 min`` or ``3.5 hours``."""
+    if total < 60:
+        return f"{total:.0f} s"
+    return f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} hours"
+
+
+def size_of(record: Record, about: About) -> tuple[str, str]:
     """Return a dataset's name, and its size and what is special about the copy that a run saw."""
-    dataset = record["config"]["dataset"]
-    seen = images(dataset, record["config"]["image_size"])
-    splits = [split for split in (seen.train, seen.test, seen.gallery) if split is not None]
-    classes = len(seen.train.class_names) + len(seen.test.class_names)
-    size = f"{sum(len(split.labels) for split in splits):,} images, {classes:,} classes"
+    dataset, seen = record["config"]["dataset"], about(record)
+    classes = seen["train_classes"] + len(seen["test_classes"])
+    size = f"{sum(seen['images'].values()):,} images, {classes:,} classes"
     special = COPIES.get(record["provenance"]["data"][:12])
     kind, _, path = dataset.partition(":")  # folder:PATH
     return f"{kind} {path.split('/')[-1]}".strip(), f"{size}; {special}" if special else size
@@ -85,7 +90,6 @@ def versions(records: Iterable[Record]) -> list[tuple[str, str]]:
         row = {
             "trained": about["finished"][:10],
             "git commit": (about.get("commit") or "not recorded")[:12],
-            "number version": about.get("numbers"),
             "code": about["code"][:12],
             "data": f"{config['dataset'].split('/')[-1]} {about['data'][:12]}",
             "device": about["device"],

@@ -1,0 +1,144 @@
+"""The published runs: ``reports/PROFILE/runs.csv``, a row per run and epoch, read only.
+
+A row has the run's settings (``config.…``) and an epoch's numbers; a run's first row also has its
+provenance and the checksum of ``findings/KEY.safetensors``, where that is kept.
+``datasets.json`` beside it says what the pages tell of the data, so that they need none.
+"""
+
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mdr_core.config import Config, from_dict
+from mdr_core.data.dataset import RetrievalDataset
+from mdr_core.errors import StudyError
+from mdr_core.files import REPOSITORY, write
+from mdr_core.runs.names import committed_name
+from mdr_core.runs.record import Record, file_of
+
+REPORTS = REPOSITORY / "reports"
+ONCE = ("key", "content", "provenance", "findings", "weights")
+RENAMED = {  # backbones, by timm's names since
+    **{f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)},
+    "resnet18": "resnet18.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+}
+
+
+def find(config: Config) -> Record | None:
+    """Return the committed run of these settings on a dataset of this name; None: there is none."""
+    name = committed_name(config)
+    for path in sorted(REPORTS.glob("*/runs.csv")):
+        if name in (rows := table(path, path.stat().st_mtime_ns)):
+            return from_rows(rows[name], path.parent)
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def table(path: Path, changed: int) -> dict[str, pd.DataFrame]:
+    """Return name -> rows of a ``runs.csv``, every cell text. ``changed``: when the file was.
+
+    Raises:
+        StudyError: it is no table of runs.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        runs = [run for _, run in rows.groupby("key", sort=False)]
+        return {committed_name(from_dict(config_of(run))): run for run in reversed(runs)}
+    except (ValueError, KeyError, StudyError) as problem:
+        raise StudyError(f"{path} is not a table of runs: {problem}") from None
+
+
+def config_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the settings of a run, by its first row."""
+    kinds, config = Config.__annotations__, {}
+    for column, text in rows.iloc[0].items():
+        if str(column).startswith("config.") and text != "":
+            name = str(column).removeprefix("config.")
+            config[name] = text if kinds.get(name) is str else json.loads(text)
+    config["backbone"] = RENAMED.get(config["backbone"], config["backbone"])
+    return config
+
+
+def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
+    """Return the run that :func:`to_rows` made these rows of; an empty cell was not there."""
+    first = rows.iloc[0]
+    numbers = [name for name in rows if name not in ONCE and not name.startswith("config.")]
+    return {
+        "key": first["key"],
+        "config": Config(**config_of(rows)).to_dict(),
+        "history": [
+            {name: json.loads(row[name]) for name in numbers if row[name] != ""}
+            for row in rows.to_dict("records")
+        ],
+        "content": first["content"],
+        "provenance": json.loads(first["provenance"]),
+        "files": {"findings": first["findings"]} if first.get("findings") else {},
+        "folder": str(folder),
+    }
+
+
+def to_rows(record: Record) -> list[dict[str, str]]:
+    """Return a row per epoch, every cell text: a string as it is, anything else as JSON."""
+    about = {"key": record["key"]}
+    about |= {f"config.{name}": value for name, value in record["config"].items()}
+    once = {name: record[name] for name in ("content", "provenance")}
+    once["findings"] = record["files"].get("findings", "")
+    rows = []
+    for row in record["history"]:
+        cells = about | row | once
+        rows.append({k: v if isinstance(v, str) else json.dumps(v) for k, v in cells.items()})
+        once = {}
+    return rows
+
+
+def keep(records: Iterable[Record], folder: Path, findings: set[str]) -> int:
+    """Add runs to the committed ones of a folder; return how many were not there.
+
+    What is there stays as it is.
+
+    Args:
+        findings: keys of the runs whose findings are kept, too.
+    """
+    path = folder / "runs.csv"
+    there = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
+    known = table(path, path.stat().st_mtime_ns) if there is not None else {}
+    new = [r for r in records if committed_name(from_dict(r["config"])) not in known]
+    for record in new:
+        if record["key"] in findings and "findings" in record["files"]:
+            place = folder / "findings" / f"{record['key']}.safetensors"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write(place, file_of(record, "findings").read_bytes())
+        else:
+            record["files"].pop("findings", None)
+    if new:
+        rows = pd.DataFrame([row for record in new for row in to_rows(record)])
+        whole = pd.concat([there, rows]).fillna("")
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path, whole.to_csv(index=False, lineterminator="\n"))
+    return len(new)
+
+
+def about(dataset: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return what :func:`facts_of` told of a dataset whose runs are committed."""
+    for path in sorted(REPORTS.glob("*/datasets.json")):
+        found = json.loads(path.read_text(encoding="utf-8")).get(dataset)
+        if found is not None and found["fingerprint"] == fingerprint:
+            return found
+    return None
+
+
+def facts_of(data: RetrievalDataset) -> dict[str, Any]:
+    """Return what pages tell of a dataset beside runs: counts, names of the classes, families."""
+    splits = {"train": data.train, "test": data.test, "gallery": data.gallery}
+    return {
+        "fingerprint": data.fingerprint,
+        "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
+        "train_classes": len(data.train.class_names),
+        "test_classes": list(data.test.class_names),
+        "test_families": None if data.test.families is None else data.test.families.tolist(),
+    }

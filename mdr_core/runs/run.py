@@ -1,0 +1,222 @@
+"""``run(configs)``: each run is read where it is stored, else trained, and all are one table."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky.process_executor import BrokenProcessPool
+from tqdm import tqdm
+
+from mdr_core import losses
+from mdr_core.config import Config, from_dict, pretraining
+from mdr_core.errors import StudyError
+from mdr_core.files import runs_root
+from mdr_core.networks.backbones import check_backbone
+from mdr_core.runs import committed, local
+from mdr_core.runs.local import Train
+from mdr_core.runs.names import edited, local_name
+from mdr_core.runs.record import Record
+
+OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
+
+
+def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) -> pd.DataFrame:
+    """Return a row per run and epoch: its settings and the epoch's numbers as columns.
+
+    Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
+    not there and was not trained, whose numbers are NaN; ``data``, the fingerprint of the images; ``loss_value``, ``epoch_lr``.
+
+    Args:
+        train: another function that trains, with the arguments of :func:`mdr_core.training.train`;
+            such runs have a label of their own as their setting ``loop``.
+        choice: ``committed`` and ``missing`` as in :func:`records`.
+    """
+    return frame(configs, records(configs, train, **choice))
+
+
+def records(
+    configs: Sequence[Config],
+    train: Train | None = None,
+    committed_too: bool = True,
+    missing_too: bool = True,
+    files: Iterable[Config] = (),
+) -> list[Record | None]:
+    """Return the runs in the order of ``configs``, each trained once at most; None: not stored.
+
+    Whatever becomes of one run, the others finish.
+
+    Args:
+        committed_too: take committed runs, before this machine's own.
+        missing_too: train what is not stored.
+        files: runs whose weights and embeddings are needed; a committed run has none.
+
+    Raises:
+        StudyError: a bad setting, absent data, a run that failed, a process that died; runs of one
+            dataset name on two copies of the data.
+    """
+    wanted, files = list(dict.fromkeys(configs)), set(files)
+    found: dict[Config, Record | None] = {}
+    for config in wanted:
+        found[config] = committed.find(config) if committed_too and config not in files else None
+    if any(found.values()) and edited():
+        tqdm.write(edited(), file=sys.stderr)
+    left = [config for config in wanted if found[config] is None]
+    found |= stored_here(left, train, files, must=missing_too)
+    missing = [config for config in left if found[config] is None]
+    if missing and missing_too:
+        say(wanted, left, missing)
+        for config in missing:
+            check(config, train)
+        first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
+        train_all([(config, None, True) for config in first])  # once, before those that need them
+        train_all([(config, train, config in files) for config in missing])
+        found |= stored_here(missing, train, files, must=True)
+    check_copies([record for record in found.values() if record])
+    return [found[config] for config in configs]
+
+
+def stored_here(
+    configs: list[Config], train: Train | None, files: set[Config], must: bool
+) -> dict[Config, Record | None]:
+    """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
+    fingerprints: dict[tuple[str, int], str] = {}
+    found: dict[Config, Record | None] = {}
+    for config in configs:
+        images = config.dataset, config.image_size
+        try:
+            if images not in fingerprints:
+                fingerprints[images] = local.dataset(config).fingerprint
+        except StudyError:
+            if must:
+                raise
+            fingerprints[images] = ""
+        found[config] = None
+        if fingerprints[images]:
+            found[config] = local.find(config, fingerprints[images], train, config in files)
+    return found
+
+
+def say(wanted: list[Config], left: list[Config], missing: list[Config]) -> None:
+    """Tell how many runs are stored where, and how many are trained now."""
+    here = len(left) - len(missing)
+    line = f"{len(wanted)} runs: {len(wanted) - len(left)} committed, {here} in {runs_root().name}/"
+    tqdm.write(f"{line}, {len(missing)} to train", file=sys.stderr)
+
+
+def check(config: Config, train: Train | None) -> None:
+    """Refuse an unknown backbone or loss before hours are spent on the other runs."""
+    check_backbone(config.backbone)
+    if train is None:
+        losses.make(config.loss)
+        if config.loop != "study":
+            raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=...)")
+
+
+def train_all(jobs: list[tuple[Config, Train | None, bool]]) -> None:
+    """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
+    # glibc then keeps the memory of large activations between steps: about a tenth faster
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+    problems, done = [], 0
+    bar = tqdm(total=len(jobs), unit="run", disable=not jobs)
+    try:
+        with bar:
+            for problem in outcomes(jobs):
+                done += problem is None
+                problems += [problem] * (problem is not None)
+                bar.update()
+    except KeyboardInterrupt:
+        line = f"interrupted: {done} of {len(jobs)} runs are stored; the same command goes on"
+        tqdm.write(line, file=sys.stderr)
+        raise
+    if problems:
+        raise problems[0]
+
+
+def outcomes(jobs: list[tuple[Config, Train | None, bool]]) -> Iterator[Exception | None]:
+    """Yield what became of each run, as it ends: None where it is stored."""
+    scheduler, cores = os.environ.get("MDR_SCHEDULER"), cpu_count()
+    gpu = any(config.device != "cpu" for config, _, _ in jobs)
+    count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(jobs))
+    if not scheduler and count <= 1:
+        yield from (attempt(*job) for job in jobs)
+        return
+    try:
+        with place(scheduler, count, max(cores // max(count, 1), 1)):
+            work = Parallel(return_as="generator_unordered", batch_size=1)
+            yield from work(delayed(attempt)(*job) for job in jobs)
+    except Exception as problem:
+        if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
+            raise
+        names = ", ".join(described(config) for config, *_ in jobs if under_way(config))
+        raise StudyError(
+            f"a process died (killed, or out of memory) that trained one of: {names}; the runs "
+            "that ended are stored: ask again, and these go on from their last epoch"
+        ) from None
+
+
+def place(scheduler: str | None, count: int, threads: int) -> parallel_config:
+    """Return where joblib's processes run: on this machine, or on a Dask cluster's workers."""
+    if not scheduler:
+        return parallel_config("loky", n_jobs=count, inner_max_num_threads=threads)
+    from dask.distributed import Client
+
+    try:
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+        client.wait_for_workers(1, timeout=30)
+    except (OSError, ValueError, TimeoutError) as problem:
+        why = str(problem).partition("\n")[0]
+        raise StudyError(
+            f"no Dask scheduler with a worker answers at {scheduler} ({why}): start dask scheduler "
+            "and dask worker, or unset MDR_SCHEDULER"
+        ) from None
+    return parallel_config("dask", client=client, n_jobs=-1)
+
+
+def attempt(config: Config, train: Train | None, files: bool) -> Exception | None:
+    """Train a run in this process; return what it raised, since the other runs are to finish."""
+    try:
+        local.train(config, train, files)
+    except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
+        return problem
+    return None
+
+
+def under_way(config: Config) -> bool:
+    """Return whether a run of this machine has begun and not ended."""
+    name = local_name(config, local.dataset(config).fingerprint)
+    return (runs_root() / name).exists() and not (runs_root() / name / "run.json").exists()
+
+
+def described(config: Config) -> str:
+    """Return a run in a few words."""
+    weight = f"mdr_weight {config.mdr_weight:g}"
+    return f"{config.dataset}, loss {config.loss}, {weight}, seed {config.seed}"
+
+
+def check_copies(found: Iterable[Record]) -> None:
+    """Refuse runs of one dataset name on two copies of the data."""
+    copies: dict[tuple[str, int], str] = {}
+    for record in found:
+        name, size = record["config"]["dataset"], record["config"]["image_size"]
+        data = record["provenance"]["data"]
+        if copies.setdefault((name, size), data) != data:
+            raise StudyError(
+                f"the runs on {name} are of two copies of the data ({copies[name, size][:8]} and "
+                f"{data[:8]}), which cannot be compared: STORED=0 trains all on yours"
+            )
+
+
+def frame(configs: Sequence[Config], found: Sequence[Record | None]) -> pd.DataFrame:
+    """Return the table of :func:`run`."""
+    rows = []
+    for number, (config, record) in enumerate(zip(configs, found, strict=True)):
+        about = {"run": number, "key": record["key"] if record else f"not run {number}"}
+        about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
+        about |= (from_dict(record["config"]) if record else config).to_dict()
+        for row in record["history"] if record else [{"epoch": config.epochs}]:
+            rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
+    return pd.DataFrame(rows)

@@ -1,0 +1,50 @@
+"""Add this machine's runs of a profile to the committed ones: ``python -m mdr_core keep``.
+
+What is committed stays as it is. The findings of the first seed's runs of Table 1 are kept, too.
+"""
+
+import argparse
+import json
+
+from mdr_core.errors import StudyError
+from mdr_core.files import REPOSITORY, write
+from mdr_core.runs import committed, local
+from mdr_core.study import evidence, experiments, profiles
+from mdr_core.study.train import by_loop
+
+
+def keep(profile: str) -> int:
+    """Keep the runs of a profile that this machine has; return how many were not committed."""
+    folder = REPOSITORY / "reports" / profile
+    wanted = [config for config in evidence.wanted(profile) if committed.find(config) is None]
+    found = by_loop(wanted, committed_too=False, missing_too=False)
+    new = [record for record in found if record is not None]
+    names, methods = profiles.datasets(profile), [*profiles.METHODS, profiles.BEFORE]
+    first = {row["config"] for row in experiments.table1(profile, names, methods, [0])}
+    with_findings = {r["key"] for c, r in zip(wanted, found, strict=True) if r and c in first}
+    count = committed.keep(new, folder, with_findings)
+    path = folder / "datasets.json"
+    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for record in new:
+        name = record["config"]["dataset"]
+        if name not in about:
+            config = next(c for c in wanted if c.dataset == name)
+            about[name] = committed.facts_of(local.dataset(config))
+    if count:
+        write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return count
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mdr_core keep", description="Add runs of a profile to the committed ones."
+    )
+    parser.add_argument("--profile", default="quick", help=", ".join(profiles.PROFILES))
+    given = parser.parse_args(argv)
+    if not (count := keep(given.profile)):
+        raise StudyError(
+            f"no run of {given.profile} is in MDR_RUNS that is not committed: "
+            f"make train PROFILE={given.profile} trains what is missing"
+        )
+    print(f"{count} runs added to reports/{given.profile}/runs.csv")
+    return 0
