@@ -3,7 +3,7 @@
 PROFILE  ?= quick
 NOTEBOOK ?=
 DATASET  ?=
-CHANGE   ?=
+MINUTES  ?=
 PYTHON   ?= python3
 
 # glibc returns the memory of every large activation to the system and asks for it again in the next step. Keeping it
@@ -16,21 +16,22 @@ export MALLOC_TOP_PAD_        = 268435456
 # was interrupted, in which case .venv is made anew (.venv/unfinished says so).
 READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 
-.PHONY: help reports download restore archive test test-all lint bench same soak lab lock clean setup
+.PHONY: help reports train keep download test test-all lint bench soak lab lock clean setup
 .DEFAULT_GOAL := help
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
-	@echo "Options: PROFILE=quick|photos|full|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  PYTHON=python3 (3.11 or newer)"
+	@echo "Options: PROFILE=quick|photos|full|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  MINUTES=25  PYTHON=python3 (3.11 or newer)"
+	@echo "STORED=1 takes committed runs, STORED=0 trains all (docs/runs.md)"
 
 reports: $(READY) ## run the notebooks and write reports/PROFILE/
 	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
 
-restore: $(READY) ## put the committed runs of PROFILE into runs/: its reports then render without training, all but your_images
-	.venv/bin/python -m mdr_core archive restore --profile $(PROFILE)
+train: $(READY) ## train the runs of PROFILE that are not stored into runs/, for MINUTES at most; asked again, it goes on
+	.venv/bin/python -m mdr_core train --profile $(PROFILE) $(addprefix --minutes ,$(MINUTES))
 
-archive: $(READY) ## write the runs of PROFILE from runs/ to reports/PROFILE/runs.csv
-	.venv/bin/python -m mdr_core archive export --profile $(PROFILE)
+keep: $(READY) ## add the runs of PROFILE in runs/ to the committed ones, reports/PROFILE/runs.csv
+	.venv/bin/python -m mdr_core keep --profile $(PROFILE)
 
 download: $(READY) ## fetch DATASET (cub200, cars196 or sop) into data/
 	.venv/bin/python -m mdr_core download $(DATASET)
@@ -50,10 +51,7 @@ lint: $(READY) ## check format, style, types and which part of mdr_core imports 
 bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/results/
 	.venv/bin/python -m benchmarks
 
-same: $(READY) ## check that edited code gives the recorded numbers, and note it in code_versions.csv: CHANGE="what changed"
-	.venv/bin/python -m tests.same_numbers "$(CHANGE)"
-
-soak: $(READY) ## kill a small grid 200 times at random moments and see that nothing is lost
+soak: $(READY) ## kill a small grid 50 times at random moments and see that nothing is lost
 	.venv/bin/python -m tests.soak
 
 lab: $(READY) ## open JupyterLab

@@ -38,6 +38,7 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # the process that starts the others, which inherit both
         os.environ["MDR_TEST_STORE"] = tempfile.mkdtemp(prefix="mdr-tests-")
         os.environ["MDR_CACHE"] = os.path.join(os.environ["MDR_TEST_STORE"], "cache")
+        os.environ["MDR_RUNS"] = os.path.join(os.environ["MDR_TEST_STORE"], "runs")
 
 
 def pytest_unconfigure(config):

@@ -6,39 +6,15 @@ once: an import of the libraries takes seven seconds. No process that computes i
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
-from pathlib import Path
-
-from mdr_core.config import Config
 
 INTERRUPTED = 77  # exit code
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["mdr_core.runs.grids", "mdr_core.training"])
-
-
-def die_or_write(folder: Path, config: Config, files: bool) -> None:
-    """Kill the process that this runs in for seed 1; otherwise write the seed."""
-    if config.seed == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.2)
-    (folder / str(config.seed)).touch()
-
-
-def die_first(folder: Path, config: Config, files: bool) -> int:
-    """Kill the process that this runs in first; then return the seed."""
-    time.sleep(1)
-    try:
-        (folder / f"{config.seed} died").touch(exist_ok=False)
-    except FileExistsError:
-        return config.seed
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
+SERVER.set_forkserver_preload(["mdr_core.runs.run", "mdr_core.training"])
 
 
 def heeding(ready: Event, work: Callable, arguments: tuple) -> None:

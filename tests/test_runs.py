@@ -1,6 +1,7 @@
-"""The run store: a stored run is read, a killed one resumes, a corrupt one is set aside."""
+"""This machine's runs: a stored one is read, a killed one resumes, a corrupt one is set aside."""
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -8,7 +9,6 @@ import shutil
 import signal
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,32 +16,45 @@ import pandas as pd
 import pytest
 import torch
 
-from mdr_core import config, training
+from mdr_core import training
 from mdr_core.errors import StudyError
-from mdr_core.runs import grids, identity, store
-from mdr_core.runs.store import RunStore
+from mdr_core.runs import local, names
+from mdr_core.runs.record import tensors
+from mdr_core.runs.run import frame, records, run
 from mdr_core.study import profiles, statistics
 from tests.processes import started
 from tests.soak import GRID, soak
 
 TINY = profiles.QUICK.replace(
-    weights="random",
-    backbone="small_resnet_narrow",
-    epochs=4,
-    iterations=4,
-    mdr_weight=0.2,
+    weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, mdr_weight=0.2,
     train_images=100,
-)
+)  # fmt: skip
+SHORT = TINY.replace(epochs=1, iterations=2)
+START = TINY.replace(epochs=0)
+own_runs = functools.partial(run, committed_too=False)
 
 
-def killed_in(root: Path, epochs: int) -> int:
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """The folder of this machine's runs, which is empty."""
+    monkeypatch.setenv("MDR_RUNS", str(tmp_path))
+    monkeypatch.setenv("MDR_JOBS", "1")
+    return tmp_path
+
+
+def folder_of(config) -> Path:
+    name = names.local_name(config, local.dataset(config).fingerprint)
+    return Path(os.environ["MDR_RUNS"]) / name
+
+
+def killed(epochs: int) -> int:
     """Train TINY in a process that is killed once so many epochs are saved; its exit code."""
-    saved, last = 0, 0
-    with started(RunStore(root).run, TINY) as process:
+    saved, last, path = 0, 0, folder_of(TINY) / "checkpoint.pt"
+    with started(local.train, TINY) as process:
         while saved < epochs and process.is_alive():
-            for checkpoint in root.glob("*/checkpoint.pt"):
-                if checkpoint.stat().st_mtime_ns != last:
-                    last, saved = checkpoint.stat().st_mtime_ns, saved + 1
+            with contextlib.suppress(FileNotFoundError):
+                if (changed := path.stat().st_mtime_ns) != last:
+                    last, saved = changed, saved + 1
             time.sleep(0.005)
         process.kill()
         process.join()
@@ -53,93 +66,149 @@ def killed_in(root: Path, epochs: int) -> int:
     [(2, 1), pytest.param((1, 2, 1), marks=pytest.mark.long)],
     ids=["twice", "three times"],
 )
-def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(tmp_path, moments):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_killed_again_and_again_a_run_ends_with_bit_equal_weights(root, monkeypatch, moments):
     for moment in moments:
-        assert killed_in(broken, moment) == -signal.SIGKILL
-    one, two = RunStore(whole).run(TINY), RunStore(broken).run(TINY)
-    assert one["key"] == two["key"]
-    a, b = RunStore(whole).weights(one), RunStore(broken).weights(two)
+        assert killed(moment) == -signal.SIGKILL
+    broken = local.train(TINY)
+    monkeypatch.setenv("MDR_RUNS", str(root / "whole"))
+    whole = local.train(TINY)
+    assert whole["key"] == broken["key"]
+    a, b = tensors(whole, "weights"), tensors(broken, "weights")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    for record in (one, two):
-        for row in record["history"]:
-            row.pop("seconds")
-            row.pop("train_seconds", None)  # epoch 0 has none
-    assert one["history"] == two["history"]
-    assert not list(broken.rglob("*.lock")) and not list(broken.rglob("checkpoint.pt"))
+    for row in (*whole["history"], *broken["history"]):
+        row.pop("seconds")
+        row.pop("train_seconds", None)  # epoch 0 has none
+    assert whole["history"] == broken["history"]
+    assert not list(root.rglob("*.lock")) and not list(root.rglob("checkpoint.pt"))
 
 
-def test_a_stored_run_is_read_and_a_changed_one_is_set_aside_not_trusted_not_deleted(
-    tmp_path, monkeypatch
-):
-    short = TINY.replace(epochs=3, iterations=1)
-    one = RunStore(tmp_path).run(short)
+def test_a_stored_run_is_read_and_a_changed_one_is_set_aside(root, monkeypatch):
+    one = local.train(START)
     with monkeypatch.context() as patch:
-        patch.setattr(RunStore, "_train", None)  # it is read
-        assert RunStore(tmp_path).run(short)["history"] == one["history"]
-    record = tmp_path / one["key"] / "run.json"
-    record.write_text(record.read_text().replace('"epoch": 3', '"epoch": 7'))
+        patch.setattr(local, "trained", None)  # it is read
+        assert local.train(START)["history"] == one["history"]
+    path = root / one["key"] / "run.json"
+    path.write_text(path.read_text().replace('"epoch": 0', '"epoch": 7'))
     with pytest.warns(UserWarning, match="set aside"):
-        assert store.stored(record.parent) is None
-    assert (tmp_path / f"{one['key']}.corrupt-1" / "run.json").exists()
+        assert local.read(path.parent) is None
+    assert (root / f"{one['key']}.corrupt-1" / "run.json").exists()
 
 
-@pytest.mark.parametrize("name", store.FILES)
-def test_a_run_whose_file_changed_is_set_aside(tmp_path, name):
-    record = RunStore(tmp_path).run(TINY.replace(epochs=0))
-    path = tmp_path / record["key"] / name
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"files": []}', "null", ""])
+def test_a_record_of_somebody_else_s_making_is_set_aside(root, content):
+    (root / "0123456789abcdef").mkdir()
+    (root / "0123456789abcdef" / "run.json").write_text(content)
+    with pytest.warns(UserWarning, match="set aside"):
+        assert local.read(root / "0123456789abcdef") is None
+
+
+def test_a_run_without_its_large_files_counts_and_is_trained_anew_where_they_are_needed(root):
+    """As copied from another machine."""
+    record = local.train(START)
+    (root / record["key"] / "weights.safetensors").unlink()
+    [found] = records([START], committed_too=False)
+    assert tensors(found, "weights") is None and tensors(found, "findings")
+    [found] = records([START], committed_too=False, files=[START])
+    assert tensors(found, "weights")
+    path = root / record["key"] / "findings.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.warns(UserWarning, match=f"{name} has changed.*set aside"):
-        assert store.stored(path.parent) is None
+    with pytest.raises(StudyError, match="findings.safetensors has changed"):
+        tensors(found, "findings")
+
+
+def test_a_system_s_trouble_is_told_and_the_run_stays(root, monkeypatch):
+    record = local.train(START)
+
+    def no_more_files(*arguments, **named):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", no_more_files)
+        with pytest.raises(StudyError, match="cannot be read .Too many open files."):
+            local.read(root / record["key"])
+    path = root / record["key"] / "run.json"
+    stored = json.loads(path.read_text())
+    stored["config"]["gone"] = 1  # a setting that Config no longer has
+    stored["content"] = names.sha256([stored["config"], stored["history"]])
+    path.write_text(json.dumps(stored))
+    assert local.train(START)["history"] == record["history"]
+
+
+def test_any_edit_of_the_code_and_another_trainer_get_runs_of_their_own(monkeypatch):
+    def by_my_loop(config, data, **others):
+        raise AssertionError
+
+    one, text = names.local_name(TINY, "data"), Path.read_text
+    assert names.local_name(TINY, "data", by_my_loop) != one
+    names.code_digest.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda path, **o: text(path, **o) + "# edited")
+    assert names.local_name(TINY, "data") != one
+    monkeypatch.undo()
+    names.code_digest.cache_clear()
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 100_000, '{"files": {"/dev/zero": "0"}}', '{"files": []}', "null"]
+    ("change", "same"),
+    [
+        ({"ks": (1, 16), "train_images": 9}, True),
+        ({"seed": 1}, False),
+        ({"levels": (0.0,)}, False),
+        ({"mdr_weight": 0.0}, False),
+    ],
 )
-def test_a_record_of_somebody_else_s_making_is_set_aside(tmp_path, content):
-    (tmp_path / "0123456789abcdef").mkdir()
-    (tmp_path / "0123456789abcdef" / "run.json").write_text(content)
-    with pytest.warns(UserWarning, match="set aside"):
-        assert store.stored(tmp_path / "0123456789abcdef") is None
+def test_what_only_evaluates_enters_no_name(change, same):
+    other = TINY.replace(**change)
+    assert (names.committed_name(other) == names.committed_name(TINY)) == same
+    assert (names.local_name(other, "data") == names.local_name(TINY, "data")) == same
 
 
-def test_a_nan_loss_names_epoch_step_and_settings(tmp_path):
-    with pytest.raises(StudyError, match=r"epoch 1, step \d+, with lr 1e\+30"):
-        RunStore(tmp_path).run(TINY.replace(lr=1e30))
+def test_without_mdr_its_settings_enter_no_name():
+    plain = TINY.replace(mdr_weight=0.0)
+    other = plain.replace(
+        levels=(0.0,), momentum=0.5, statistics="pairs", level_weight=1.0, learn_levels=False
+    )
+    assert names.committed_name(plain) == names.committed_name(other)
 
 
-def test_the_table_has_a_row_per_run_and_epoch(tmp_path):
-    configs = [TINY.replace(seed=s, epochs=1, iterations=2) for s in (0, 1)]
-    records = grids.records(configs, RunStore(tmp_path), jobs=1, progress=False)
-    table = grids.frame(configs, records)
-    assert list(table.epoch) == [0, 1, 0, 1] and list(table.seed) == [0, 0, 1, 1]
-    assert json.loads((tmp_path / table.key[0] / "run.json").read_text())["provenance"]["data"]
+def test_the_table_has_a_row_per_run_and_epoch(root):
+    table = own_runs([SHORT, SHORT.replace(seed=1)])
+    assert table.epoch.tolist() == [0, 1, 0, 1] and table.seed.tolist() == [0, 0, 1, 1]
+    assert set(table.loss) == {"triplet"} and table.loss_value[1] > 0
+    assert set(table.lr) == {SHORT.lr} and table.epoch_lr[1] == SHORT.lr
+    assert table.data.nunique() == 1 and table.key.nunique() == 2 and table.stored.all()
+    later = own_runs([SHORT, SHORT.replace(seed=2)], missing_too=False)
+    assert later.stored.tolist() == [True, True, False]
+    assert later["test_recall@1"].isna().tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
     "change, line",
     [
-        ({"dataset": "birds"}, "unknown dataset 'birds': choose one of drawn"),
-        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'.*resnet18"),
+        ({"dataset": "birds"}, "unknown dataset 'birds'"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
         ({"loss": "tripled"}, "unknown loss 'tripled'.*triplet"),
         ({"images_per_class": 1}, "no two images of a class"),
         ({"batch_size": 4000}, "set batch_size to at most"),
+        ({"lr": 1e30}, r"epoch 1, step \d+, with lr 1e\+30"),
+        ({"loop": "library"}, "needs its function"),
     ],
 )
-def test_bad_settings_end_in_one_clear_line(tmp_path, change, line):
+def test_bad_settings_end_in_one_clear_line(root, change, line):
     with pytest.raises(StudyError, match=line) as caught:
-        RunStore(tmp_path).run(TINY.replace(**change))
+        own_runs([SHORT.replace(**change)])
     assert "\n" not in str(caught.value)
 
 
-def test_the_key_holds_the_pretraining_that_a_run_starts_from(monkeypatch):
-    starts = TINY.replace(weights="classes")
-    one = [identity.key_of(c, "data") for c in (starts, TINY)]
-    monkeypatch.setattr(config, "PRETRAINING", config.PRETRAINING.replace(epochs=1))
-    assert [identity.key_of(c, "data") == k for c, k in zip((starts, TINY), one, strict=True)] == [
-        False,
-        True,
-    ]
+def test_runs_of_two_copies_of_the_data_are_never_in_one_table(root):
+    one, other = local.train(START), local.train(START.replace(seed=1))
+    path = root / other["key"] / "run.json"
+    stored = json.loads(path.read_text())
+    stored["provenance"]["data"] = "0" * 64
+    path.write_text(json.dumps(stored))
+    assert len(own_runs([START])) == 1
+    with pytest.raises(StudyError, match="two copies of the data.*STORED=0") as caught:
+        own_runs([START, START.replace(seed=1)])
+    assert one["provenance"]["data"][:8] in str(caught.value)
 
 
 def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
@@ -147,22 +216,16 @@ def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apa
         {"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v}
         for e, v in enumerate((10.0, 60.0, 50.0))
     ]
-    frame = pd.DataFrame(rows)
-    assert statistics.final(frame)["test_recall@1"].tolist() == [50.0]
-    assert statistics.best(frame, "test_recall@1")["test_recall@1"].tolist() == [60.0]
+    table = pd.DataFrame(rows)
+    assert statistics.final(table)["test_recall@1"].tolist() == [50.0]
+    assert statistics.best(table, "test_recall@1")["test_recall@1"].tolist() == [60.0]
 
 
-def test_the_seed_is_part_of_the_configuration_and_decides_the_run(tmp_path):
+def test_the_seed_decides_the_run(root, monkeypatch):
     """The released default is random and not recorded; here the same seed gives the same run."""
-    short = TINY.replace(epochs=1, iterations=2)
-    one, two, other = (
-        RunStore(tmp_path / "a").run(short),
-        RunStore(tmp_path / "b").run(short),
-        RunStore(tmp_path / "b").run(short.replace(seed=1)),
-    )
-    assert one["config"]["seed"] == 0 and other["config"]["seed"] == 1
-    losses = [record["history"][-1]["loss"] for record in (one, two, other)]
-    assert losses[0] == losses[1] != losses[2]
+    one, other = own_runs([SHORT, SHORT.replace(seed=1)]).groupby("seed")["loss_value"].max()
+    monkeypatch.setenv("MDR_RUNS", str(root / "again"))
+    assert own_runs([SHORT])["loss_value"].max() == one != other
 
 
 @pytest.mark.parametrize(
@@ -175,65 +238,59 @@ def test_killed_again_and_again_a_grid_ends_as_if_it_never_was(kills, grid):
     assert f"{kills} SIGKILLs" in soak(kills, grid=grid)
 
 
-def test_an_unwritable_store_and_a_full_disk_are_said_in_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match="cannot be written.*output_root"):
-        RunStore(tmp_path / "file" / "runs").run(TINY)
-    short = TINY.replace(epochs=1, iterations=2)
+def test_an_unwritable_folder_and_a_full_disk_are_said_in_one_line(root, monkeypatch):
+    (root / "file").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setenv("MDR_RUNS", str(root / "file" / "runs"))
+        with pytest.raises(StudyError, match="cannot be written to.*MDR_RUNS"):
+            local.train(START)
     no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (100_000, no_limit[1])
-    )  # as a full disk: no file may grow beyond this
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, no_limit[1]))  # as a full disk
     try:
-        with pytest.raises(
-            StudyError,
-            match="cannot be written to.*: File too large; make room, or set output_root",
-        ):
-            RunStore(tmp_path).run(short)
+        with pytest.raises(StudyError, match="cannot be written to.*: File too large; make room"):
+            local.train(START)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
-    assert not list(tmp_path.rglob(".*")) and not list(tmp_path.glob("*.lock"))
-    assert (
-        RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
-    )  # asked for again, it is trained
+    assert not list(root.rglob(".*")) and not list(root.glob("*.lock"))
+    assert local.train(START)["history"]  # asked for again, it is trained
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"not a checkpoint" * 100]
-)
-def test_a_torn_checkpoint_is_set_aside(tmp_path, content):
-    short = TINY.replace(epochs=1, iterations=2)
-    folder = RunStore(tmp_path).folder(short)
-    folder.mkdir()
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04.", b"no checkpoint" * 100])
+def test_a_torn_checkpoint_trains_anew(root, content):
+    (folder := folder_of(START)).mkdir()
     (folder / "checkpoint.pt").write_bytes(content)
-    with pytest.warns(UserWarning, match="its checkpoint cannot be read"):
-        assert RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
-    assert (tmp_path / f"{folder.name}.corrupt-1" / "checkpoint.pt").read_bytes() == content
+    with pytest.warns(UserWarning, match="the checkpoint of run .* cannot be read"):
+        assert local.train(START)["history"]
 
 
 @pytest.mark.parametrize("problem", [MemoryError, torch.OutOfMemoryError])
-def test_a_checkpoint_outlives_want_of_memory(tmp_path, monkeypatch, problem):
+def test_a_checkpoint_outlives_want_of_memory(root, monkeypatch, problem):
     def resume(trainer, state):
         raise problem
 
-    short = TINY.replace(epochs=1, iterations=2)
-    folder = RunStore(tmp_path).folder(short)
-    folder.mkdir()
+    (folder := folder_of(START)).mkdir()
     torch.save({}, folder / "checkpoint.pt")
     monkeypatch.setattr(training.Trainer, "resume", resume)
     with pytest.raises(problem):
-        RunStore(tmp_path).run(short)
-    assert (folder / "checkpoint.pt").exists() and not list(tmp_path.glob("*.corrupt-*"))
+        local.train(START)
+    assert (folder / "checkpoint.pt").exists()
 
 
-def test_a_dead_process_s_lock_and_a_clock_that_jumps_do_not_matter(tmp_path, monkeypatch):
-    short = TINY.replace(epochs=1, iterations=2)
-    folder = RunStore(tmp_path).folder(short)
-    folder.with_suffix(".lock").write_text("of a process that is no more")
-    times = iter(range(10**9, 0, -(10**6)))
-    monkeypatch.setattr(store.time, "time", lambda: float(next(times)))  # backwards
-    assert RunStore(tmp_path).run(short)["history"][-1]["epoch"] == 1
-    assert not list(tmp_path.glob("*.lock"))
+def test_a_dead_process_s_lock_does_not_matter(root):
+    folder_of(START).with_suffix(".lock").write_text("of a process that is no more")
+    assert local.train(START)["history"] and not list(root.glob("*.lock"))
+
+
+def test_images_added_to_a_folder_are_seen_in_the_same_process(tmp_path):
+    from tests.trees import class_folders
+
+    config = START.replace(dataset=f"folder:{class_folders(tmp_path / 'own')}", image_size=16)
+    before = local.dataset(config)
+    first = sorted((tmp_path / "own").rglob("*.png"))[0]
+    shutil.copy(first, first.with_name("another.png"))
+    after = local.dataset(config)
+    assert len(after.train.labels) == len(before.train.labels) + 1
+    assert after.fingerprint != before.fingerprint
 
 
 @contextlib.contextmanager
@@ -250,56 +307,38 @@ def everybody() -> Iterator[None]:
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
-    """A run store that everybody reaches; its files may be closed."""
+def shared(monkeypatch) -> Iterator[Path]:
+    """A folder of runs that everybody reaches; its files may be closed."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         (root := Path(name) / "runs").mkdir()
+        monkeypatch.setenv("MDR_RUNS", str(root))
         yield root
         for path in (root, *root.rglob("*")):
             path.chmod(0o755)
 
 
-SHORT = TINY.replace(epochs=0)
-
-
-def test_a_store_that_is_read_only_is_read_and_says_at_once_that_it_cannot_train(
-    shared, monkeypatch
-):
-    other, spoilt = SHORT.replace(seed=1), SHORT.replace(seed=2)
-    one, open_store = RunStore(shared).run(SHORT), RunStore(shared)
-    copy = shutil.copytree(shared / one["key"], open_store.folder(spoilt))
-    (copy / "run.json").write_text("{}")
+def test_runs_that_are_read_only_are_read_and_nothing_is_trained_there(shared, monkeypatch):
+    one = local.train(START)
     for path in (*shared.rglob("*"), shared):
         path.chmod(0o555)
-    monkeypatch.setattr(RunStore, "_train", None)  # nothing is trained
+    monkeypatch.setattr(training, "start", None)  # nothing is trained
     with everybody():
-        store = RunStore(shared)
-        assert store.run(SHORT)["history"] == one["history"] == store.read(SHORT)["history"]
-        assert store.weights(store.read(SHORT, files=True))
-        assert grids.records([SHORT, other], store, train=False) == [store.read(SHORT), None]
-        with pytest.warns(UserWarning, match="is corrupt.*it stays in .*Permission denied"):
-            assert store.read(spoilt) is None
-        line = "cannot be written to.*: Permission denied; make room, or set output_root"
-        for missing in (other, spoilt):
-            with warnings.catch_warnings(), pytest.raises(StudyError, match=line):
-                warnings.simplefilter("ignore")
-                store.run(missing)
-
-
-def test_somebody_else_s_unfinished_run_is_told_before_any_training(shared, monkeypatch):
-    shared.chmod(0o777)
-    RunStore(shared).folder(SHORT).mkdir(mode=0o555)
-    monkeypatch.setattr(training, "start", None)  # not even a network is made
-    with everybody(), pytest.raises(StudyError, match="cannot be written to.*Permission denied"):
-        RunStore(shared).run(SHORT)
+        assert local.train(START)["history"] == one["history"]
+        assert records([START, SHORT], committed_too=False, missing_too=False)[1] is None
+        with pytest.raises(StudyError, match="cannot be written to.*: Permission denied"):
+            local.train(SHORT)
 
 
 def test_what_may_not_be_read_is_not_taken_for_corrupt(shared):
-    folder = RunStore(shared).folder(SHORT)
-    folder.mkdir()
+    (folder := folder_of(START)).mkdir()
     (folder / "run.json").touch(mode=0)
     shared.chmod(0o777)
-    with everybody(), pytest.raises(StudyError, match="Permission denied.*let it be read, or set"):
-        RunStore(shared).run(SHORT)
+    with everybody(), pytest.raises(StudyError, match="cannot be read .Permission denied."):
+        local.train(START)
     assert [*shared.iterdir()] == [folder]
+
+
+def test_a_run_that_is_not_there_has_a_row_without_numbers():
+    table = frame([START], [None])
+    assert table.stored.tolist() == [False] and table.epoch.tolist() == [0]

@@ -1,5 +1,6 @@
 """``run(configs)``: each run is read where it is stored, else trained, and all are one table."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,10 +62,11 @@ def records(
     found: dict[Config, Record | None] = {}
     for config in wanted:
         found[config] = committed.find(config) if committed_too and config not in files else None
-    if any(found.values()) and edited():
-        tqdm.write(edited(), file=sys.stderr)
+    if any(found.values()):
+        say_edited()
     left = [config for config in wanted if found[config] is None]
-    found |= stored_here(left, train, files, must=missing_too)
+    if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
+        found |= stored_here(left, train, files, must=missing_too)
     missing = [config for config in left if found[config] is None]
     if missing and missing_too:
         say(wanted, left, missing)
@@ -97,6 +99,13 @@ def stored_here(
         if fingerprints[images]:
             found[config] = local.find(config, fingerprints[images], train, config in files)
     return found
+
+
+@functools.cache
+def say_edited() -> None:
+    """Tell once where the code differs from the one that made the committed runs."""
+    if line := edited():
+        tqdm.write(line, file=sys.stderr)
 
 
 def say(wanted: list[Config], left: list[Config], missing: list[Config]) -> None:
