@@ -12,7 +12,7 @@ from mdr_core.errors import StudyError
 from mdr_core.runs import committed, local, names
 from mdr_core.runs.record import tensors
 from mdr_core.runs.run import records
-from mdr_core.study import evidence, experiments, keep, profiles, train
+from mdr_core.study import data_facts, evidence, experiments, keep, profiles, train
 
 TINY = profiles.QUICK.replace(
     weights="random", backbone="small_resnet_narrow", epochs=1, iterations=2, train_images=60
@@ -59,11 +59,11 @@ def test_a_kept_run_is_read_back_to_the_digit_and_never_overwritten(place):
     local.train(other := TINY.replace(seed=1))
     assert committed.keep([local.train(TINY), local.train(other)], path.parent, set()) == 1
     assert path.read_bytes().startswith(before)
-    about = committed.about("drawn", record["provenance"]["data"])
+    about = data_facts.about("drawn", record["provenance"]["data"])
     test = load_dataset("drawn").test
     assert about["test_classes"] == list(test.class_names)
     assert about["images"]["test"] == len(test.labels)
-    assert committed.about("drawn", "of another copy") is None
+    assert data_facts.about("drawn", "of another copy") is None
 
 
 def test_nothing_to_keep_is_said(place):
@@ -118,7 +118,9 @@ def test_a_file_that_is_no_table_of_runs_is_said(place, content):
         ("quick", "1", False, (True, False)),
     ],
 )
-def test_one_switch_says_what_is_read_and_trained(monkeypatch, profile, stored, train_them, expected):
+def test_one_switch_says_what_is_read_and_trained(
+    monkeypatch, profile, stored, train_them, expected
+):
     monkeypatch.delenv("STORED", raising=False)
     if stored:
         monkeypatch.setenv("STORED", stored)

@@ -169,7 +169,9 @@ def test_no_cluster_is_said_in_one_line(root, scheduler, monkeypatch, there):
 
     client, wait = Client.__init__, Client.wait_for_workers
     monkeypatch.setattr(Client, "__init__", lambda *a, **o: client(*a, **(o | {"timeout": "1s"})))
-    monkeypatch.setattr(Client, "wait_for_workers", lambda *a, **o: wait(*a, **(o | {"timeout": 1})))
+    monkeypatch.setattr(
+        Client, "wait_for_workers", lambda *a, **o: wait(*a, **(o | {"timeout": 1}))
+    )
     monkeypatch.setenv("MDR_SCHEDULER", scheduler if there else "tcp://127.0.0.1:1")
     with pytest.raises(StudyError, match="no Dask scheduler with a worker answers at tcp://127"):
         train(GRID[:1])

@@ -26,7 +26,7 @@ def dataset(name: str, about: dict[str, Any], findings: dict[str, Tensor]) -> Re
     """Return a dataset whose test images are gray tiles.
 
     Args:
-        about: :func:`mdr_core.runs.committed.facts_of` of it.
+        about: :func:`mdr_core.study.data_facts.facts_of` of it.
         findings: of a run on it; they have the test labels.
     """
     labels, names = findings["labels"].long(), tuple(about["test_classes"])

@@ -26,10 +26,10 @@ from mdr_core.report.pages.html_table import plain, unbroken
 from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.report.parameters import path_of
 from mdr_core.report.reruns import SETTINGS
-from mdr_core.runs import committed, local
+from mdr_core.runs import local
 from mdr_core.runs.record import Record, tensors
 from mdr_core.runs.run import records
-from mdr_core.study import claims, profiles, statistics, train
+from mdr_core.study import claims, data_facts, profiles, statistics, train
 
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
@@ -134,16 +134,16 @@ class Report:
         except StudyError:
             runs = (r for r in self.records.values() if r["config"]["dataset"] == dataset)
             known = next((r for r in runs if "findings" in r["files"]), None)
-            about = known and committed.about(dataset, known["provenance"]["data"])
+            about = known and data_facts.about(dataset, known["provenance"]["data"])
             if not (known and about):
                 raise
             return absent.dataset(dataset, about, tensors(known, "findings") or {})
 
     def about(self, record: Record) -> dict[str, Any]:
-        """Return :func:`mdr_core.runs.committed.facts_of` of the data that a run saw."""
+        """Return :func:`mdr_core.study.data_facts.facts_of` of the data that a run saw."""
         config = from_dict(record["config"])
-        found = committed.about(config.dataset, record["provenance"]["data"])
-        return found or committed.facts_of(local.dataset(config))
+        found = data_facts.about(config.dataset, record["provenance"]["data"])
+        return found or data_facts.facts_of(local.dataset(config))
 
     def finding(
         self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()

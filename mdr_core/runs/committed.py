@@ -2,7 +2,6 @@
 
 A row has the run's settings (``config.…``) and an epoch's numbers; a run's first row also has its
 provenance and the checksum of ``findings/KEY.safetensors``, where that is kept.
-``datasets.json`` beside it says what the pages tell of the data, so that they need none.
 """
 
 import functools
@@ -14,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from mdr_core.config import Config, from_dict
-from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs.names import committed_name
@@ -121,24 +119,3 @@ def keep(records: Iterable[Record], folder: Path, findings: set[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         write(path, whole.to_csv(index=False, lineterminator="\n"))
     return len(new)
-
-
-def about(dataset: str, fingerprint: str) -> dict[str, Any] | None:
-    """Return what :func:`facts_of` told of a dataset whose runs are committed."""
-    for path in sorted(REPORTS.glob("*/datasets.json")):
-        found = json.loads(path.read_text(encoding="utf-8")).get(dataset)
-        if found is not None and found["fingerprint"] == fingerprint:
-            return found
-    return None
-
-
-def facts_of(data: RetrievalDataset) -> dict[str, Any]:
-    """Return what pages tell of a dataset beside runs: counts, names of the classes, families."""
-    splits = {"train": data.train, "test": data.test, "gallery": data.gallery}
-    return {
-        "fingerprint": data.fingerprint,
-        "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
-        "train_classes": len(data.train.class_names),
-        "test_classes": list(data.test.class_names),
-        "test_families": None if data.test.families is None else data.test.families.tolist(),
-    }

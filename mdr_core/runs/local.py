@@ -7,6 +7,7 @@
 A folder from another machine may be copied there, with or without the large files.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -22,9 +23,9 @@ from mdr_core.config import Config, pretraining
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
-from mdr_core.files import check_writable, locked, runs_root, write
+from mdr_core.files import locked, runs_root, write
 from mdr_core.runs.names import local_name
-from mdr_core.runs.record import Record, provenance
+from mdr_core.runs.record import Record, provenance, tensors
 
 Train = Callable[..., "object"]  # as mdr_core.training.train
 drawn = functools.lru_cache(maxsize=2)(load_dataset)  # the only images that never change
@@ -80,7 +81,7 @@ def read(folder: Path) -> Record | None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
-        set_aside(folder, "run.json is not what its checksum says")
+        set_aside(folder)
         return None
     files = {name: v for name, v in files.items() if (folder / f"{name}.safetensors").exists()}
     return record | {"key": folder.name, "files": files, "folder": str(folder)}
@@ -98,7 +99,6 @@ def train(config: Config, train: Train | None = None, files: bool = False) -> Re
         return record
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(folder, "MDR_RUNS")
         with locked(folder):  # of two processes, one trains it
             record = find(config, data.fingerprint, train, files)
             return record or trained(config, data, folder, train)
@@ -158,8 +158,6 @@ def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
     """Return the backbone's weights where a run pretrains them, on drawn characters."""
     if config.weights != "classes":
         return None
-    from mdr_core.runs.record import tensors
-
     weights = tensors(train(pretraining(config), files=True), "weights") or {}
     own = [name for name in weights if name.startswith("backbone.")]
     return {name.removeprefix("backbone."): weights[name] for name in own}
@@ -181,14 +179,13 @@ def checkpoint(folder: Path) -> dict | None:
         return None
 
 
-def set_aside(folder: Path, why: str) -> None:
+def set_aside(folder: Path) -> None:
     """Keep a run that cannot be trusted under another name, and warn of it."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
-        number += 1
-    done = f"set aside as {aside.name}"
-    try:
+    aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
+    with contextlib.suppress(OSError):  # of a folder that may only be read
         os.replace(folder, aside)
-    except OSError as problem:
-        done = f"it stays in {folder.parent}, which cannot be changed ({problem.strerror})"
-    warnings.warn(f"stored run {folder.name} is corrupt ({why}): {done}", stacklevel=3)
+    warnings.warn(
+        f"stored run {folder.name} is corrupt: run.json is not what its checksum says; it counts "
+        f"as absent (kept as {aside.name})",
+        stacklevel=3,
+    )

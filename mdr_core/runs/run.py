@@ -22,18 +22,20 @@ from mdr_core.runs.names import edited, local_name
 from mdr_core.runs.record import Record
 
 OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
+Job = tuple[Config, Train | None, bool]  # a run, who trains it, whether its files are needed
 
 
 def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) -> pd.DataFrame:
     """Return a row per run and epoch: its settings and the epoch's numbers as columns.
 
     Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
-    not there and was not trained, whose numbers are NaN; ``data``, the fingerprint of the images; ``loss_value``, ``epoch_lr``.
+    not there and was not trained, whose numbers are NaN; ``data``, the fingerprint of the images;
+    ``loss_value`` and ``epoch_lr``, the epoch's.
 
     Args:
         train: another function that trains, with the arguments of :func:`mdr_core.training.train`;
             such runs have a label of their own as their setting ``loop``.
-        choice: ``committed`` and ``missing`` as in :func:`records`.
+        choice: ``committed_too`` and ``missing_too`` as in :func:`records`.
     """
     return frame(configs, records(configs, train, **choice))
 
@@ -59,34 +61,45 @@ def records(
             dataset name on two copies of the data.
     """
     wanted, files = list(dict.fromkeys(configs)), set(files)
-    found: dict[Config, Record | None] = {}
-    for config in wanted:
-        found[config] = committed.find(config) if committed_too and config not in files else None
-    if any(found.values()):
+    looked_up = [c for c in wanted if c not in files] if committed_too else []
+    found = {config: record for config in looked_up if (record := committed.find(config))}
+    if found:
         say_edited()
-    left = [config for config in wanted if found[config] is None]
+    left = [config for config in wanted if config not in found]
+    jobs = [(config, train, config in files) for config in left]
     if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
-        found |= stored_here(left, train, files, must=missing_too)
-    missing = [config for config in left if found[config] is None]
+        found |= stored_here(jobs, must=missing_too)
+    missing = [job for job in jobs if job[0] not in found]
     if missing and missing_too:
-        say(wanted, left, missing)
-        for config in missing:
+        counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
+        say(f"{len(wanted)} runs: {counts}, {len(missing)} to train")
+        for config, *_ in missing:
             check(config, train)
-        first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
+        first = dict.fromkeys(pretraining(c) for c, *_ in missing if c.weights == "classes")
         train_all([(config, None, True) for config in first])  # once, before those that need them
-        train_all([(config, train, config in files) for config in missing])
-        found |= stored_here(missing, train, files, must=True)
-    check_copies([record for record in found.values() if record])
-    return [found[config] for config in configs]
+        train_all(missing)
+        found |= stored_here(missing, must=True)
+    check_copies(found.values())
+    return [found.get(config) for config in configs]
 
 
-def stored_here(
-    configs: list[Config], train: Train | None, files: set[Config], must: bool
-) -> dict[Config, Record | None]:
+def say(line: str) -> None:
+    """Tell a line, above any bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+@functools.cache
+def say_edited() -> None:
+    """Tell once where the code differs from the one that made the committed runs."""
+    if line := edited():
+        say(line)
+
+
+def stored_here(jobs: list[Job], must: bool) -> dict[Config, Record]:
     """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
     fingerprints: dict[tuple[str, int], str] = {}
-    found: dict[Config, Record | None] = {}
-    for config in configs:
+    found: dict[Config, Record] = {}
+    for config, train, files in jobs:
         images = config.dataset, config.image_size
         try:
             if images not in fingerprints:
@@ -94,25 +107,10 @@ def stored_here(
         except StudyError:
             if must:
                 raise
-            fingerprints[images] = ""
-        found[config] = None
-        if fingerprints[images]:
-            found[config] = local.find(config, fingerprints[images], train, config in files)
+            continue
+        if record := local.find(config, fingerprints[images], train, files):
+            found[config] = record
     return found
-
-
-@functools.cache
-def say_edited() -> None:
-    """Tell once where the code differs from the one that made the committed runs."""
-    if line := edited():
-        tqdm.write(line, file=sys.stderr)
-
-
-def say(wanted: list[Config], left: list[Config], missing: list[Config]) -> None:
-    """Tell how many runs are stored where, and how many are trained now."""
-    here = len(left) - len(missing)
-    line = f"{len(wanted)} runs: {len(wanted) - len(left)} committed, {here} in {runs_root().name}/"
-    tqdm.write(f"{line}, {len(missing)} to train", file=sys.stderr)
 
 
 def check(config: Config, train: Train | None) -> None:
@@ -124,33 +122,28 @@ def check(config: Config, train: Train | None) -> None:
             raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=...)")
 
 
-def train_all(jobs: list[tuple[Config, Train | None, bool]]) -> None:
+def train_all(jobs: list[Job]) -> None:
     """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
     # glibc then keeps the memory of large activations between steps: about a tenth faster
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-    problems, done = [], 0
-    bar = tqdm(total=len(jobs), unit="run", disable=not jobs)
+    problems: list[Exception | None] = []
     try:
-        with bar:
-            for problem in outcomes(jobs):
-                done += problem is None
-                problems += [problem] * (problem is not None)
-                bar.update()
+        problems += tqdm(outcomes(jobs), total=len(jobs), unit="run", disable=not jobs)
     except KeyboardInterrupt:
-        line = f"interrupted: {done} of {len(jobs)} runs are stored; the same command goes on"
-        tqdm.write(line, file=sys.stderr)
+        ended = sum((folder_of(job) / "run.json").exists() for job in jobs)
+        say(f"interrupted: {ended} of {len(jobs)} runs are stored; the same command goes on")
         raise
-    if problems:
-        raise problems[0]
+    for problem in filter(None, problems):
+        raise problem
 
 
-def outcomes(jobs: list[tuple[Config, Train | None, bool]]) -> Iterator[Exception | None]:
+def outcomes(jobs: list[Job]) -> Iterator[Exception | None]:
     """Yield what became of each run, as it ends: None where it is stored."""
     scheduler, cores = os.environ.get("MDR_SCHEDULER"), cpu_count()
-    gpu = any(config.device != "cpu" for config, _, _ in jobs)
+    gpu = any(config.device != "cpu" for config, *_ in jobs)
     count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(jobs))
-    if not scheduler and count <= 1:
+    if count <= 1 and not scheduler:
         yield from (attempt(*job) for job in jobs)
         return
     try:
@@ -160,10 +153,11 @@ def outcomes(jobs: list[tuple[Config, Train | None, bool]]) -> Iterator[Exceptio
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        names = ", ".join(described(config) for config, *_ in jobs if under_way(config))
+        begun = [job for job in jobs if folder_of(job).exists()]
+        names = [described(j[0]) for j in begun if not (folder_of(j) / "run.json").exists()]
         raise StudyError(
-            f"a process died (killed, or out of memory) that trained one of: {names}; the runs "
-            "that ended are stored: ask again, and these go on from their last epoch"
+            f"a process died (killed, or out of memory) that trained {' or '.join(names)}; the "
+            "runs that ended are stored: ask again, and these go on from their last epoch"
         ) from None
 
 
@@ -194,10 +188,10 @@ def attempt(config: Config, train: Train | None, files: bool) -> Exception | Non
     return None
 
 
-def under_way(config: Config) -> bool:
-    """Return whether a run of this machine has begun and not ended."""
-    name = local_name(config, local.dataset(config).fingerprint)
-    return (runs_root() / name).exists() and not (runs_root() / name / "run.json").exists()
+def folder_of(job: Job) -> Any:
+    """Return the folder of a run of this machine, there or not."""
+    config, train, _ = job
+    return runs_root() / local_name(config, local.dataset(config).fingerprint, train)
 
 
 def described(config: Config) -> str:
@@ -210,12 +204,12 @@ def check_copies(found: Iterable[Record]) -> None:
     """Refuse runs of one dataset name on two copies of the data."""
     copies: dict[tuple[str, int], str] = {}
     for record in found:
-        name, size = record["config"]["dataset"], record["config"]["image_size"]
-        data = record["provenance"]["data"]
-        if copies.setdefault((name, size), data) != data:
+        images = record["config"]["dataset"], record["config"]["image_size"]
+        one, other = copies.setdefault(images, record["provenance"]["data"]), record["provenance"]
+        if one != other["data"]:
             raise StudyError(
-                f"the runs on {name} are of two copies of the data ({copies[name, size][:8]} and "
-                f"{data[:8]}), which cannot be compared: STORED=0 trains all on yours"
+                f"the runs on {images[0]} are of two copies of the data ({one[:8]} and "
+                f"{other['data'][:8]}), which cannot be compared: STORED=0 trains all on yours"
             )
 
 

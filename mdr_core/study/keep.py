@@ -9,7 +9,7 @@ import json
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs import committed, local
-from mdr_core.study import evidence, experiments, profiles
+from mdr_core.study import data_facts, evidence, experiments, profiles
 from mdr_core.study.train import by_loop
 
 
@@ -29,7 +29,7 @@ def keep(profile: str) -> int:
         name = record["config"]["dataset"]
         if name not in about:
             config = next(c for c in wanted if c.dataset == name)
-            about[name] = committed.facts_of(local.dataset(config))
+            about[name] = data_facts.facts_of(local.dataset(config))
     if count:
         write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return count

@@ -25,7 +25,7 @@ def facts(records: Iterable[Record], about: About) -> list[tuple[str, str]]:
     Runs of no epochs count in the datasets alone, unless there are no others.
 
     Args:
-        about: returns :func:`mdr_core.runs.committed.facts_of` of the data that a run saw.
+        about: returns :func:`mdr_core.study.data_facts.facts_of` of the data that a run saw.
     """
     every = list(records)
     trained = [record for record in every if record["config"]["epochs"]] or every
