@@ -108,7 +108,7 @@ def test_a_run_without_its_large_files_counts_and_is_trained_anew_where_they_are
     (root / record["key"] / "weights.safetensors").unlink()
     [found] = records([START], committed_too=False)
     assert tensors(found, "weights") is None and tensors(found, "findings")
-    [found] = records([START], committed_too=False, files=[START])
+    found = local.train(START, files=True)
     assert tensors(found, "weights")
     path = root / record["key"] / "findings.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")

@@ -28,7 +28,6 @@ from mdr_core.report.parameters import path_of
 from mdr_core.report.reruns import SETTINGS
 from mdr_core.runs import local
 from mdr_core.runs.record import Record, tensors
-from mdr_core.runs.run import records
 from mdr_core.study import claims, data_facts, profiles, statistics, train
 
 FINDING = "application/vnd.mdr.finding+json"
@@ -108,8 +107,9 @@ class Report:
 
     def with_weights(self, config: Config) -> Record | None:
         """Return a run's record with weights and embeddings, trained again if they are absent."""
-        [found] = records([config], files=[config], **self.choice)
-        return found
+        if self.choice["missing_too"]:
+            return local.train(config, files=True)
+        return local.find(config, local.dataset(config).fingerprint, files=True)
 
     def findings(self, grid: list[dict]) -> list[dict]:
         """Return the grid's rows whose findings are stored, each with them.

@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,6 @@ from mdr_core.runs.names import edited, local_name
 from mdr_core.runs.record import Record
 
 OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
-Job = tuple[Config, Train | None, bool]  # a run, who trains it, whether its files are needed
 
 
 def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) -> pd.DataFrame:
@@ -45,7 +45,6 @@ def records(
     train: Train | None = None,
     committed_too: bool = True,
     missing_too: bool = True,
-    files: Iterable[Config] = (),
 ) -> list[Record | None]:
     """Return the runs in the order of ``configs``, each trained once at most; None: not stored.
 
@@ -54,31 +53,29 @@ def records(
     Args:
         committed_too: take committed runs, before this machine's own.
         missing_too: train what is not stored.
-        files: runs whose weights and embeddings are needed; a committed run has none.
 
     Raises:
         StudyError: a bad setting, absent data, a run that failed, a process that died; runs of one
             dataset name on two copies of the data.
     """
-    wanted, files = list(dict.fromkeys(configs)), set(files)
-    looked_up = [c for c in wanted if c not in files] if committed_too else []
+    wanted = list(dict.fromkeys(configs))
+    looked_up = wanted if committed_too else []
     found = {config: record for config in looked_up if (record := committed.find(config))}
     if found:
         say_edited()
     left = [config for config in wanted if config not in found]
-    jobs = [(config, train, config in files) for config in left]
     if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
-        found |= stored_here(jobs, must=missing_too)
-    missing = [job for job in jobs if job[0] not in found]
+        found |= stored_here(left, train, must=missing_too)
+    missing = [config for config in left if config not in found]
     if missing and missing_too:
         counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
         say(f"{len(wanted)} runs: {counts}, {len(missing)} to train")
-        for config, *_ in missing:
+        for config in missing:
             check(config, train)
-        first = dict.fromkeys(pretraining(c) for c, *_ in missing if c.weights == "classes")
-        train_all([(config, None, True) for config in first])  # once, before those that need them
-        train_all(missing)
-        found |= stored_here(missing, must=True)
+        first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
+        train_all([*first], None)  # once, before those that start from them
+        train_all(missing, train)
+        found |= stored_here(missing, train, must=True)
     check_copies(found.values())
     return [found.get(config) for config in configs]
 
@@ -95,11 +92,11 @@ def say_edited() -> None:
         say(line)
 
 
-def stored_here(jobs: list[Job], must: bool) -> dict[Config, Record]:
+def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[Config, Record]:
     """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
     fingerprints: dict[tuple[str, int], str] = {}
     found: dict[Config, Record] = {}
-    for config, train, files in jobs:
+    for config in configs:
         images = config.dataset, config.image_size
         try:
             if images not in fingerprints:
@@ -108,7 +105,7 @@ def stored_here(jobs: list[Job], must: bool) -> dict[Config, Record]:
             if must:
                 raise
             continue
-        if record := local.find(config, fingerprints[images], train, files):
+        if record := local.find(config, fingerprints[images], train):
             found[config] = record
     return found
 
@@ -122,39 +119,42 @@ def check(config: Config, train: Train | None) -> None:
             raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=...)")
 
 
-def train_all(jobs: list[Job]) -> None:
+def train_all(configs: list[Config], train: Train | None) -> None:
     """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
     # glibc then keeps the memory of large activations between steps: about a tenth faster
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
     problems: list[Exception | None] = []
     try:
-        problems += tqdm(outcomes(jobs), total=len(jobs), unit="run", disable=not jobs)
+        count = len(configs)
+        problems += tqdm(outcomes(configs, train), total=count, unit="run", disable=not count)
     except KeyboardInterrupt:
-        ended = sum((folder_of(job) / "run.json").exists() for job in jobs)
-        say(f"interrupted: {ended} of {len(jobs)} runs are stored; the same command goes on")
+        ended = count - len(unfinished(configs, train))
+        say(f"interrupted: {ended} of {count} runs are stored; the same command goes on")
         raise
     for problem in filter(None, problems):
         raise problem
 
 
-def outcomes(jobs: list[Job]) -> Iterator[Exception | None]:
+def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception | None]:
     """Yield what became of each run, as it ends: None where it is stored."""
     scheduler, cores = os.environ.get("MDR_SCHEDULER"), cpu_count()
-    gpu = any(config.device != "cpu" for config, *_ in jobs)
-    count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(jobs))
+    gpu = any(config.device != "cpu" for config in configs)
+    count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(configs))
     if count <= 1 and not scheduler:
-        yield from (attempt(*job) for job in jobs)
+        yield from (attempt(config, train) for config in configs)
         return
     try:
         with place(scheduler, count, max(cores // max(count, 1), 1)):
             work = Parallel(return_as="generator_unordered", batch_size=1)
-            yield from work(delayed(attempt)(*job) for job in jobs)
+            yield from work(delayed(attempt)(config, train) for config in configs)
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        begun = [job for job in jobs if folder_of(job).exists()]
-        names = [described(j[0]) for j in begun if not (folder_of(j) / "run.json").exists()]
+        begun = (c for c, folder in unfinished(configs, train).items() if folder.exists())
+        names = [
+            f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}" for c in begun
+        ]
         raise StudyError(
             f"a process died (killed, or out of memory) that trained {' or '.join(names)}; the "
             "runs that ended are stored: ask again, and these go on from their last epoch"
@@ -179,25 +179,20 @@ def place(scheduler: str | None, count: int, threads: int) -> parallel_config:
     return parallel_config("dask", client=client, n_jobs=-1)
 
 
-def attempt(config: Config, train: Train | None, files: bool) -> Exception | None:
+def attempt(config: Config, train: Train | None) -> Exception | None:
     """Train a run in this process; return what it raised, since the other runs are to finish."""
     try:
-        local.train(config, train, files)
+        local.train(config, train)
     except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
         return problem
     return None
 
 
-def folder_of(job: Job) -> Any:
-    """Return the folder of a run of this machine, there or not."""
-    config, train, _ = job
-    return runs_root() / local_name(config, local.dataset(config).fingerprint, train)
-
-
-def described(config: Config) -> str:
-    """Return a run in a few words."""
-    weight = f"mdr_weight {config.mdr_weight:g}"
-    return f"{config.dataset}, loss {config.loss}, {weight}, seed {config.seed}"
+def unfinished(configs: list[Config], train: Train | None) -> dict[Config, Path]:
+    """Return the runs that are not stored here, each with its folder, there or not."""
+    names = {c: local_name(c, local.dataset(c).fingerprint, train) for c in configs}
+    folders = {config: runs_root() / name for config, name in names.items()}
+    return {c: folder for c, folder in folders.items() if not (folder / "run.json").exists()}
 
 
 def check_copies(found: Iterable[Record]) -> None:
