@@ -19,8 +19,8 @@ from nbclient import NotebookClient
 from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
 from mdr_core.report import notebook, parameters, render
-from mdr_core.runs import store as runs
-from tests.test_data import cub_tree
+from mdr_core.runs import local
+from tests import trees
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,7 +55,7 @@ class Short(render.Kernel):
 def kernel(tmp_path_factory) -> Iterator[Short]:
     """One for all notebooks of a process: to start another takes as long as a notebook."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    kernel = Short.begin(cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    kernel = Short.begin(cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT), "MDR_JOBS": "1"})
     yield kernel
     kernel.end()
 
@@ -68,14 +68,9 @@ def emptied(kernel: Short, folder: Path) -> Short:
 
 
 @pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
-def test_runs_from_another_directory_and_says_what_it_found(path, kernel, store, tmp_path, capsys):
-    given = {
-        "seeds": [0],
-        "epochs": 1,
-        "jobs": 1,
-        "output_root": str(store),
-        "save_root": str(tmp_path / "saved"),
-    } | SMALL.get(path.stem, {})
+def test_runs_from_another_directory_and_says_what_it_found(path, kernel, tmp_path, capsys):
+    given = {"seeds": [0], "epochs": 1, "save_root": str(tmp_path / "saved")}
+    given |= SMALL.get(path.stem, {})
     if path.stem == "your_images":
         given["index_root"] = str(tmp_path / "index")
     executed = render.execute(path, given, emptied(kernel, tmp_path))
@@ -105,7 +100,6 @@ def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
         "backbone": "small_resnet_narrow",
         "weights": "random",
         "held_out_seeds": 0,
-        "output_root": tmp_path / "runs",
     }
     source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
     papermill = [
@@ -132,11 +126,12 @@ def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
     ]
     commands = [(papermill, tmp_path), (report, ROOT)]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    quiet["env"] = os.environ | {"MDR_RUNS": str(tmp_path / "runs")}
     started = [subprocess.Popen(command, cwd=folder, **quiet) for command, folder in commands]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     [stored] = (tmp_path / "runs").glob("*/run.json")
-    assert runs.stored(stored.parent) is not None
+    assert local.read(stored.parent) is not None
     assert not list((tmp_path / "runs").glob("*.lock")) and not list(
         (tmp_path / "reports").rglob(".*")
     )
@@ -162,13 +157,12 @@ def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
         "learning_curves",
         "--output",
         str(tmp_path / "reports"),
-        *words({"seeds": "[0]", "epochs": 2, "output_root": tmp_path / "runs"}),
+        *words({"seeds": "[0]", "epochs": 2}),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    where = os.environ | {"MDR_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=where)
     assert done.returncode == 0, done.stderr
-    trained = [
-        runs.stored(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")
-    ]
+    trained = [local.read(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")]
     assert sorted(config["dataset"] for config in trained) == [
         "drawn",
         "drawn",
@@ -181,22 +175,20 @@ def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
 def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     tmp_path, monkeypatch
 ):
-    """A torchvision network under the paper profile, on the CPU, from JPEG files to a page."""
-    monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
-    cub_tree(tmp_path / "data", each=2)
+    """A network of timm under the paper profile, on the CPU, from JPEG files to a page."""
+    for name, folder in (("CACHE", "cache"), ("DATA_ROOT", "data"), ("RUNS", "runs")):
+        monkeypatch.setenv(f"MDR_{name}", str(tmp_path / folder))
+    trees.cub(tmp_path / "data", each=2)
     given = {
         "dataset": "cub_mini",
         "train": True,  # which the paper profile does not without being asked
-        "backbone": "mobilenet_v3_small",
+        "backbone": "mobilenetv3_small_050",
         "weights": "random",
         "device": "cpu",
         "epochs": 1,
         "iterations": 1,
         "seeds": "[0]",
         "methods": "['Triplet', 'Triplet + MDR']",
-        "jobs": 1,
-        "data_root": tmp_path / "data",
-        "output_root": tmp_path / "runs",
     }
     assert (
         main(
@@ -217,12 +209,8 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     assert " on cub_mini, " in page and "256×256 images; Recall@K" in page
 
 
-MACHINE = (
-    "# The machine: these eight are the same in every notebook and describe where and how it runs."
-)
-MACHINE_PARAMETERS = (
-    "device", "data_root", "output_root", "save_root", "train", "jobs", "processes", "scheduler",
-)  # fmt: skip
+MACHINE = "# The machine; its folders are environment variables (mdr_core/files.py)."
+MACHINE_PARAMETERS = ("device", "save_root", "train")
 
 
 def test_the_parameters_of_the_machine_are_the_same_everywhere():

@@ -3,14 +3,16 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
-from mdr_core.report import render
+from mdr_core.report import absent, render
 from mdr_core.report.pages import markdown
 
 FORMULA = r"$\mathcal{L} = \frac{1}{N} \sum_{i \neq j} \lvert d_{ij} - s \rvert$"
@@ -180,3 +182,32 @@ def test_a_failure_is_told_and_the_others_still_run(tmp_path, capfd):
 def test_a_formula_that_cannot_be_shown_is_an_error(latex):
     with pytest.raises(StudyError, match="formula"):
         markdown.to_mathml(latex)
+
+
+@pytest.mark.parametrize(
+    "given, place",
+    [
+        ({}, "reports/quick"),
+        ({"mdr_weight": 0.4}, "outputs/reports/quick-mdr_weight=0.4"),
+        ({"seeds": [0, 1], "train": False}, "outputs/reports/quick-seeds=[0,1]-train=False"),
+    ],
+)
+def test_pages_under_changed_parameters_go_to_a_place_of_their_own(given, place):
+    arguments = render.argparse.Namespace(profile="quick", output=render.REPORTS)
+    assert render.place_of(arguments, {"profile": "quick"} | given) == render.REPOSITORY / place
+    arguments.output = Path("/elsewhere")
+    assert render.place_of(arguments, {"profile": "quick"} | given) == Path("/elsewhere/quick")
+
+
+def test_without_the_images_their_pages_are_no_committed_ones(monkeypatch, tmp_path):
+    monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
+    assert render.images_absent("photos") and not render.images_absent("quick")
+    (tmp_path / "cub50").mkdir()
+    assert not render.images_absent("photos")
+
+
+def test_an_absent_image_is_a_gray_tile():
+    about = {"test_classes": ["a", "b"], "test_families": None, "fingerprint": "f"}
+    found = absent.dataset("cub50", about, {"labels": torch.tensor([0, 0, 1])})
+    assert found.test.images.shape == (3, 3, 128, 128) and found.test.labels.tolist() == [0, 0, 1]
+    assert 2 < found.test.images[0].float().std() < 60

@@ -1,6 +1,6 @@
 """A rerun names what it changed, is shown beside the profile's own runs, and several side by side.
 
-The runs are made here, number by number, as records of a store: nothing is trained.
+The runs are made here, number by number, as committed ones: nothing is trained.
 """
 
 import json
@@ -14,7 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mdr_core.__main__ import main
 from mdr_core.report import notebook, reruns
 from mdr_core.report.reruns import OWN, RERUN
-from mdr_core.runs.store import RunStore, content_of
+from mdr_core.runs import committed, names
+from mdr_core.runs import run as runs
 from mdr_core.study import experiments, profiles
 from mdr_core.study.profiles import L2, MDR, METHODS, TRIPLET
 
@@ -23,14 +24,17 @@ MORE = {L2: 10, MDR: 14, TRIPLET: 8}  # right answers in each class, by method
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> RunStore:
-    """An empty store; the dataset has a fingerprint and no images."""
-    images = SimpleNamespace(fingerprint="made here")
-    monkeypatch.setattr(RunStore, "dataset", lambda self, config: images)
-    return RunStore(tmp_path / "runs")
+def store(tmp_path, monkeypatch) -> dict:
+    """The committed runs, by name; there are no others."""
+    found: dict = {}
+    monkeypatch.setattr(committed, "find", lambda c: found.get(names.committed_name(c)))
+    monkeypatch.setenv("MDR_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("STORED", "1")
+    monkeypatch.setattr(runs, "say_edited", lambda: None)
+    return found
 
 
-def put(store: RunStore, grid: list[dict], more: int = 0, counts: bool = True) -> list[dict]:
+def put(store: dict, grid: list[dict], more: int = 0, counts: bool = True) -> list[dict]:
     """Store a run for each row: ``more`` right answers in each class, and one more each seed."""
     records = []
     for row in grid:
@@ -39,16 +43,10 @@ def put(store: RunStore, grid: list[dict], more: int = 0, counts: bool = True) -
         last = {"epoch": row["config"].epochs, "test_recall@1": 100 * sum(right) / sum(QUERIES)}
         if counts:
             last |= {"test_class_queries": QUERIES, "test_class_right": right}
-        record = {
-            "key": store.folder(row["config"]).name,
-            "config": config,
-            "history": [last],
-            "content": content_of(config, [last]),
-            "provenance": {},
-        }
-        store.restore(record, store.root)
-        records.append(store.read(row["config"]))
-    assert all(records)
+        record = {"key": names.committed_name(row["config"]), "config": config, "history": [last]}
+        record |= {"content": "", "provenance": {"data": "d"}, "files": {}, "folder": ""}
+        store[record["key"]] = record
+        records.append(record)
     return records
 
 
@@ -77,8 +75,8 @@ def test_a_changed_run_knows_the_run_that_the_profile_has_in_its_place(profile):
 
 def test_every_changed_parameter_is_named_with_both_values():
     grid = experiments.table1("full", ["cub200", "cars196"], list(METHODS), [0], mdr_weight=0.4)
-    defaults = {"methods": [*METHODS], "seeds": [], "search": True, "lr": -1.0, "jobs": 0}
-    given = {"methods": [L2, MDR], "seeds": [0], "search": True, "lr": -1.0, "jobs": 2}
+    defaults = {"methods": [*METHODS], "seeds": [], "search": True, "lr": -1.0, "save_root": ""}
+    given = {"methods": [L2, MDR], "seeds": [0], "search": True, "lr": -1.0, "save_root": "x"}
     assert reruns.changes(grid, given | {"defaults": defaults}) == [
         {"parameter": "mdr_weight", OWN: "0.6 (cub200), 0.2 (cars196)", RERUN: "0.4"},
         {"parameter": "methods", OWN: ", ".join(METHODS), RERUN: f"{L2}, {MDR}"},
@@ -92,7 +90,7 @@ def test_every_changed_parameter_is_named_with_both_values():
 def test_differences_are_paired_over_the_seeds_that_both_have(store):
     put(store, table1([0, 1, 2]))
     grid = table1([1, 2, 9], mdr_weight=0.1)
-    found = reruns.beside_own(grid, put(store, grid, more=3), store, seeds=3)
+    found = reruns.beside_own(grid, put(store, grid, more=3), seeds=3)
     assert list(found.experiment) == list(METHODS) and set(found.dataset) == {"drawn"}
     assert list(found.verdict[:2]) == ["the same runs"] * 2 and not found.difference[0]
     row = found.iloc[2]
@@ -109,23 +107,23 @@ def test_differences_are_paired_over_the_seeds_that_both_have(store):
 def test_one_seed_is_decided_by_the_test_classes_or_not_at_all(store, counts, verdict):
     put(store, table1([0]), counts=counts)
     grid = table1([0], mdr_weight=0.1)
-    row = reruns.beside_own(grid, put(store, grid, 3, counts), store, seeds=3).iloc[2]
+    row = reruns.beside_own(grid, put(store, grid, 3, counts), seeds=3).iloc[2]
     assert row.verdict == verdict and bool(row["over test classes"]) == counts
 
 
 def test_a_seed_that_the_profile_lacks_has_no_difference(store):
     put(store, table1([0]))
     grid = table1([5], mdr_weight=0.1)
-    row = reruns.beside_own(grid, put(store, grid, 3), store, seeds=1).iloc[2]
+    row = reruns.beside_own(grid, put(store, grid, 3), seeds=1).iloc[2]
     assert row.verdict == "no common seed" and row[OWN].n == row[RERUN].n == 1
 
 
-def shown(store: RunStore, monkeypatch, grid: list[dict], **given) -> list[dict]:
+def shown(monkeypatch, grid: list[dict], **given) -> list[dict]:
     """Return what a notebook with this grid displays, from its main table on."""
     found: list = []
     monkeypatch.setattr(notebook, "display", lambda data, **options: found.append(data))
-    defaults = {"profile": "quick", "mdr_weight": -1.0, "seeds": [], "data_root": ""}
-    values = defaults | given | {"output_root": str(store.root), "train": False}
+    defaults = {"profile": "quick", "mdr_weight": -1.0, "seeds": [], "train": None}
+    values = defaults | given | {"train": False}
     report = notebook.Report(SimpleNamespace(**values, defaults=defaults))
     report.run(grid)
     report.finding("It rose.", "up")
@@ -143,13 +141,13 @@ def saved(path: Path, outputs: list[dict]) -> Path:
 def test_a_notebook_shows_what_it_changes_only_where_it_does(store, monkeypatch):
     own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
     put(store, grid[2:3] + grid[5:], 3)
-    unknown = shown(store, monkeypatch, grid, mdr_weight=0.1)
-    assert "restore PROFILE=quick" in unknown[3]["text/html"] and len(unknown) == 4
+    unknown = shown(monkeypatch, grid, mdr_weight=0.1)
+    assert "own runs are not stored" in unknown[3]["text/html"] and len(unknown) == 4
     put(store, own)
-    assert len(shown(store, monkeypatch, own)) == 2  # the table and the finding
-    text = "".join(str(data) for data in shown(store, monkeypatch, grid, mdr_weight=0.1))
+    assert len(shown(monkeypatch, own)) == 2  # the table and the finding
+    text = "".join(str(data) for data in shown(monkeypatch, grid, mdr_weight=0.1))
     assert "What this rerun changes" in text and "the same runs" in text
-    assert "restore" not in text
+    assert "not stored" not in text
 
 
 def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsys):
@@ -159,8 +157,8 @@ def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsy
     put(store, own)
     put(store, grid[2:3] + grid[5:], 3)
     paths = [
-        saved(tmp_path / "own.ipynb", shown(store, monkeypatch, own)),
-        saved(tmp_path / "less.ipynb", shown(store, monkeypatch, grid, mdr_weight=0.1)),
+        saved(tmp_path / "own.ipynb", shown(monkeypatch, own)),
+        saved(tmp_path / "less.ipynb", shown(monkeypatch, grid, mdr_weight=0.1)),
     ]
     assert main(["compare", *map(str, paths), "--output", str(tmp_path / "new" / "all.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -77,14 +77,14 @@ def read(path: Path) -> Report:
 
 
 def command(path: Path, parameters: dict[str, Any]) -> str:
-    """Return the command that renders a page, from the stored runs beside it, if there are any."""
+    """Return the command that renders a page, from the committed runs beside it, if any are."""
     profile = parameters.get("profile", "quick")
     changed = [f"-p {name} '{v}'" for name, v in parameters.items() if name not in MACHINE]
     if changed:
         own = f"reports --profile {profile} --notebook {path.stem}"
         return " ".join([".venv/bin/python -m mdr_core", own, *changed])
-    restored = "restore " * (path.parent / "runs.csv").exists()
-    return f"make {restored}reports PROFILE={profile} NOTEBOOK={path.stem}"
+    stored = "STORED=1 " * (path.parent / "runs.csv").exists()
+    return f"{stored}make reports PROFILE={profile} NOTEBOOK={path.stem}"
 
 
 def reports_of(folder: Path) -> list[Report]:
