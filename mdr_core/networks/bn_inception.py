@@ -96,25 +96,22 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
         if any.
 
     Raises:
-        ValueError: tensors are missing, unknown or of another shape; the message names the first.
+        ValueError: the backbone's tensors are missing, unknown or of another shape; the message
+            names the first.
     """
-    given: dict[str, Tensor] = {}
+    backbone: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
     for key, tensor in state.items():
         name = key.removeprefix("module.").removeprefix("base.model.")
-        given[name] = tensor[0] if "_bn." in name and tensor.dim() == 2 else tensor
-    head = {name: given.pop(name) for name in list(given) if name.startswith("linear.")}
-    head = {name.removeprefix("linear."): tensor for name, tensor in head.items()}
-    for name in ("last_linear.weight", "last_linear.bias"):
-        given.pop(name, None)
+        if name.startswith("linear."):
+            head[name.removeprefix("linear.")] = tensor
+        elif not name.startswith("last_linear."):
+            old = "_bn." in name and tensor.dim() == 2
+            backbone[name] = tensor[0] if old else tensor
     with torch.device("meta"):
-        net, linear = (
-            BNInception(),
-            nn.Linear(BNInception.features, head.get("bias", torch.empty(0)).numel()),
-        )
+        net = BNInception()
     try:
-        net.load_state_dict(given, assign=True)  # which adds the counts that old files lack
-        if head:
-            linear.load_state_dict(head, assign=True)
+        net.load_state_dict(backbone, assign=True)  # which adds the counts that old files lack
     except RuntimeError as problem:
         raise ValueError(f"not a BN-Inception state dict: {shorten(str(problem), 200)}") from None
     return net.state_dict(), head
