@@ -53,8 +53,9 @@ class TimmBackbone(Backbone):
         # A vision transformer takes other sizes than its own where it is asked to.
         sizes: Any = {"dynamic_img_size": True, "dynamic_img_pad": True}
         options = sizes if about.fixed_input_size else {}
-        self.net: Any = timm.create_model(name, pretrained, num_classes=0, **options)
-        self.features: int = self.net.head_hidden_size
+        create: Any = timm.create_model
+        self.net = create(name, pretrained, num_classes=0, **options)
+        self.features = self.net.head_hidden_size
         self.classifier: Any = about.classifier or ()  # a name or names
         self.mean, self.std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
         if name in LITE:
