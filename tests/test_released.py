@@ -43,9 +43,20 @@ def test_what_is_wrong_is_said_in_one_line(folder, capsys):
         (["sop"], "fetch file://"),
         (["sop", "--checkpoint", "other.pth"], "not a released MDR checkpoint"),
         (["sop", "--checkpoint", "head.pth"], "size mismatch"),
-        (["sop", "--checkpoint", __file__], "cannot be read as a state dict"),
+        (["sop", "--checkpoint", __file__], "is no state dict"),
     ):
         assert main(["released", *arguments, "--device", "cpu"]) == 2
         said = capsys.readouterr().err
         assert line in said and len(said.splitlines()) == 1
     assert not list(Path("cache").iterdir())
+
+
+def test_ctrl_c_ends_a_command_in_one_line(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt(*arguments)
+
+    monkeypatch.setattr(released, "main", interrupted)
+    for arguments in ([], ["interrupted: 8 of 127 runs are stored"]):
+        assert main(["released", *arguments]) == 130
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("".join(arguments) or "interrupted")

