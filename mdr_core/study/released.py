@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch.nn.functional import normalize
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     model, images = network(path, config), load_dataset(given.name, image_size=config.image_size)
     splits = [split for split in (images.test, images.gallery) if split is not None]
     embedded = [(epoch.embed_split(config, model, split), split.labels) for split in splits]
-    for kind, change in {"raw": lambda x: x, "L2": normalize}.items():
+    for kind, change in {"raw": lambda x: x, "L2": torch.nn.functional.normalize}.items():
         (query, labels), *gallery = [(change(x), labels) for x, labels in embedded]
         recall = retrieval.recall_at_k(query, labels, config.ks, *(gallery[0] if gallery else ()))
         print(kind, *(f"Recall@{k} {value:.1f} %" for k, value in recall.items()), sep="   ")
