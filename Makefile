@@ -73,11 +73,11 @@ $(READY):
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --no-deps -e .
 	@rm .venv/unfinished; touch $@
 
-lock: ## pin the newest versions of what requirements.in names
+lock: ## pin the newest versions of what pyproject.toml names
 	@$(CHECK_PYTHON)
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --upgrade setuptools -r requirements.in
-	{ echo "# Made by make lock from requirements.in."; .venv-lock/bin/python -m pip freeze --all --exclude pip | sed -E \
+	.venv-lock/bin/python -m pip install --upgrade setuptools -e '.[study,test]'
+	{ echo "# Made by make lock from pyproject.toml."; .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed -E \
 	  '/^(nvidia-|cuda-|triton=)/s/$$/ ; platform_system == "Linux" and platform_machine == "x86_64"/'; } > .venv-lock/lock
 	mv .venv-lock/lock requirements.lock && rm -rf .venv-lock
 

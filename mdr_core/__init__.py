@@ -3,18 +3,20 @@
 ``from mdr_core import MDR`` imports torch alone; each other name imports what it needs.
 """
 
-import importlib
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-_MODULES = {
-    "MDR": "regularizer",
-    "normalize_by_mean_distance": "regularizer",
-    "recall_at_k": "evaluation.retrieval",
-    "ImageSearch": "search",
-}
-__all__ = [*_MODULES]
+__version__ = "1.0.0"
+__all__ = ["MDR", "ImageSearch", "normalize_by_mean_distance", "recall_at_k"]
 
+if TYPE_CHECKING:
+    from mdr_core.evaluation.retrieval import recall_at_k
+    from mdr_core.regularizer import MDR, normalize_by_mean_distance
+    from mdr_core.search import ImageSearch
+else:
 
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = {"recall_at_k": "evaluation.retrieval", "ImageSearch": "search"}
+        return getattr(import_module(f"mdr_core.{home.get(name, 'regularizer')}"), name)

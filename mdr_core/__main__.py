@@ -9,9 +9,9 @@ from mdr_core.errors import StudyError
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
     "compare": ("report.reruns", "lay executed notebooks side by side, a row each"),
-    "train": ("study.train", "train the runs of a profile"),
+    "train": ("study.train", "train the runs of a profile that are stored nowhere"),
+    "keep": ("study.keep", "add a profile's runs on this machine to the committed ones"),
     "download": ("data.download", "fetch a dataset's official files"),
-    "archive": ("study.archive", "write a profile's runs to runs.csv, or restore them from it"),
     "released": ("study.released", "evaluate the authors' released checkpoints"),
     "readme": ("report.readme", "write the README's results anew from the committed runs"),
 }
@@ -22,9 +22,11 @@ def main(argv: list[str]) -> int:
         lines = [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
         print("usage: python -m mdr_core COMMAND [--help]", *lines, sep="\n")
         return 0 if argv[:1] in (["--help"], ["-h"]) else 2
-    module = importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}")
     try:
-        return module.main(argv[1:])
+        return importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}").main(argv[1:])
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted: the same command goes on", file=sys.stderr)
+        return 130
     except StudyError as problem:
         print(problem, file=sys.stderr)
     except OSError as problem:

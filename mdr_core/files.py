@@ -25,39 +25,41 @@ from filelock import FileLock
 from mdr_core.errors import StudyError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-INSTALLED = not (CHECKOUT / "pyproject.toml").is_file()
+INSTALLED = not ((CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "notebooks").is_dir())
 REPOSITORY = Path.cwd() if INSTALLED else CHECKOUT  # the study, or where an installed package works
+
+
+def folder_of(variable: str, default: Path) -> Path:
+    """Return the folder that an environment variable names, or else the default."""
+    given = os.environ.get(variable)
+    return REPOSITORY / os.path.expanduser(given) if given else default
 
 
 def data_roots() -> list[Path]:
     """Return where datasets are looked for, in this order; downloads go to the last."""
-    if given := os.environ.get("MDR_DATA_ROOT"):
-        return [REPOSITORY / os.path.expanduser(given)]
-    return [REPOSITORY.parent / "shared" / "data", REPOSITORY / "data"]
+    own = folder_of("MDR_DATA_ROOT", REPOSITORY / "data")
+    shared = REPOSITORY.parent / "shared" / "data"
+    return [own] if os.environ.get("MDR_DATA_ROOT") else [shared, own]
 
 
 def cache_root() -> Path:
     """Return the folder of what can be made again: decoded images, unpacked archives."""
-    if given := os.environ.get("MDR_CACHE"):
-        return REPOSITORY / os.path.expanduser(given)
-    if INSTALLED:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdr-study"
-    return REPOSITORY / ".cache"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    default = Path(caches) / "mdr-study" if INSTALLED else REPOSITORY / ".cache"
+    return folder_of("MDR_CACHE", default)
 
 
 def runs_root() -> Path:
     """Return the folder of this machine's runs."""
-    return REPOSITORY / os.path.expanduser(os.environ.get("MDR_RUNS") or "runs")
+    return folder_of("MDR_RUNS", REPOSITORY / "runs")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Yield a file that moves to ``path`` at the end, so that no reader ever sees half of it.
 
-    Until then it lies at ``partial``, by default a name of this process's own.
-
-    Raises:
-        OSError: it cannot be written (a full disk). After any error nothing is left of it.
+    Until then it lies at ``partial``, by default a name of this process's own. After any error,
+    as OSError on a full disk, nothing is left of it.
     """
     partial = partial or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
@@ -75,28 +77,25 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def check_writable(folder: Path, setting: str) -> None:
-    """Refuse a folder that no file can be made in, before hours are spent; it is not made.
-
-    The message names the ``setting`` that takes another folder.
+    """Refuse a folder where no file can be made, before hours are spent; it is not made.
 
     Raises:
-        StudyError: no file can be made there, or in the folder above it that exists.
+        StudyError: no file can be made there; the message names the ``setting`` to change.
     """
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as problem:
-        raise StudyError(
+        line = (
             f"{folder} cannot be written to ({problem.strerror}): set {setting} to another folder"
-        ) from None
+        )
+        raise StudyError(line) from None
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time work on a folder or file; its death releases the lock, too."""
-    lock = path.with_suffix(".lock")
-    with FileLock(lock):
+    with FileLock(lock := path.with_suffix(".lock")):
         try:
             yield
         finally:  # while it is held: who waits for it finds it gone and makes a new one

@@ -1,101 +1,134 @@
-"""The set-up: one list of pins, no host named, notebooks committed as sources."""
+"""The set-up: one list of pins, a wheel that works anywhere, notebooks committed as sources."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
+import typing
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import nbformat
 import pytest
-from setuptools import find_packages
+
+import mdr_core
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def names(text: str) -> list[str]:
-    """The normalized package names of a requirements file."""
-    lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return [re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in lines if line]
+WHEEL = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-q"]
+USE = """
+import json, sys
+import torch, numpy
+before = {name.partition(".")[0] for name in sys.modules}
+import mdr_core
+mdr_core.MDR()(torch.randn(4, 2)).backward()
+needed = {name.partition(".")[0] for name in sys.modules} - before
+from mdr_core import files
+own = [str(path) for path in (files.REPOSITORY, files.cache_root(), files.runs_root())]
+print(json.dumps([mdr_core.__file__, sorted(needed), own]))
+"""
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def name_of(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
 def test_the_lock_pins_every_requirement_once():
-    pinned = names(read("requirements.lock"))
-    assert len(pinned) == len(set(pinned))
-    assert not set(names(read("requirements.in"))) - set(pinned)
-    for line in read("requirements.lock").splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.+!]+( ; .+)?", line), line
-
-
-def test_packages_of_one_platform_are_marked():
-    for line in read("requirements.lock").splitlines():
+    lines = [line for line in read("requirements.lock").splitlines() if line[0] != "#"]
+    pinned = [name_of(line) for line in lines]
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = {name_of(each) for each in project["dependencies"] + extras["study"] + extras["test"]}
+    assert len(pinned) == len(set(pinned)) and not wanted - {*pinned, "mdr-study"}
+    for line in lines:
+        assert re.fullmatch(r"[\w.-]+==[\w.+!]+( ; .+)?", line), line
         if re.match(r"nvidia-|cuda-|triton=", line):
             assert 'platform_system == "Linux"' in line
 
 
 def test_conda_users_get_the_same_pins():
     pip_lines = re.findall(r"^ +- (.*)$", read("environment.yml"), re.MULTILINE)
-    assert "-r requirements.lock" in pip_lines
+    assert "-r requirements.lock" in pip_lines and "-e ." in pip_lines
     assert "==" not in read("environment.yml")
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.in", "requirements.lock", "environment.yml", "Makefile", ".ci/run"]
-)
+@pytest.mark.parametrize("name", ["requirements.lock", "environment.yml", "Makefile", ".ci/run"])
 def test_no_host_and_no_machine_path(name):
     assert not re.search(r"://|--(extra-)?index-url|--find-links|/home/|/root/", read(name))
 
 
-def test_pyproject_reads_the_one_list():
-    import tomllib
-
-    project = tomllib.loads(read("pyproject.toml"))
-    assert "dependencies" in project["project"]["dynamic"]
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.in"]
-
-
-def test_an_installed_package_has_every_folder():
-    import tomllib
-
-    setuptools = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
-    found = {
-        name.replace(".", "/") for name in find_packages(ROOT, **setuptools["packages"]["find"])
-    }
-    files = [path for path in (ROOT / "mdr_core").rglob("*.*") if path.suffix != ".pyc"]
-    files = [path for path in files if path.is_file()]
-    python = {path.parent for path in files if path.suffix == ".py"}
-    assert found == {path.relative_to(ROOT).as_posix() for path in python}
-    data = {
-        path
-        for name, patterns in setuptools["package-data"].items()
-        for pattern in patterns
-        for path in (ROOT / name.replace(".", "/")).glob(pattern)
-    }
-    assert {path for path in files if path.suffix != ".py"} <= data
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The folder that holds an unpacked wheel of this checkout."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(
+        ROOT / "mdr_core", source / "mdr_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    subprocess.run([*WHEEL, "-w", str(source)], cwd=source, check=True)
+    with zipfile.ZipFile(next(source.glob("*.whl"))) as archive:
+        archive.extractall(site)
+    return site
 
 
-def make(*arguments: str) -> subprocess.CompletedProcess:
+def in_python(code: str, wheel: Path, folder: Path, home: Path) -> str:
+    """Return what code prints where the wheel is installed, in another working directory."""
+    gone = ("MDR_CACHE", "MDR_RUNS", "MDR_DATA_ROOT", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in gone}
+    environment |= {"PYTHONPATH": str(wheel), "HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+
+def test_a_wheel_has_every_file_and_needs_torch_and_numpy(wheel):
+    source = {path.relative_to(ROOT) for path in (ROOT / "mdr_core").rglob("*") if path.is_file()}
+    built = {path.relative_to(wheel) for path in (wheel / "mdr_core").rglob("*") if path.is_file()}
+    assert built == {path for path in source if path.suffix != ".pyc"}
+    (about,) = wheel.glob("*.dist-info/METADATA")
+    metadata = message_from_bytes(about.read_bytes())
+    assert metadata["Version"] == mdr_core.__version__
+    needed = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert sorted(needed) == ["numpy", "torch"]
+    assert {"study", "test"} == set(metadata.get_all("Provides-Extra"))
+
+
+def test_an_installed_package_works_in_the_working_directory(wheel, tmp_path):
+    (tmp_path / "work").mkdir()
+    file, needed, folders = json.loads(in_python(USE, wheel, tmp_path / "work", tmp_path))
+    assert file == str(wheel / "mdr_core" / "__init__.py") and needed == ["mdr_core"]
+    work = tmp_path / "work"
+    assert folders == [str(work), str(tmp_path / ".cache" / "mdr-study"), str(work / "runs")]
+
+
+def test_type_checkers_see_the_real_names(monkeypatch):
+    real, seen = {name: getattr(mdr_core, name) for name in mdr_core.__all__}, {}
+    monkeypatch.setattr(typing, "TYPE_CHECKING", True)
+    exec(read("mdr_core/__init__.py"), seen)
+    assert {name: seen.get(name) for name in real} == real and "__getattr__" not in seen
+
+
+def test_make_lists_its_targets_and_refuses_an_old_python():
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    return subprocess.run(
-        ["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True
+
+    def make(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+    assert {"make reports", "make test", "make lab"} <= set(
+        re.findall("make [a-z]+", make().stdout)
     )
-
-
-def test_make_alone_lists_the_targets():
-    listed = make().stdout
-    assert listed == make("help").stdout
-    for target in ("reports", "test", "lab", "clean"):
-        assert f"make {target} " in listed
-
-
-def test_make_refuses_an_old_python():
-    done = make("--always-make", "--dry-run", "test")
-    assert "-m pytest" in done.stdout
+    assert "-m pytest" in make("--always-make", "--dry-run", "test").stdout
     done = make("lock", "PYTHON=false")
     assert done.returncode and "Python 3.11 or newer" in done.stderr
 

@@ -32,7 +32,11 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def train(grid) -> None:
-    records(grid, committed_too=False)
+    try:
+        records(grid, committed_too=False)
+    except KeyboardInterrupt as stop:
+        print(stop, file=sys.stderr)
+        raise
 
 
 def ended(root: Path) -> int:

@@ -3,13 +3,10 @@
 images (N, 3, H, W), RGB, 0..255 -> backbone -> features (N, F) -> linear -> embeddings (N, D)
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import unknown
 from mdr_core.networks.fold_batch_norm import fold
 from mdr_core.regularizer import at_least_float32, normalize_by_mean_distance
@@ -17,19 +14,17 @@ from mdr_core.regularizer import at_least_float32, normalize_by_mean_distance
 NORMALIZATIONS = ("mean_distance", "l2", "none")
 
 
-class Pixels(NamedTuple):
-    """What a backbone takes: (pixel - mean) / std by channel, in RGB or BGR order."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    order: str = "rgb"
-
-
 class Backbone(nn.Module):
-    """A network that returns pooled features (N, ``features``) of images in its ``pixels``."""
+    """A network that returns pooled features (N, ``features``) of (pixel - mean) / std."""
 
     features: int
-    pixels: Pixels
+    mean: tuple[float, ...]  # of the channels, in RGB or BGR order; pixels are 0..255
+    std: tuple[float, ...]
+    order = "rgb"
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Copy the tensors of a file; ValueError or RuntimeError where they do not fit."""
+        self.load_state_dict(state)
 
 
 class EmbeddingNet(nn.Module):
@@ -63,32 +58,25 @@ class EmbeddingNet(nn.Module):
         if freeze_batch_norm:
             fold(backbone)
         self.linear = nn.Linear(backbone.features, dim)
-        mean, std, self.order = backbone.pixels
-        self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
+        mean, std = (torch.tensor(each)[:, None, None] for each in (backbone.mean, backbone.std))
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
 
-    def forward(self, images: Tensor, share: Share = ALONE) -> Tensor:
-        """Return the embeddings (N, D).
-
-        Args:
-            images: (N, 3, H, W), RGB, 0..255, any dtype.
-            share: in distributed training; the embeddings of all processes, (N * world, D), are
-                then returned.
-        """
-        if self.order == "bgr":
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings (N, D), float32 or better, of images (N, 3, H, W), RGB, 0..255."""
+        if self.backbone.order == "bgr":
             images = images.flip(1)
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        embeddings = share.gather(at_least_float32(self.linear(self.backbone(images))))
+        embeddings = at_least_float32(self.linear(self.backbone(images)))
         if self.normalization == "l2":
             return F.normalize(embeddings, dim=1)
         if self.normalization == "mean_distance" and self.training:
-            return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
+            return normalize_by_mean_distance(embeddings)
         return embeddings
 
     def train(self, mode: bool = True) -> "EmbeddingNet":
         super().train(mode)
-        if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if self.freeze_batch_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self

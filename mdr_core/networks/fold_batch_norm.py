@@ -1,18 +1,19 @@
 """Frozen batch norm folded into the convolution before it: one pass over memory instead of three.
 
-With fixed statistics batch norm is y = scale * x + shift by channel, where
+With fixed statistics it is y = scale * x + shift by channel, where
 scale = weight / sqrt(var + eps) and shift = bias - mean * scale. So conv(x; W) followed by it is
 conv(x; scale * W) + shift. Parameters keep their gradients, and a state dict its names.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from typing import Any, get_args
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.conv2d_same import conv2d_same
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor, fx, nn
+
+CONVS, NORMS = nn.Conv2d | Conv2dSame, nn.BatchNorm2d | BatchNormAct2d
 
 
 class FoldedConv(nn.Conv2d):
@@ -27,48 +28,46 @@ class FoldedConv(nn.Conv2d):
         shift = norm.bias - norm.running_mean * scale
         if self.bias is not None:
             shift = shift + self.bias * scale
-        convolve: Callable[..., Tensor] = conv2d_same if self.same else F.conv2d
         weight = self.weight * scale[:, None, None, None]
-        return convolve(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
+        geometry: Any = self.stride, self.padding, self.dilation, self.groups
+        if self.same:
+            return conv2d_same(x, weight, shift, *geometry)
+        return self._conv_forward(x, weight, shift)
 
 
 class FoldedNorm(nn.BatchNorm2d):
     """What is left of a folded batch norm: its parameters, and timm's activation if any."""
 
-    act: nn.Module
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(x) if hasattr(self, "act") else x
+        return self.get_submodule("act")(x) if hasattr(self, "act") else x
 
 
-def fold(net: nn.Module, side: int = 224) -> int:
-    """Fold every batch norm whose input is a convolution's output, in place; return how many.
+class Tracer(fx.Tracer):
+    """Follows a network's data from convolution to batch norm, and not into them."""
 
-    One pass over an empty image of ``side`` pixels shows which those are. Others stay as
-    they are: DenseNet's, say, which come before their convolutions.
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, CONVS | NORMS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold(net: nn.Module) -> int:
+    """Fold, in place, each batch norm that alone takes a convolution's output; return how many.
+
+    Both are used once, and nothing stands between them. A network that torch.fx cannot follow
+    stays as it is.
     """
-    made, pairs, hooks = {}, [], []
-
-    def after_conv(conv, args, output):
-        made[id(output)] = conv, output  # the output is kept, so that no other tensor takes its id
-
-    def before_norm(norm, args):
-        conv, _ = made.pop(id(args[0]), (None, None))
-        if conv is not None:
-            pairs.append((conv, norm))
-
-    for module in net.modules():
-        if type(module) in (nn.Conv2d, Conv2dSame) and module.padding_mode == "zeros":
-            hooks.append(module.register_forward_hook(after_conv))
-        elif isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
-            hooks.append(module.register_forward_pre_hook(before_norm))
-    was_training = net.training
-    with torch.no_grad():
-        net.eval()(torch.zeros(1, 3, side, side))
-    net.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    for conv, norm in pairs:
-        conv.norm, conv.same = (norm,), isinstance(conv, Conv2dSame)
-        conv.__class__, norm.__class__ = FoldedConv, FoldedNorm
-    return len(pairs)
+    try:
+        calls = [node for node in Tracer().trace(net).nodes if node.op == "call_module"]
+    except Exception:  # noqa: BLE001 - a forward that fx cannot follow makes it raise anything
+        return 0
+    module: Any = {node: net.get_submodule(node.target) for node in calls}
+    uses, folded = Counter(module.values()), 0
+    for node, norm in module.items():
+        before: Any = next(iter(node.all_input_nodes), None)
+        conv = module.get(before)
+        known = type(conv) in get_args(CONVS) and type(norm) in get_args(NORMS)
+        once = known and uses[norm] == uses[conv] == len(before.users) == 1
+        if once and norm.affine and norm.track_running_stats:
+            conv.norm, conv.same = (norm,), isinstance(conv, Conv2dSame)
+            conv.__class__, norm.__class__ = FoldedConv, FoldedNorm
+            folded += 1
+    return folded

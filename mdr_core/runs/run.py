@@ -130,8 +130,8 @@ def train_all(configs: list[Config], train: Train | None) -> None:
         problems += tqdm(outcomes(configs, train), total=count, unit="run", disable=not count)
     except KeyboardInterrupt:
         ended = count - len(unfinished(configs, train))
-        say(f"interrupted: {ended} of {count} runs are stored; the same command goes on")
-        raise
+        line = f"interrupted: {ended} of {count} runs are stored; the same command goes on"
+        raise KeyboardInterrupt(line) from None
     for problem in filter(None, problems):
         raise problem
 
