@@ -26,7 +26,7 @@ from mdr_core.data import augmentation, image_cache, layouts
 from mdr_core.data.batches import BalancedBatches
 
 CASES = {  # backbone, crop, image size, batch, steps
-    "cpu": (("resnet18", 224, 256, 128, 1), ("efficientnet_lite0", 96, 128, 80, 4)),
+    "cpu": (("resnet18", 224, 256, 128, 1), ("tf_efficientnet_lite0", 96, 128, 80, 4)),
     "cuda": (("resnet50", 224, 256, 128, 40), ("bn_inception", 224, 256, 128, 40)),
 }
 

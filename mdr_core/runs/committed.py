@@ -20,11 +20,8 @@ from mdr_core.runs.record import Record, file_of
 
 REPORTS = REPOSITORY / "reports"
 ONCE = ("key", "content", "provenance", "findings", "weights")
-RENAMED = {  # backbones, by timm's names since
-    **{f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)},
-    "resnet18": "resnet18.tv_in1k",
-    "resnet50": "resnet50.tv_in1k",
-}
+# backbones of committed runs, by timm's names since
+RENAMED = {f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)}
 
 
 def find(config: Config) -> Record | None:
