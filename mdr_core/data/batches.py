@@ -28,8 +28,7 @@ class BalancedBatches:
         if available < batch_size:
             raise StudyError(
                 f"{len(self.members)} training classes with up to {images_per_class} images each "
-                f"give {available} images, too few for a batch of {batch_size}: "
-                f"set batch_size to at most {available}"
+                f"are too few for a batch of {batch_size}: set batch_size to at most {available}"
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
