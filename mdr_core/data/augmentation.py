@@ -1,9 +1,8 @@
 """Crop a whole batch on the device: each image has its own box, each box is two small matrices.
 
-Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the filter's weights on the
-input pixels for output pixel o. The filter is PIL's Lanczos-3, widened where the image shrinks. A
-flip reverses R_x. PIL also rounds between the two directions: on 100 photographs (256 px, crops of
-224) torchvision's path by PIL differs by 0.19 gray levels in the mean.
+Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the weights of PIL's Lanczos-3
+filter, widened where the image shrinks, on the input pixels for output pixel o. PIL also rounds
+between the two directions, which changes photographs by 0.19 gray levels in the mean.
 """
 
 import math
@@ -26,7 +25,7 @@ def resample_matrix(
     """
     start, low, high = (bound[:, None, None] for bound in (start, low, high))
     scale = (length / outputs)[:, None, None]
-    center = start + (torch.arange(outputs, device=start.device)[None, :, None] + 0.5) * scale
+    center = start + (torch.arange(outputs, device=start.device)[:, None] + 0.5) * scale
     reach = math.ceil(3 * max(inputs / outputs, 1.0))  # of the widest filter, in pixels
     pixel = center.floor() + torch.arange(-reach, reach + 1, device=start.device)
     x = (pixel + 0.5 - center) / scale.clamp(min=1.0)
@@ -84,9 +83,8 @@ def random_resized_crop(
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:
-    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255.
-
-    They are the middle of the images resized to ``resize``.
+    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255:
+    the middle of the images resized to ``resize``.
     """
     side, one = images.shape[-1], torch.ones(1, device=images.device)
     start, length = one * (resize - size) / 2 * side / resize, one * size * side / resize

@@ -9,10 +9,8 @@ from mdr_core.errors import StudyError
 class BalancedBatches:
     """Batches of m random images a class (or all it has), of as many random classes as it takes.
 
-    ``labels``: (N,) class of each training image. ``images_per_class``: m.
-
-    Raises:
-        StudyError: the batch cannot hold two images of a class, or all classes cannot fill it.
+    ``labels``: (N,) class of each training image. ``images_per_class``: m. StudyError: the batch
+    cannot hold two images of a class, or all classes cannot fill it.
     """
 
     def __init__(self, labels: Tensor, batch_size: int, images_per_class: int):

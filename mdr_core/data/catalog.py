@@ -34,14 +34,15 @@ INSHOP_ORIGIN = (
     "mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html, and take Img/img.zip (unpacked, as img/) and "
     "Eval/list_eval_partition.txt"
 )
+CARS, SOP = ("stanford_cars",), ("Stanford_Online_Products",)
 INSHOP = ("In-shop Clothes Retrieval Benchmark",)
 KNOWN = {
     "cub50": Known(layouts.cub, 50, 2889, CUB, f"the first 50 classes of {CUB_ORIGIN}"),
     "cub_mini": Known(layouts.cub, 10, 80, CUB, f"80 images of ten classes of {CUB_ORIGIN}"),
     "cub200": Known(layouts.cub, 200, 11788, CUB, CUB_ORIGIN),
-    "cars196": Known(layouts.cars, 196, 16185, ("stanford_cars",), CARS_ORIGIN),
-    "cars50": Known(layouts.cars, 50, 4047, ("stanford_cars", "cars196"), CARS_ORIGIN),
-    "sop": Known(layouts.products, 22634, 120053, ("Stanford_Online_Products",), SOP_ORIGIN),
+    "cars196": Known(layouts.cars, 196, 16185, CARS, CARS_ORIGIN),
+    "cars50": Known(layouts.cars, 50, 4047, (*CARS, "cars196"), CARS_ORIGIN),
+    "sop": Known(layouts.products, 22634, 120053, SOP, SOP_ORIGIN),
     "inshop": Known(layouts.clothes, 7982, 52712, INSHOP, INSHOP_ORIGIN),
 }
 DOWNLOADS = ("cub200", "sop")  # by mdr_core.data.download

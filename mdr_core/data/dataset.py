@@ -40,10 +40,7 @@ class Split:
     families: Tensor | None = None  # (C,) int64; None where the layout has none
 
     def of_images(self, indices: Tensor) -> "Split":
-        """Return some images, in the order given; the classes keep their labels.
-
-        Images that follow one another are a view: what is memory-mapped stays on the disk.
-        """
+        """Return some images, in the order given: a view where they follow one another."""
         first = int(indices[0]) if len(indices) else 0
         in_a_row = torch.equal(indices, torch.arange(first, first + len(indices)))
         rows = slice(first, first + len(indices)) if in_a_row else indices
@@ -74,7 +71,7 @@ class Duplicates(NamedTuple):
 class RetrievalDataset:
     """Training split, test split, and a name of their content.
 
-    Each test image is searched in the gallery or, where there is none, among all other test images.
+    Each test image is searched in the gallery or, without one, among all other test images.
     """
 
     name: str
@@ -114,8 +111,8 @@ class RetrievalDataset:
 def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     """Return a dataset by name, in the protocol's split.
 
-    That is the official list where there is one (Stanford Online Products, In-Shop Clothes).
-    Otherwise the first half of the classes trains, the second half tests.
+    The first half of the classes trains and the second half tests, unless there is an official list
+    (Stanford Online Products, In-Shop Clothes).
 
     Args:
         name: one of NAMES. A relative PATH of ``folder:PATH`` is one in the study. The first level
@@ -151,32 +148,24 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
 
 
 def listed(name: str) -> tuple[Path, pd.DataFrame, bool]:
-    """Return a dataset's folder, its images, and whether it is a user's own; say what was taken.
-
-    The images are the rows of :mod:`mdr_core.data.layouts`, all columns but the family filled.
-    """
-    own = re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL)
-    if not own and name not in KNOWN:
-        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
-    if own:
+    """Return a dataset's folder, its images as rows, and whether it is a user's own folder."""
+    if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
         folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
         rows, taken = layouts.class_folders(folder, int(own[3] or 0))
         say(taken)
-    else:
+    elif name in KNOWN:
         folder, known = find(name), KNOWN[name]
         rows = known.read(folder)
-    number = rows.get("number", rows.name)
-    rows["number"] = pd.factorize(number, sort="number" in rows)[0]
-    if not own:
-        rows = rows[rows.number < known.classes].reset_index(drop=True)
+        rows = rows[rows.number < known.classes]
         found = rows.number.nunique(), len(rows)
         if found != (known.classes, known.images):
             official = f"officially {known.classes} and {known.images}"
             say(f"{name} has {found[0]} classes and {found[1]} images here, {official}")
-    if "split" not in rows:
-        half = rows.number.nunique() // 2
-        rows["split"] = np.where(rows.number < half, "train", "test")
-    return folder, rows, bool(own)
+    else:
+        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
+    rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
+    halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
+    return folder, rows.assign(split=rows.get("split", halves)), bool(own)
 
 
 def say(line: str) -> None:
@@ -217,7 +206,7 @@ def drawn_dataset(name: str) -> RetrievalDataset:
 def splits_of(rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
     """Return the splits "train", "test" and, where there is one, "gallery"."""
     classes = rows.drop_duplicates("number").sort_values("number")
-    names, labels, families = tuple(classes.name), torch.from_numpy(rows.number.to_numpy()), None
+    names, labels, families = tuple(classes.name), torch.tensor(rows.number.tolist()), None
     if "family" in rows:
         families = torch.from_numpy(pd.factorize(classes.family, sort=True)[0])
     every, splits = Split(images, labels, names, tuple(rows.file), families), {}

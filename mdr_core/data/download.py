@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import socket
+import tarfile
 import tempfile
 from http.client import HTTPException
 from pathlib import Path
@@ -12,7 +13,7 @@ from torchvision.datasets.utils import download_url
 
 from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError, unknown
-from mdr_core.files import check_writable, data_roots, locked
+from mdr_core.files import data_roots, locked
 
 REMOTE = {  # archives and their md5
     "cub200": (
@@ -30,8 +31,8 @@ def dataset(name: str) -> Path:
     """Return a dataset's folder under the data root; fetch and unpack it unless it is there.
 
     Raises:
-        StudyError: an unknown name, one that no server gives out, no answer, or another content
-            than the official one. Nothing is left of it then.
+        StudyError: an unknown name, no server that gives it out, or another content than the
+            official one. Nothing is left of it then.
     """
     if name not in KNOWN:
         raise unknown("dataset to download", name, REMOTE)
@@ -39,7 +40,6 @@ def dataset(name: str) -> Path:
     folder = root / name
     if name not in REMOTE:
         raise StudyError(f"{name} cannot be downloaded: {elsewhere} {folder}")
-    check_writable(root, "MDR_DATA_ROOT")
     root.mkdir(parents=True, exist_ok=True)
     with locked(folder), tempfile.TemporaryDirectory(dir=root, prefix=".download") as partial:
         if folder.is_dir() and any(folder.iterdir()):  # of two processes, one fetches
@@ -50,7 +50,7 @@ def dataset(name: str) -> Path:
             archive, new = Path(partial) / Path(url).name, Path(partial) / name
             shutil.unpack_archive(archive, new, filter=None if archive.suffix == ".zip" else "data")
             os.replace(new, folder)
-        except (OSError, RuntimeError, HTTPException, ValueError, shutil.Error) as problem:
+        except (OSError, RuntimeError, ValueError, HTTPException, tarfile.TarError) as problem:
             raise StudyError(
                 f"{url} could not be fetched ({problem}): try again, or, if no server has it any "
                 f"more, {elsewhere} {folder}"

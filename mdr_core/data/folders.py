@@ -19,10 +19,7 @@ HIDDEN = re.compile(r"\.|__MACOSX$|lost\+found$")
 def unpacked(path: Path) -> Path:
     """Return a folder as it is, a zip file unpacked into the cache: whole or not at all.
 
-    A changed zip file is unpacked anew.
-
-    Raises:
-        StudyError: no such file or folder; a zip file that is damaged or not safe to unpack.
+    A changed zip file is unpacked anew. One that is damaged or not safe is a StudyError.
     """
     if path.is_dir():
         return path
@@ -76,10 +73,8 @@ def unpack(path: Path, folder: Path) -> None:
 def files_of(folder: Path) -> list[str]:
     """Return the paths of all files inside a folder, sorted, without hidden ones.
 
-    Links are followed.
-
-    Raises:
-        StudyError: a folder that cannot be read or is linked to twice; a name that is not UTF-8.
+    Links are followed. A folder that cannot be read or is linked to twice is a StudyError, and so
+    is a name that is not UTF-8.
     """
 
     def refuse(problem: OSError) -> None:

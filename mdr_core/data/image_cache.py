@@ -27,11 +27,8 @@ DEEP = ("I", "F")  # modes of more than 8 bits begin so
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size), uint8, channels last, and the digest of each file.
 
-    Both are cached, the images memory-mapped. The cache's name hashes the decoder's versions, size,
-    paths and stamps, so that a changed image is decoded anew. A torn cache is replaced.
-
-    Args:
-        upright: apply EXIF rotation. The official datasets' protocol does not.
+    Both are cached, the images memory-mapped. A changed image is decoded anew, a torn cache
+    replaced. ``upright``: apply EXIF rotation; the official datasets' protocol does not.
     """
     versions = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright]
     key = fingerprint.sha256([versions, [stamp(folder, file) for file in files]])[:16]

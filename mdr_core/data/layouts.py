@@ -1,7 +1,7 @@
 """List the images of a folder: a row each, whose columns are
 
-* ``file``, its path inside the folder, and ``name``, its class;
-* ``number``, by which classes are sorted; without it they come as they are listed;
+* ``file``, its path inside the folder;
+* ``name``, its class, and ``number``, by which classes are sorted;
 * ``family``, a coarser group of classes, and ``split``, "train", "test" or "gallery", where the
   layout has them.
 """
@@ -103,18 +103,15 @@ def cars(folder: Path) -> pd.DataFrame:
 
 
 def products(folder: Path) -> pd.DataFrame:
-    """List Stanford Online Products: Ebay_train.txt and Ebay_test.txt.
-
-    Their columns are image_id, class_id, super_class_id and path.
-    """
-    rows = []
+    """List Stanford Online Products: Ebay_train.txt, Ebay_test.txt (image, class, family, path)."""
+    rows, columns = [], ["file", "name", "family", "split"]
     for split in ("train", "test"):
         listed = place(folder, f"Ebay_{split}.txt")
         for _, product, _, path in table(listed, columns=4, header=1):
             family = path.split("/")[0].removesuffix("_final")
             file = inside(folder, listed.parent, path)
             rows.append((file, f"{family} {product}", family, split))
-    return pd.DataFrame(rows, columns=["file", "name", "family", "split"])
+    return pd.DataFrame(rows, columns=columns).assign(number=lambda r: pd.factorize(r["name"])[0])
 
 
 def clothes(folder: Path) -> pd.DataFrame:
@@ -128,7 +125,7 @@ def clothes(folder: Path) -> pd.DataFrame:
     rows = rows.assign(family=part.str[1] + "/" + part.str[2])
     rows["file"] = [inside(folder, base, path) for path in rows.file]
     first = (rows.split != "train").argsort(kind="stable")  # the training items come first
-    return rows.iloc[first].reset_index(drop=True)
+    return rows.iloc[first].assign(number=lambda r: pd.factorize(r["name"])[0])
 
 
 def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str]:
@@ -142,8 +139,7 @@ def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str
         class_level: the class is only so many folders of that path, with all below them.
 
     Raises:
-        StudyError: no images in class folders, images at different depths, or first folders that
-            may be splits.
+        StudyError: no images in class folders or at different depths; maybe splits in first ones.
     """
     kinds = Image.registered_extensions().items()
     endings = {e for e, kind in kinds if kind in Image.OPEN and kind not in NOT_IMAGES}
@@ -179,13 +175,14 @@ def alike(parts: Iterable[Parts], pattern: re.Pattern[str]) -> list[str]:
 def without_splits(folder: Path, parts: list[Parts]) -> tuple[list[Parts], list[str]]:
     """Return the folders of each image without first folders that are splits, and those splits.
 
-    Split are first folders named train, test and so on; or train_images, seg_test and so on where
-    they hold folders of the same names (test_tubes and train_stations are classes).
+    These are train, test and so on; train_images, seg_test and so on where they hold folders of
+    the same names (test_tubes and train_cars are classes).
     """
     merged: list[str] = []
     while any(len(part) > 1 for part in parts):
         first = {part[0] if part else "" for part in parts}
-        splits = alike(parts, DECORATED) or sorted(filter(PLAIN.fullmatch, first))
+        pattern = DECORATED if alike(parts, DECORATED) else PLAIN
+        splits = sorted(filter(pattern.fullmatch, first))
         if len(splits) < 2:
             break
         if others := sorted(first - {*splits}):
