@@ -119,7 +119,7 @@ def test_clothes_have_a_gallery_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     "more, line",
     [
-        (("id_5 query",), "not of the same classes"),
+        (("id_5 query",), "in one of query and gallery alone"),
         (("id_1 query", "id_1 gallery"), "classes in both training and test"),
         (("id_1 validation",), "status 'validation'"),
     ],
@@ -224,18 +224,16 @@ def test_the_cache_is_used_and_a_torn_one_replaced(tmp_path, cache, monkeypatch)
     trees.cub(tmp_path)
     first = load_dataset("cub50", 8)
     train, test = first.train.images.clone(), first.test.images.clone()  # their file is torn below
-    calls, (stored,), (note,) = counted(monkeypatch), cache.glob("*.npy"), cache.glob("*.json")
+    calls, (stored,) = counted(monkeypatch), cache.iterdir()
     assert torch.equal(load_dataset("cub50", 8).train.images, train) and not calls
-    whole = stored.read_bytes(), note.read_bytes()
-    for torn in (whole[0][:-100], b"", b"not an array"), (whole[1][:-9], b"7", b"[]"):
-        for content in torn:
-            calls.clear()
-            (stored if torn[0] == whole[0][:-100] else note).write_bytes(content)
-            again = load_dataset("cub50", 8)
-            assert len(calls) == 18 and torch.equal(again.test.images, test)
-            assert again.fingerprint == first.fingerprint
+    whole = stored.read_bytes()
+    for torn in whole[:-100], b"", b"not an array", whole.replace(b"8, 8", b"4, 4"):
+        calls.clear()
+        stored.write_bytes(torn)
+        again = load_dataset("cub50", 8)
+        assert len(calls) == 18 and torch.equal(again.test.images, test)
     again.train.images[0] = 0  # a reader's own affair: the file stays as it is
-    assert stored.read_bytes() == whole[0]
+    assert stored.read_bytes() == whole
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -294,7 +292,7 @@ def test_a_killed_decoding_leaves_nothing_that_is_trusted(tmp_path, cache):
     assert process.exitcode == -signal.SIGKILL
     assert [p.suffix for p in cache.iterdir()].count(".tmp") == 1 and not list(cache.glob("*.npy"))
     load_dataset("cub50", 8)
-    assert sorted(p.suffix for p in cache.iterdir()) == [".json", ".npy"]
+    assert [p.suffix for p in cache.iterdir()] == [".npy"]
 
 
 def test_errors_are_one_line_that_says_what_to_do(tmp_path, cache):
@@ -316,13 +314,13 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path, cache):
     assert not list(cache.glob("*.npy")) and not list(cache.glob("*.tmp"))
     broken.unlink()
     line = refused(load_dataset, "cub50", 8)
-    assert "lacks" in line and "Rusty_Blackbird_0001.jpg" in line
+    assert "Rusty_Blackbird_0001.jpg cannot be read (No such file" in line
     broken.write_bytes(whole)
 
     labels = top / "image_class_labels.txt"
     listed = labels.read_text()
     for old, new, line in (
-        ("17 6\n18 6", "17 5\n18 5", "too few images in class 'Yellow headed Blackbird' of cub50"),
+        ("17 6\n18 6", "17 5\n18 5", "fewer than 2 images in class 'Yellow headed Blackbird'"),
         ("4 2\n", "four 2\n", "do not list the same images"),
         ("4 2\n", "3 2\n", "do not list the same images"),
         ("4 2\n", "4 9\n", "do not list the same images"),
@@ -344,9 +342,9 @@ def test_malformed_matlab_files_are_said(tmp_path):
     said.append(refused(load_dataset, "cars196", 8))
     train.write_bytes(b"no matlab file at all, but long enough to hold a header" * 10)
     said.append(refused(load_dataset, "cars196", 8))
-    assert all("cars_train_annos.mat does not hold Stanford Cars' annotations" in s for s in said)
+    assert all("cars_train_annos.mat holds no annotations" in s for s in said)
     savemat(top / "devkit" / "cars_meta.mat", {"other": 1})
-    assert "cars_meta.mat does not hold" in refused(load_dataset, "cars196", 8)
+    assert "cars_meta.mat holds no" in refused(load_dataset, "cars196", 8)
 
 
 @pytest.mark.parametrize("path", ["../../../outside.jpg", "{}/outside.jpg"])
@@ -356,7 +354,7 @@ def test_a_listed_path_cannot_leave_the_dataset(tmp_path, path):
     listed = (top / "images.txt").read_text().splitlines()
     listed[0] = f"1 {path.format(tmp_path)}"
     (top / "images.txt").write_text("\n".join(listed))
-    assert "lacks" in refused(load_dataset, "cub50", 8)
+    assert "outside.jpg cannot be read (it is outside)" in refused(load_dataset, "cub50", 8)
 
 
 def shared(monkeypatch, name: str) -> Path:

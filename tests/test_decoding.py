@@ -189,7 +189,7 @@ def test_large_images_are_read_up_to_a_limit_that_is_named(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)
     for size in (9, 10):
         line = refused(load_dataset, f"folder:{path}", size)
-        assert "png has more than" in line and "megapixels, the most that is" in line
+        assert "png has more than" in line and "megapixels" in line
     monkeypatch.undo()
     line = refused(decoded, b"P6\n20000 20000\n255\n")
     assert "it has more than 179 megapixels" in line and "make it smaller or remove" in line
@@ -206,4 +206,4 @@ def test_the_version_for_other_files_is_that_of_the_content(
     first = load_dataset(f"folder:{path}", 8)
     monkeypatch.setattr(fingerprint, "NOT_JPEG", fingerprint.NOT_JPEG + 1)
     assert (load_dataset(f"folder:{path}", 8).fingerprint != first.fingerprint) == changes
-    assert len([*tmp_path.rglob("*.npy")]) == 2  # decoded anew
+    assert len([*tmp_path.rglob("*.npy")]) == 1 + changes  # decoded anew

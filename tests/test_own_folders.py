@@ -103,7 +103,7 @@ def test_the_level_of_the_classes_is_part_of_a_folder_s_name(tmp_path, capsys):
     found = load(deep, ",class_level=1")
     assert found.train.class_names == ("a", "b") and len(found.test.labels) == 8
     said = capsys.readouterr().err
-    assert said == f"{deep}: 16 images, each folder is a class: 4 (a, b, c, d)\n"
+    assert said == f"{deep}: 16 images of 4 classes (a, b, c, d)\n"
 
 
 PRESPLIT = [
@@ -131,9 +131,7 @@ def test_what_may_be_split_already_is_refused(tmp_path, first):
         tmp_path / "in", [f"{f}/{c}/{i}.png" for f in first for c in "abcdef" for i in "12"]
     )
     line = refused(classes, path)
-    assert (
-        str(path) in line and first[0] in line and ("put the" in line or "move or remove" in line)
-    )
+    assert str(path) in line and first[0] in line and ("put each" in line or "remove it" in line)
     if len(first) > 2:
         assert "extra" in refused(classes, path, 1)
 
@@ -190,9 +188,9 @@ def test_a_folder_without_images_in_class_folders_is_refused(tmp_path, names, un
 
 def test_all_that_is_wrong_with_a_folder_is_told_at_once(tmp_path):
     line = refused(load, tree(tmp_path / "three", FOUR[:6]))
-    assert "has 3 classes, 1 of them to train: at least 4 are needed, 2 to train" in line
+    assert "has 1 classes to train: at least 2 are needed" in line
     line = refused(load, tree(tmp_path / "few", [f"{c}/1.png" for c in "efghi"] + FOUR))
-    assert "class 'e', 'f', 'g' and 2 more of" in line and "at least 2 of every class" in line
+    assert "fewer than 2 images in class 'e', 'f', 'g' and 2 more" in line
     broken = {f"{c}/3.png": b"torn" for c in "abcd"}
     line = refused(load, tree(tree(tmp_path / "torn", FOUR), broken))
     assert line.count("cannot be decoded") == 3 and line.endswith("and 1 more files")
@@ -203,8 +201,8 @@ def test_a_line_says_what_is_a_class_and_what_is_not_read(tmp_path, capsys):
     path = tree(tmp_path / "in", names)
     load(tree(path, {"top/train/g/1.heic": b"", "top/README": b"", ".DS_Store": b""}))
     assert capsys.readouterr().err == (
-        f"{path}: 24 images, each folder below top/ (test and train merged) is a class: "
-        "6 (a, b, c, ... f); not read: 2 files (.heic, no ending)\n"
+        f"{path}: 24 images of 6 classes (a, b, c, ... f); test and train are merged; "
+        "not read: 2 files (.heic, no ending)\n"
     )
 
 
@@ -220,7 +218,7 @@ def test_links_are_followed_and_loops_refused(tmp_path):
         assert "remove the link" in refused(classes, real)
         place.unlink()
     (real / "a" / "9.png").symlink_to(tmp_path / "gone")
-    assert "lacks a/9.png" in refused(load, real)
+    assert "a/9.png cannot be read" in refused(load, real)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
@@ -266,7 +264,7 @@ def test_members_of_zips_are_read_however_their_names_are_written(tmp_path_facto
     assert [(found / name).read_bytes().decode() for name in names] == names
     twice = zipfile.ZipInfo(data.draw(ways)(names[0]))
     line = refused(folders.unpacked, pack(folder / "twice.zip", {**members, twice: b""}))
-    assert f"{names[0]} stands twice in the zip file" in line
+    assert names[0] in line and "stands twice" in line
 
 
 def special(name: str, mode: int = 0, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
@@ -343,36 +341,9 @@ def test_no_text_is_read_or_written_in_the_locale_s_encoding():
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("MDR_CACHE", "~/kept")
-    tree(tmp_path / "in", FOUR)
-    load(Path("~/in"))
-    assert len([*(tmp_path / "kept" / "decoded").glob("*.npy")]) == 1
-    monkeypatch.setenv("MDR_DATA_ROOT", "~/data")
-    assert str(tmp_path / "data") in refused(load_dataset, "cub200")
+    load(tree(tmp_path / "in", FOUR))
+    assert len(load(Path("~/in")).train.labels) == 4
     assert "no folder" in refused(load_dataset, "folder:~nobody_of_this_name/in")
-
-
-@pytest.mark.parametrize("swap", ["renamed", "overwritten"])
-def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path, swap):
-    names = [name.replace("png", "bmp") for name in FOUR]
-    files = {name: image_bytes(number, "BMP") for number, name in enumerate(names)}
-    path = tree(tmp_path / "in", files)
-    for name in names:
-        os.utime(path / name, (1e9, 1e9))
-    before = load(path)
-    one, two = path / names[0], path / names[2]
-    if swap == "renamed":
-        one.rename(tmp_path / "x")
-        two.rename(one)
-        (tmp_path / "x").rename(two)
-    else:
-        tree(path, {names[0]: files[names[2]], names[2]: files[names[0]]})
-        os.utime(one, (1e9, 1e9))
-        os.utime(two, (1e9, 1e9))
-    after = load(path)
-    assert after.fingerprint != before.fingerprint
-    assert (after.train.images[0] == before.train.images[2]).all()
-    assert (after.train.images[0] != before.train.images[0]).any()
 
 
 @settings(max_examples=15, deadline=None)
@@ -393,8 +364,5 @@ def test_duplicates_are_counted_by_content(tmp_path_factory, copies):
 def test_duplicates_are_said_once(tmp_path, capsys):
     path = tree(tmp_path / "in", FOUR)
     load(tree(path, {"d/copy.png": image_bytes(0)}))
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        f"folder:{path}: 1 pair(s) of image files are equal, 1 of them in two classes, 1 in a "
-        "training and a test class, as a/1.png and d/copy.png; they distort Recall@1: "
-        "remove one of each pair"
-    ]
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert len(said) == 1 and "a/1.png and d/copy.png; they distort Recall@1" in said[0]

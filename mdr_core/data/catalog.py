@@ -24,15 +24,14 @@ class Known(NamedTuple):
 
 CUB, CUB_ORIGIN = ("CUB_200_2011",), "CUB-200-2011 (Wah et al. 2011), data.caltech.edu"
 CARS_ORIGIN = (
-    "Stanford Cars (Krause et al. 2013), whose server has answered 404 since May 2023: get a copy "
-    "elsewhere, car_ims/ and cars_annos.mat, or cars_train/, cars_test/, devkit/ and "
+    "Stanford Cars (Krause et al. 2013), whose server has answered 404 since May 2023: from a copy "
+    "take car_ims/ and cars_annos.mat; or cars_train/, cars_test/, devkit/ and "
     "cars_test_annos_withlabels.mat"
 )
 SOP_ORIGIN = "Stanford Online Products (Oh Song et al. 2016), ftp.cs.stanford.edu"
 INSHOP_ORIGIN = (
-    "In-Shop Clothes Retrieval (Liu et al. 2016), given out under an agreement: ask for it at "
-    "mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html, and take Img/img.zip (unpacked, as img/) and "
-    "Eval/list_eval_partition.txt"
+    "In-Shop Clothes (Liu et al. 2016), given out under an agreement at mmlab.ie.cuhk.edu.hk/"
+    "projects/DeepFashion.html: take img/ (of Img/img.zip) and Eval/list_eval_partition.txt"
 )
 CARS, SOP = ("stanford_cars",), ("Stanford_Online_Products",)
 INSHOP = ("In-shop Clothes Retrieval Benchmark",)

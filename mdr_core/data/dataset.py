@@ -86,25 +86,19 @@ class RetrievalDataset:
 
         The released CUB-200 loader can hold out the last 20 of 100 so. The fingerprint stays.
         """
-        classes = len(self.train.class_names)
-        if not 2 <= count <= classes - 2:
-            raise StudyError(
-                f"hold_out must leave at least 2 of the {classes} training classes on either side, "
-                f"got {count}"
-            )
-        kept, held = range(classes - count), range(classes - count, classes)
-        train, test = self.train.of_classes(kept), self.train.of_classes(held)
+        kept = len(self.train.class_names) - count
+        if count < 2 or kept < 2:
+            raise StudyError(f"hold_out={count} must be at least 2, and leave 2 classes to train")
+        train = self.train.of_classes(range(kept))
+        test = self.train.of_classes(range(kept, kept + count))
         return replace(self, train=train, test=test, gallery=None)
 
     def train_on_all(self) -> "RetrievalDataset":
         """Add the test classes to the training split, for a model to use and not to evaluate."""
-        first, second = self.train, self.test
-        every = Split(
-            torch.cat([first.images, second.images]),
-            torch.cat([first.labels, second.labels + len(first.class_names)]),
-            first.class_names + second.class_names,
-            first.paths + second.paths,
-        )
+        one, two = self.train, self.test
+        labels = torch.cat([one.labels, two.labels + len(one.class_names)])
+        names, paths = one.class_names + two.class_names, one.paths + two.paths
+        every = Split(torch.cat([one.images, two.images]), labels, names, paths)
         return replace(self, train=every)
 
 
@@ -137,7 +131,6 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
             f"{name}: {same.pairs} pair(s) of image files are equal, {same.of_two_classes} of them "
             f"in two classes, {same.of_two_splits} in a training and a test class, as "
             f"{' and '.join(same.example)}; they distort Recall@1"
-            + (": remove one of each pair" if own else "")
         )
     contents = [
         SplitContent(part, [*rows.digest[rows.split == part]], s.labels.tolist(), s.class_names)
@@ -220,22 +213,14 @@ def check(name: str, splits: dict[str, Split]) -> None:
     """Refuse splits with too few classes or images, or whose classes are not the protocol's."""
     names = {part: split.class_names for part, split in splits.items()}
     if {*names["train"]} & {*names["test"]} or names.get("gallery", names["test"]) != names["test"]:
-        raise StudyError(
-            f"{name}: its official list has classes in both training and test, or query and "
-            "gallery are not of the same classes: fetch it anew"
-        )
+        why = "has classes in both training and test, or in one of query and gallery alone"
+        raise StudyError(f"{name}: its official list {why}: fetch it anew")
     for part, split in splits.items():
         counts = torch.bincount(split.labels, minlength=len(split.class_names))
         if len(counts) < 2:
-            raise StudyError(
-                f"{name} has {len(names['train']) + len(names['test'])} classes, {len(counts)} of "
-                f"them to {part}: at least 4 are needed, 2 to train and 2 to test"
-            )
+            raise StudyError(f"{name} has {len(counts)} classes to {part}: at least 2 are needed")
         least = 1 if "gallery" in splits and part != "train" else 2
         few = [split.class_names[c] for c in (counts < least).nonzero().flatten().tolist()]
         if few:
             shown = ", ".join(map(repr, few[:3])) + f" and {len(few) - 3} more" * (len(few) > 3)
-            raise StudyError(
-                f"too few images in class {shown} of {name}: retrieval needs at least 2 of every "
-                "class; add images or remove it"
-            )
+            raise StudyError(f"{name}: fewer than 2 images in class {shown}: add some or remove it")

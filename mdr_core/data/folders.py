@@ -36,10 +36,8 @@ def unpacked(path: Path) -> Path:
     except (StudyError, MemoryError):
         raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        raise StudyError(
-            f"{path} cannot be unpacked ({problem}): fetch or pack it anew, names in UTF-8, or set "
-            "MDR_CACHE to a folder with room"
-        ) from None
+        advice = "fetch or pack it anew, names in UTF-8, or set MDR_CACHE to a folder with room"
+        raise StudyError(f"{path} cannot be unpacked ({problem}): {advice}") from None
     return folder
 
 
@@ -51,20 +49,14 @@ def unpack(path: Path, folder: Path) -> None:
             entry.filename = entry.filename.replace("\\", "/")  # old Windows programs
             place = PurePosixPath(entry.filename)
             left -= entry.file_size
-            if (
-                place.is_absolute()
-                or ".." in place.parts
-                or stat.S_ISLNK(entry.external_attr >> 16)
-            ):
-                problem = "is a link, or leads out of the zip file"
-            elif place in seen:
-                problem = "stands twice in the zip file"
-            elif entry.file_size > MOST_BYTES or left < 0:
-                problem = f"is over {MOST_BYTES >> 20} MiB, or all is {MOST_TIMES} times as large"
-            else:
-                seen.add(place)
-                continue
-            raise StudyError(f"{path} is not unpacked: {place} {problem}: pack it anew")
+            outside = place.is_absolute() or ".." in place.parts
+            if outside or place in seen or stat.S_ISLNK(entry.external_attr >> 16):
+                why = f"{place} leads out of it, is a link or stands twice in it"
+                raise StudyError(f"{path} is not unpacked: {why}: pack it anew")
+            if entry.file_size > MOST_BYTES or left < 0:
+                why = f"{place} is over {MOST_BYTES >> 20} MiB, or all {MOST_TIMES} times as large"
+                raise StudyError(f"{path} is not unpacked: {why}: unpack it by hand")
+            seen.add(place)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial") as partial:
             archive.extractall(f"{partial}/all", archive.infolist())
             os.replace(f"{partial}/all", folder)
@@ -78,8 +70,9 @@ def files_of(folder: Path) -> list[str]:
     """
 
     def refuse(problem: OSError) -> None:
-        why = f"{problem.filename} cannot be read ({problem.strerror})"
-        raise StudyError(f"{why}: allow reading it, or remove it")
+        raise StudyError(
+            f"{problem.filename} cannot be read ({problem.strerror}): allow or remove it"
+        )
 
     found, seen = [], set()
     for top, inner, names in os.walk(folder, followlinks=True, onerror=refuse):

@@ -1,8 +1,8 @@
 """Decode images once, and keep them as one memory-mapped array."""
 
 import contextlib
+import errno
 import io
-import json
 import os
 import warnings
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
-from mdr_core.files import cache_root, locked, replacing, write
+from mdr_core.files import cache_root, locked, replacing
 
 # A color profile or a text of a PNG file may be larger than Pillow's 1 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
@@ -27,60 +27,54 @@ DEEP = ("I", "F")  # modes of more than 8 bits begin so
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size), uint8, channels last, and the digest of each file.
 
-    Both are cached, the images memory-mapped. A changed image is decoded anew, a torn cache
-    replaced. ``upright``: apply EXIF rotation; the official datasets' protocol does not.
+    The images are memory-mapped from a cache, which is named by the digests: a changed image is
+    decoded anew. A torn cache is replaced. ``upright``: apply EXIF rotation.
     """
-    versions = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright]
-    key = fingerprint.sha256([versions, [stamp(folder, file) for file in files]])[:16]
-    path = cache_root() / "decoded" / f"{key}-{size}.npy"
-    shape = (len(files), size, size, 3)
+    digests = [fingerprint.image_digest(read(folder, file)) for file in files]
+    key = fingerprint.sha256([fingerprint.DECODING, size, upright, digests])[:16]
+    path, shape = cache_root() / "decoded" / f"{key}-{size}.npy", (len(files), size, size, 3)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):  # of several processes, one decodes
-            if not (found := cached(path, shape)):
+            if (images := cached(path, shape)) is None:
                 decode_to(path, folder, files, size, upright)
-                found = cached(path, shape)
+                images = np.load(path, mmap_mode="c")
     except OSError as problem:
-        raise StudyError(
-            f"images cannot be decoded to {path} ({problem}): set MDR_CACHE to a folder with room"
-        ) from None
-    if not found:
-        raise StudyError(f"{path} cannot be read back: set MDR_CACHE to another folder")
-    return torch.from_numpy(found[0]).permute(0, 3, 1, 2), found[1]
+        line = f"{path} cannot be made ({problem}): set MDR_CACHE to a folder with room"
+        raise StudyError(line) from None
+    return torch.from_numpy(images).permute(0, 3, 1, 2), digests
 
 
-def stamp(folder: Path, file: str) -> list:
-    """Return what tells a changed file: its path, size, times of change and inode."""
-    with contextlib.suppress(OSError, ValueError):
-        if not PurePosixPath(file).is_absolute() and ".." not in file.split("/"):
-            about = os.stat(folder / file)
-            return [file, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-    raise StudyError(f"{folder} lacks {file}: restore it, or fetch the dataset anew")
+def read(folder: Path, file: str) -> bytes:
+    """Return the content of a file inside a folder."""
+    try:
+        if ".." in PurePosixPath(file).parts or PurePosixPath(file).is_absolute():
+            raise FileNotFoundError(errno.ENOENT, "it is outside")
+        return (folder / file).read_bytes()
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", problem)
+        raise StudyError(f"{folder}: {file} cannot be read ({why}): restore or unlist it") from None
 
 
-def cached(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]] | None:
-    """Return a stored array, whose changes never reach its file, and digests; None if torn."""
+def cached(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return a stored array, whose changes never reach its file; None if it is torn."""
     try:
         images = np.load(path, mmap_mode="c")
-        digests = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        whole = images.shape == shape and images.dtype == np.uint8 and len(digests) == shape[0]
-        return (images, digests) if whole and isinstance(digests, list) else None
+        return images if images.shape == shape and images.dtype == np.uint8 else None
     except Exception:  # noqa: BLE001 - a torn file raises anything
         return None
 
 
 def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bool) -> None:
-    """Decode into an array (N, size, size, 3) at ``path``, and write the digests beside it."""
+    """Decode images into an array (N, size, size, 3) at ``path``."""
 
-    def decode(file: str) -> tuple[np.ndarray | None, str]:
-        content = (folder / file).read_bytes()
+    def decode(file: str) -> np.ndarray | StudyError:
         try:
-            image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
+            return pixels(folder / file, size, f"{folder}: {file}", upright)
         except StudyError as problem:
-            return None, str(problem)
-        return image, fingerprint.image_digest(content)
+            return problem
 
-    digests, bad = [], []  # of bad files all are told, not one at a time
+    bad = []  # of them all are told, not one at a time
     work = Parallel(n_jobs=-1, prefer="threads", batch_size=8, return_as="generator")
     # A partial file of one name: the next process writes over a killed one's.
     with replacing(path, path.with_suffix(".tmp")) as out, warnings.catch_warnings():
@@ -89,18 +83,16 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
         np.lib.format.write_array_header_1_0(out, header)
         done = work(delayed(decode)(file) for file in files)
         few = len(files) <= 2000
-        for image, note in tqdm(done, "decoding", len(files), unit="image", disable=few):
-            if image is None:
-                bad.append(note)
+        for image in tqdm(done, "decoding", len(files), unit="image", disable=few, leave=False):
+            if isinstance(image, StudyError):
+                bad.append(str(image))
             else:
                 out.write(image.data)
-                digests.append(note)
         if bad:
             more = f"; and {len(bad) - 3} more files" * (len(bad) > 3)
             raise StudyError("; ".join(bad[:3]) + more)
         out.flush()
         os.fsync(out.fileno())
-        write(path.with_suffix(".json"), json.dumps(digests))
 
 
 def pixels(
@@ -123,14 +115,13 @@ def pixels(
     except (StudyError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels, the most that is read"
+        most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels"
         raise StudyError(f"{what} has more than {most}: make it smaller or remove it") from None
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
         if isinstance(problem, OSError) and problem.errno:  # the system's, not the image's
             raise StudyError(f"{what} cannot be read ({problem.strerror})") from None
-        raise StudyError(
-            f"{what} cannot be decoded ({type(problem).__name__}): replace or remove it"
-        ) from None
+        why = f"cannot be decoded ({type(problem).__name__})"
+        raise StudyError(f"{what} {why}: replace or remove it") from None
 
 
 def rgb(file: str | Path | BinaryIO | Image.Image, what: str, upright: bool) -> Image.Image:

@@ -25,6 +25,7 @@ NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 SPLIT = "(train(ing|val)?|val(id|idation)?|dev|eval(uation)?|test(ing)?|hold_?out)"
 PLAIN = re.compile(SPLIT, re.IGNORECASE)
 DECORATED = re.compile(rf"(.*[\W_])?{SPLIT}([\W_\d].*)?", re.IGNORECASE)  # seg_train, test_set
+LEVEL = "folder:PATH,class_level=1"
 Parts = tuple[str, ...]  # the folders of a path
 
 
@@ -95,10 +96,8 @@ def cars(folder: Path) -> pd.DataFrame:
     except StudyError:
         raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        raise StudyError(
-            f"{file} does not hold Stanford Cars' annotations ({problem}): fetch it anew (the test "
-            "half's official file without labels will not do)"
-        ) from None
+        why = f"holds no annotations with labels ({problem})"
+        raise StudyError(f"{file} {why}: fetch Stanford Cars anew") from None
     return pd.DataFrame(rows, columns=["file", "number", "name", "family"])
 
 
@@ -132,11 +131,8 @@ def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str
     """List a folder of class folders; return a line that says what is a class, too.
 
     All images lie equally deep. Folders that hold all images are skipped, and first folders that
-    are splits (train, test_set) are merged. Then a class is the whole path of an image's folder,
-    in Unicode's form NFC.
-
-    Args:
-        class_level: the class is only so many folders of that path, with all below them.
+    are splits (train, test_set) are merged. Then a class is the path of an image's folder, in
+    Unicode's form NFC; or the first ``class_level`` folders of it, with all below them.
 
     Raises:
         StudyError: no images in class folders or at different depths; maybe splits in first ones.
@@ -151,16 +147,14 @@ def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str
     top = os.path.commonprefix(parts) if parts else ()
     parts, merged = without_splits(folder, [part[len(top) :] for part in parts])
     if not any(parts):
-        wanted = "expected <class>/<image>.jpg or .png"
-        raise StudyError(f"{folder}: no images in two or more class folders: {wanted}{unread}")
+        why = "no images in two or more class folders: expected <class>/<image>.jpg or .png"
+        raise StudyError(f"{folder}: {why}{unread}")
     depth = class_depth(folder, dict(zip(files, parts, strict=True)), class_level)
     rows = pd.DataFrame({"file": files, "name": ["/".join(part[:depth]) for part in parts]})
     names = sorted({*rows.name})
-    kind = "folder" if depth == 1 else f"path of {depth} folders"
-    kind += f" below {'/'.join(top)}/" if top else ""
-    kind += f" ({' and '.join(merged)} merged)" if merged else ""
     shown = ", ".join(names if len(names) < 5 else [*names[:3], f"... {names[-1]}"])
-    taken = f"{folder}: {len(files)} images, each {kind} is a class: {len(names)} ({shown})"
+    taken = f"{folder}: {len(files)} images of {len(names)} classes ({shown})"
+    taken += f"; {' and '.join(merged)} are merged" if merged else ""
     return rows.assign(number=rows.name.map(names.index)), taken + unread
 
 
@@ -186,10 +180,10 @@ def without_splits(folder: Path, parts: list[Parts]) -> tuple[list[Parts], list[
         if len(splits) < 2:
             break
         if others := sorted(first - {*splits}):
-            raise StudyError(
-                f"{folder}: {' and '.join(splits)} look like splits, and "
-                f"{others[0] or 'images beside them'} does not: move or remove it, or rename them"
+            why = (
+                f"{' and '.join(splits)} look like splits, {others[0] or 'images beside'} does not"
             )
+            raise StudyError(f"{folder}: {why}: move or remove it, or rename them")
         merged, parts = merged or splits, [part[1:] for part in parts]
     return parts, merged
 
@@ -199,16 +193,13 @@ def class_depth(folder: Path, parts: dict[str, Parts], class_level: int) -> int:
     example = {len(part): file for file, part in parts.items()}
     least, most = min(example), max(example)
     if least < class_level or (least < most and not class_level) or not least:
-        level = f", or give a class_level of at most {least}, as in folder:PATH,class_level=1"
-        raise StudyError(
-            f"{folder}: images lie at different depths, {example[least]} and {example[most]}, or "
-            f"not at class_level: move or remove those in no class folder{level * (least > 0)}"
-        )
+        why = f"{example[least]} and {example[most]} lie {least} and {most} folders deep"
+        level = f", or give a level of classes of at most {least}, as in {LEVEL}"
+        advice = f"move or remove what is in no class folder{level * (least > 0)}"
+        raise StudyError(f"{folder}: {why}: {advice}")
     same = alike(parts.values(), re.compile(".*", re.DOTALL))
     if same and not class_level:
-        raise StudyError(
-            f"{folder}: {same[0]} and {same[1]} hold folders of the same name: put the images of a "
-            "class into one folder, or give the level of the classes: folder:PATH,class_level=1 "
-            f"for {same[0]} and {same[1]}, or 2 for the paths below them"
-        )
+        why = f"{same[0]} and {same[1]} hold folders of the same name"
+        advice = f"put each class into one folder, or give its level, as in {LEVEL} or {most}"
+        raise StudyError(f"{folder}: {why}: {advice}")
     return class_level or most
