@@ -365,4 +365,4 @@ def test_duplicates_are_said_once(tmp_path, capsys):
     path = tree(tmp_path / "in", FOUR)
     load(tree(path, {"d/copy.png": image_bytes(0)}))
     said = capsys.readouterr().err.splitlines()[1:]
-    assert len(said) == 1 and "a/1.png and d/copy.png; they distort Recall@1" in said[0]
+    assert len(said) == 1 and "a/1.png and d/copy.png; they distort Recall@1: remove one" in said[0]

@@ -131,6 +131,7 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
             f"{name}: {same.pairs} pair(s) of image files are equal, {same.of_two_classes} of them "
             f"in two classes, {same.of_two_splits} in a training and a test class, as "
             f"{' and '.join(same.example)}; they distort Recall@1"
+            f"{': remove one of each pair' * own}"
         )
     contents = [
         SplitContent(part, [*rows.digest[rows.split == part]], s.labels.tolist(), s.class_names)
