@@ -1,9 +1,8 @@
 """Crop a whole batch on the device: each image has its own box, each box is two small matrices.
 
-Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the filter's weights on the
-input pixels for output pixel o. The filter is PIL's Lanczos-3, widened where the image shrinks. A
-flip reverses R_x. PIL also rounds between the two directions: on 100 photographs (256 px, crops of
-224) torchvision's path by PIL differs by 0.19 grey levels in the mean.
+Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the weights of PIL's Lanczos-3
+filter, widened where the image shrinks, on the input pixels for output pixel o. PIL also rounds
+between the two directions, which changes photographs by 0.19 gray levels in the mean.
 """
 
 import math
@@ -13,22 +12,20 @@ from torch import Tensor
 
 SCALE = (0.16, 1.0)  # of the crop's area to the image's
 RATIO = (0.75, 1.33)  # of the crop's width to its height
+TRIES = 10  # boxes drawn for each image
 
 
 def resample_matrix(
     start: Tensor, length: Tensor, low: Tensor, high: Tensor, inputs: int, outputs: int
 ) -> Tensor:
-    """Return the matrix R that resamples [start, start + length) of a line of pixels.
+    """Return the matrix R, (B, outputs, inputs), that resamples [start, start + length) of a line.
 
-    Args:
-        start, length: (B,) in pixels, of each image's box along one axis.
-        low, high: (B,) the pixels that may contribute: the box (crop, then resize) or the line
-            (resize, then crop).
-        inputs, outputs: pixels before and after: R is (B, outputs, inputs), its rows sum to one.
+    ``low``, ``high``: the pixels that may contribute, the box's (crop, then resize) or the line's
+    (resize, then crop). All four are (B,), in pixels.
     """
     start, low, high = (bound[:, None, None] for bound in (start, low, high))
     scale = (length / outputs)[:, None, None]
-    center = start + (torch.arange(outputs, device=start.device)[None, :, None] + 0.5) * scale
+    center = start + (torch.arange(outputs, device=start.device)[:, None] + 0.5) * scale
     reach = math.ceil(3 * max(inputs / outputs, 1.0))  # of the widest filter, in pixels
     pixel = center.floor() + torch.arange(-reach, reach + 1, device=start.device)
     x = (pixel + 0.5 - center) / scale.clamp(min=1.0)
@@ -45,22 +42,19 @@ def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return out.clamp_(0, 255)
 
 
-def random_boxes(
-    count: int, side: int, generator: torch.Generator, tries: int = 10
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return boxes in square images: top, left, height, width, each (count,), whole pixels.
 
     The distribution is that of torchvision's RandomResizedCrop: area uniform in SCALE, log ratio
     uniform in log RATIO, the first of ten tries that fits, else the whole image.
     """
-    empty = torch.empty(count, tries, device=generator.device)
+    empty = torch.empty(count, TRIES, device=generator.device)
     area = side**2 * empty.uniform_(*SCALE, generator=generator)
     low, high = map(math.log, RATIO)
     ratio = torch.empty_like(empty).uniform_(low, high, generator=generator).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
-    first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
-    some = fits.any(dim=1)
+    first, some = fits.to(torch.uint8).argmax(dim=1, keepdim=True), fits.any(dim=1)
     width, height = (
         torch.where(some, lengths.gather(1, first)[:, 0], float(side))
         for lengths in (width, height)
@@ -71,24 +65,16 @@ def random_boxes(
 
 
 def random_resized_crop(
-    images: Tensor,
-    size: int,
-    generator: torch.Generator,
-    flip: bool = True,
-    rows: slice = slice(None),
-    count: int | None = None,
+    images: Tensor, size: int, generator: torch.Generator, flip: bool = True
 ) -> Tensor:
-    """Return training crops (R, 3, size, size), float32, 0..255: a random box of each image.
+    """Return training crops (B, 3, size, size), float32, 0..255: a random box of each image.
 
-    Args:
-        images: (R, 3, S, S), 0..255, on the generator's device.
-        flip: mirror each crop with probability 1/2.
-        rows, count: the images' rows in a batch of ``count``. They get the boxes that they would
-            get among all.
+    ``images``: (B, 3, S, S), 0..255, on the generator's device. ``flip`` mirrors each crop with
+    probability 1/2.
     """
-    count, side = count or len(images), images.shape[-1]
-    top, left, height, width = (of_all[rows] for of_all in random_boxes(count, side, generator))
-    mirrored = torch.rand(count, generator=generator, device=generator.device)[rows] < 0.5
+    count, side = len(images), images.shape[-1]
+    top, left, height, width = random_boxes(count, side, generator)
+    mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
     vertical = resample_matrix(top, height, top, top + height, side, size)
     horizontal = resample_matrix(left, width, left, left + width, side, size)
     if flip:
@@ -97,12 +83,10 @@ def random_resized_crop(
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:
-    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255.
-
-    They are the middle of the images resized to ``resize``.
+    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255:
+    the middle of the images resized to ``resize``.
     """
-    side = images.shape[-1]
-    one = torch.ones(1, device=images.device)
+    side, one = images.shape[-1], torch.ones(1, device=images.device)
     start, length = one * (resize - size) / 2 * side / resize, one * size * side / resize
     matrix = resample_matrix(start, length, 0 * one, side * one, side, size)
     crops = resample(images, matrix, matrix).round().to(torch.uint8)

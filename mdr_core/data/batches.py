@@ -9,10 +9,8 @@ from mdr_core.errors import StudyError
 class BalancedBatches:
     """Batches of m random images a class (or all it has), of as many random classes as it takes.
 
-    ``labels``: (N,) class of each training image. ``images_per_class``: m.
-
-    Raises:
-        StudyError: the batch cannot hold two images of a class, or all classes cannot fill it.
+    ``labels``: (N,) class of each training image. ``images_per_class``: m. StudyError: the batch
+    cannot hold two images of a class, or all classes cannot fill it.
     """
 
     def __init__(self, labels: Tensor, batch_size: int, images_per_class: int):
@@ -20,17 +18,13 @@ class BalancedBatches:
         self.batch_size, self.images_per_class = batch_size, images_per_class
         self.members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
         if images_per_class < 2 or batch_size < 2:
-            raise StudyError(
-                f"a batch of {batch_size} with {images_per_class} image(s) per class holds no two "
-                "images of a class: set batch_size and images_per_class to 2 or more"
-            )
+            raise StudyError("batch_size and images_per_class must be 2 or more, for pairs")
         available = sum(min(images_per_class, len(members)) for members in self.members)
         if available < batch_size:
-            raise StudyError(
-                f"{len(self.members)} training classes with up to {images_per_class} images each "
-                f"give {available} images, too few for a batch of {batch_size}: "
-                f"set batch_size to at most {available}"
+            why = (
+                f"{available} images, up to {images_per_class} of each training class, are too few"
             )
+            raise StudyError(f"{why} for a batch: set batch_size to at most {available}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return indices into the training set: (count, batch_size), int64, on the CPU."""

@@ -1,22 +1,17 @@
-"""Load retrieval datasets, whose training and test classes are disjoint.
-
-Official layouts are read as they come, from a folder or straight from a zip file, and so is any
-folder of class folders.
-"""
+"""Load retrieval datasets, whose training and test classes are disjoint."""
 
 import math
 import multiprocessing
 import os
 import re
 import sys
-import warnings
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -24,8 +19,8 @@ from tqdm import tqdm
 from mdr_core.data import drawn_characters, layouts
 from mdr_core.data.catalog import KNOWN, NAMES, find
 from mdr_core.data.fingerprint import SplitContent, data_fingerprint, drawn_fingerprint
+from mdr_core.data.folders import unpacked
 from mdr_core.data.image_cache import decoded
-from mdr_core.distributed import current
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY
 
@@ -45,10 +40,7 @@ class Split:
     families: Tensor | None = None  # (C,) int64; None where the layout has none
 
     def of_images(self, indices: Tensor) -> "Split":
-        """Return some images, in the order given; the classes keep their labels.
-
-        Images that follow one another are a view: what is memory-mapped stays on the disk.
-        """
+        """Return some images, in the order given: a view where they follow one another."""
         first = int(indices[0]) if len(indices) else 0
         in_a_row = torch.equal(indices, torch.arange(first, first + len(indices)))
         rows = slice(first, first + len(indices)) if in_a_row else indices
@@ -61,12 +53,9 @@ class Split:
         label = torch.full((len(self.class_names),), -1)
         label[classes] = torch.arange(len(classes))
         chosen = self.of_images((label[self.labels] >= 0).nonzero().flatten())
-        return replace(
-            chosen,
-            labels=label[chosen.labels],
-            class_names=tuple(self.class_names[c] for c in classes.tolist()),
-            families=None if self.families is None else self.families[classes],
-        )
+        names = tuple(self.class_names[c] for c in classes.tolist())
+        families = None if self.families is None else self.families[classes]
+        return replace(chosen, labels=label[chosen.labels], class_names=names, families=families)
 
 
 class Duplicates(NamedTuple):
@@ -82,7 +71,7 @@ class Duplicates(NamedTuple):
 class RetrievalDataset:
     """Training split, test split, and a name of their content.
 
-    Each test image is searched in the gallery or, where there is none, among all other test images.
+    Each test image is searched in the gallery or, without one, among all other test images.
     """
 
     name: str
@@ -97,119 +86,98 @@ class RetrievalDataset:
 
         The released CUB-200 loader can hold out the last 20 of 100 so. The fingerprint stays.
         """
-        classes = len(self.train.class_names)
-        if not 2 <= count <= classes - 2:
-            raise StudyError(
-                f"hold_out must leave at least 2 of the {classes} training classes on either side, "
-                f"got {count}"
-            )
-        kept, held = range(classes - count), range(classes - count, classes)
-        train, test = self.train.of_classes(kept), self.train.of_classes(held)
+        kept = len(self.train.class_names) - count
+        if count < 2 or kept < 2:
+            raise StudyError(f"hold_out={count} must be at least 2, and leave 2 classes to train")
+        train = self.train.of_classes(range(kept))
+        test = self.train.of_classes(range(kept, kept + count))
         return replace(self, train=train, test=test, gallery=None)
 
     def train_on_all(self) -> "RetrievalDataset":
-        """Add the test classes to the training split, for a model to use and not to evaluate.
-
-        The test split stays: training has seen it, so that its Recall@1 is none of unseen classes.
-        """
-        first, second = self.train, self.test
-        every = Split(
-            torch.cat([first.images, second.images]),
-            torch.cat([first.labels, second.labels + len(first.class_names)]),
-            first.class_names + second.class_names,
-            first.paths + second.paths,
-        )
+        """Add the test classes to the training split, for a model to use and not to evaluate."""
+        one, two = self.train, self.test
+        labels = torch.cat([one.labels, two.labels + len(one.class_names)])
+        names, paths = one.class_names + two.class_names, one.paths + two.paths
+        every = Split(torch.cat([one.images, two.images]), labels, names, paths)
         return replace(self, train=every)
 
 
-def load_dataset(
-    name: str,
-    data_root: str | Path | None = None,
-    image_size: int = 128,
-    cache_root: str | Path | None = None,
-) -> RetrievalDataset:
+def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     """Return a dataset by name, in the protocol's split.
 
-    That is the official list where there is one (Stanford Online Products, In-Shop Clothes).
-    Otherwise the first half of the classes trains, the second half tests.
-
-    What was taken as a class of a folder, and duplicates, are each said in a line on stderr.
-
-    A relative PATH of ``folder:PATH`` is one in the study, wherever the program runs. The first
-    level of folders are the classes of ``folder:PATH,class_level=1``, and so on:
-    :func:`mdr_core.data.layouts.class_folders`. After ``all:`` the test classes train, too:
-    :meth:`RetrievalDataset.train_on_all`.
+    The first half of the classes trains and the second half tests, unless there is an official list
+    (Stanford Online Products, In-Shop Clothes).
 
     Args:
-        name: one of NAMES.
-        data_root: else ``MDR_DATA_ROOT``, else ``../shared/data`` or ``data`` beside the study.
+        name: one of NAMES. A relative PATH of ``folder:PATH`` is one in the study. The first level
+            of folders are the classes of ``folder:PATH,class_level=1``, and so on. After ``all:``
+            the test classes train, too: :meth:`RetrievalDataset.train_on_all`.
         image_size: of the square that images are resized to; drawn characters are always 32.
-        cache_root: of decoded images; else ``MDR_CACHE``, else ``.cache`` in the study.
 
     Raises:
         StudyError: unknown name, absent dataset, broken image, a class with too few images.
     """
     if name.startswith("all:"):
-        name = name.removeprefix("all:")
-        return load_dataset(name, data_root, image_size, cache_root).train_on_all()
+        return load_dataset(name.removeprefix("all:"), image_size).train_on_all()
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
-    if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
-        source = layouts.Source(REPOSITORY / os.path.expanduser(own[1]), upright=True)
-        listing = layouts.class_folders(source, int(own[3] or 0))
-        say(listing.taken)
-    elif name in KNOWN:
-        known, source = KNOWN[name], find(name, data_root)
-        listing = known.read(source)
-        found = len(listing.class_names), len(listing.files)
-        if found != (known.classes, known.images):
-            warnings.warn(
-                f"{name} has {found[0]} classes and {found[1]} images here, officially "
-                f"{known.classes} and {known.images}",
-                stacklevel=2,
-            )
-    else:
-        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
-    images, digests = decoded(source, listing.files, image_size, cache_root)
-    splits = checked_splits(name, listing, images)
-    digest = dict(zip(listing.files, digests, strict=True))
-    contents = [
-        SplitContent(part, [digest[p] for p in s.paths], s.labels.tolist(), s.class_names)
-        for part, s in splits.items()
-    ]
-    fingerprint = data_fingerprint(contents, image_size, source.upright)
-    same = duplicates(splits, digest)
+    folder, rows, own = listed(name)
+    images, rows["digest"] = decoded(folder, [*rows.file], image_size, upright=own)
+    splits = splits_of(rows, images)
+    check(name, splits)
+    same = duplicates(rows)
     if same.pairs:
         say(
             f"{name}: {same.pairs} pair(s) of image files are equal, {same.of_two_classes} of them "
             f"in two classes, {same.of_two_splits} in a training and a test class, as "
             f"{' and '.join(same.example)}; they distort Recall@1"
-            + (": remove one of each pair" if own else "")
+            f"{': remove one of each pair' * own}"
         )
+    contents = [
+        SplitContent(part, [*rows.digest[rows.split == part]], s.labels.tolist(), s.class_names)
+        for part, s in splits.items()
+    ]
+    fingerprint = data_fingerprint(contents, image_size, upright=own)
     return RetrievalDataset(name, fingerprint=fingerprint, duplicates=same, **splits)
+
+
+def listed(name: str) -> tuple[Path, pd.DataFrame, bool]:
+    """Return a dataset's folder, its images as rows, and whether it is a user's own folder."""
+    if own := re.fullmatch(r"folder:(.*?)(,class_level=([0-9]{1,3}))?", name, re.DOTALL):
+        folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
+        rows, taken = layouts.class_folders(folder, int(own[3] or 0))
+        say(taken)
+    elif name in KNOWN:
+        folder, known = find(name), KNOWN[name]
+        rows = known.read(folder)
+        rows = rows[rows.number < known.classes]
+        found = rows.number.nunique(), len(rows)
+        if found != (known.classes, known.images):
+            official = f"officially {known.classes} and {known.images}"
+            say(f"{name} has {found[0]} classes and {found[1]} images here, {official}")
+    else:
+        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
+    rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
+    halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
+    return folder, rows.assign(split=rows.get("split", halves)), bool(own)
 
 
 def say(line: str) -> None:
     """Write a line to stderr, unless this process was started by one that says it."""
-    if multiprocessing.parent_process() is None and current().first:
+    if multiprocessing.parent_process() is None:
         tqdm.write(" ".join(line.splitlines()), file=sys.stderr)
 
 
-def duplicates(splits: dict[str, Split], digest: dict[str, str]) -> Duplicates:
-    """Count the pairs of equal files. ``digest``: of each path's file."""
-    files = [
-        (digest[path], part == "train", label, path)
-        for part, split in splits.items()
-        for path, label in zip(split.paths, split.labels.tolist(), strict=True)
-    ]
+def duplicates(rows: pd.DataFrame) -> Duplicates:
+    """Count the pairs of equal files by the columns digest, number and split."""
 
-    def pairs(what: int) -> int:  # that agree in digest, then split, then class
-        return sum(math.comb(n, 2) for n in Counter(file[:what] for file in files).values())
+    def pairs(*columns: object) -> int:
+        return sum(math.comb(n, 2) for n in rows.groupby(["digest", *columns]).size())
 
-    first: dict[str, str] = {}
-    found = ((first.setdefault(same, path), path) for same, _, _, path in files)
-    example = next((pair for pair in found if pair[0] != pair[1]), ())
-    return Duplicates(pairs(1), pairs(1) - pairs(3), pairs(1) - pairs(2), example)
+    same = rows[rows.duplicated("digest", keep=False)]
+    example = tuple(same.file[same.digest == same.digest.iloc[0]][:2]) if len(same) else ()
+    of_splits = pairs() - pairs(rows.split == "train")
+    return Duplicates(pairs(), pairs() - pairs("number"), of_splits, example)
 
 
 def drawn_dataset(name: str) -> RetrievalDataset:
@@ -229,41 +197,31 @@ def drawn_dataset(name: str) -> RetrievalDataset:
     return RetrievalDataset(name, train, test, drawn_fingerprint(name))
 
 
-def checked_splits(name: str, listing: layouts.Listing, images: Tensor) -> dict[str, Split]:
-    """Return the listing's "train", "test" and, if it has one, "gallery" split."""
-    families = None
-    if listing.families:
-        families = torch.from_numpy(np.unique(listing.families, return_inverse=True)[1])
-    labels, names = torch.from_numpy(listing.labels), listing.class_names
-    every, half = Split(images, labels, names, tuple(listing.files), families), len(names) // 2
-    if listing.splits is None:
-        first, second = range(half), range(half, len(names))
-        splits = {"train": every.of_classes(first), "test": every.of_classes(second)}
-    else:
-        splits = {}
-        for part in ["train", "test"] + ["gallery"] * ("gallery" in listing.splits):
-            chosen = every.of_images(torch.from_numpy(np.flatnonzero(listing.splits == part)))
-            splits[part] = chosen.of_classes(chosen.labels.unique().tolist())
-        if set(splits["train"].class_names) & set(splits["test"].class_names):
-            raise StudyError(f"{name}: its official list has classes in both training and test")
-        if "gallery" in splits and splits["gallery"].class_names != splits["test"].class_names:
-            raise StudyError(
-                f"{name}: query and gallery are not of the same classes: fetch its official list "
-                "anew"
-            )
+def splits_of(rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
+    """Return the splits "train", "test" and, where there is one, "gallery"."""
+    classes = rows.drop_duplicates("number").sort_values("number")
+    names, labels, families = tuple(classes.name), torch.tensor(rows.number.tolist()), None
+    if "family" in rows:
+        families = torch.from_numpy(pd.factorize(classes.family, sort=True)[0])
+    every, splits = Split(images, labels, names, tuple(rows.file), families), {}
+    for part in ["train", "test"] + ["gallery"] * ("gallery" in {*rows.split}):
+        chosen = every.of_images(torch.from_numpy(np.flatnonzero(rows.split == part)))
+        splits[part] = chosen.of_classes(chosen.labels.unique().tolist())
+    return splits
+
+
+def check(name: str, splits: dict[str, Split]) -> None:
+    """Refuse splits with too few classes or images, or whose classes are not the protocol's."""
+    names = {part: split.class_names for part, split in splits.items()}
+    if {*names["train"]} & {*names["test"]} or names.get("gallery", names["test"]) != names["test"]:
+        why = "has classes in both training and test, or in one of query and gallery alone"
+        raise StudyError(f"{name}: its official list {why}: fetch it anew")
     for part, split in splits.items():
         counts = torch.bincount(split.labels, minlength=len(split.class_names))
         if len(counts) < 2:
-            raise StudyError(
-                f"{name} has {len(names)} classes, {len(counts)} of them to {part}: at least 4 are "
-                "needed, 2 to train and 2 to test"
-            )
+            raise StudyError(f"{name} has {len(counts)} classes to {part}: at least 2 are needed")
         least = 1 if "gallery" in splits and part != "train" else 2
         few = [split.class_names[c] for c in (counts < least).nonzero().flatten().tolist()]
         if few:
             shown = ", ".join(map(repr, few[:3])) + f" and {len(few) - 3} more" * (len(few) > 3)
-            raise StudyError(
-                f"too few images in class {shown} of {name}: retrieval needs at least 2 of every "
-                "class; add images or remove it"
-            )
-    return splits
+            raise StudyError(f"{name}: fewer than 2 images in class {shown}: add some or remove it")

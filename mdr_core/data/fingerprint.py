@@ -1,9 +1,8 @@
 """Name a dataset's content: image files, labels, class names, split, image size and DECODING.
 
 The decoded pixels do not enter, so that two installations whose pixels differ in the last place
-share a run. JPEG files, which have neither 16 bits nor transparency, and other files have versions
-of their own: runs on JPEG files stay valid where the decoding of others changes. Only the standard
-library is imported here.
+share a run. Runs on JPEG files stay valid where the decoding of other files changes. Only the
+standard library is imported here.
 """
 
 import hashlib
@@ -41,10 +40,7 @@ def image_digest(content: bytes) -> str:
 
 
 def data_fingerprint(splits: Iterable[SplitContent], image_size: int, upright: bool) -> str:
-    """Return 64 hexadecimal digits, equal for a zip file and the folder unpacked from it.
-
-    ``upright``: EXIF rotation is applied to the images.
-    """
+    """Return 64 hexadecimal digits. ``upright``: EXIF rotation is applied to the images."""
     return sha256([f"decoding {DECODING}", image_size, upright, [list(split) for split in splits]])
 
 

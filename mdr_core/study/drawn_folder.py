@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mdr_core.data import catalog, drawn_characters
+from mdr_core.data import drawn_characters
 from mdr_core.data.dataset import RetrievalDataset, Split
-from mdr_core.data.layouts import Source
+from mdr_core.data.folders import unpacked
+from mdr_core.files import data_roots
 
 CLASSES, IMAGES = 100, 12  # training on 20 of 40 lowered Recall@1 on held-out classes
 
@@ -38,9 +39,9 @@ def make(folder: Path) -> Path:
     return folder / "images"
 
 
-def example(name: str, data_root: str | None) -> Path | None:
+def example(name: str) -> Path | None:
     """Return a profile's folder (or zip file) of photographs; None where it is not here."""
-    places = [root / name for root in catalog.roots(data_root)] if name else []
+    places = [root / name for root in data_roots()] if name else []
     return next((place for place in places if place.exists()), None)
 
 
@@ -51,16 +52,12 @@ def new_image(
 
     It is the one ``given``, or one that :func:`make` kept apart, or else the first test image.
     """
-    test = images.test
+    test, folder = images.test, unpacked(folder)
     if drawn and given is None:
         own = test.class_names[-1]
         return sorted((folder.parent / "new" / own).iterdir())[0], own, test
-    place = given or folder / test.paths[0]
-    if given is None:  # out of a zip file, maybe
-        given = Path(tempfile.mkdtemp()) / test.paths[0]
-        given.parent.mkdir(parents=True)
-        given.write_bytes(Source(folder).read(test.paths[0]))
-    place, classes = place.resolve(), dict[Path, str]()
+    given = given or folder / test.paths[0]
+    place, classes = given.resolve(), dict[Path, str]()
     for split in (images.train, test):
         paths = [(folder / path).resolve() for path in split.paths]
         names = [split.class_names[label] for label in split.labels.tolist()]
