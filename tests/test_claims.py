@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mdr_core.__main__ import main
 from mdr_core.report import readme, tables
@@ -71,11 +70,12 @@ def test_a_claim_s_word_is_its_cells(means, by_dataset, over_backbones):
 
 
 def test_one_seed_is_said_and_cells_that_differ_are_named():
-    one = [Cell("cub", seeds(5, NAN, 1), classes(4, 7), 1.5)]
+    one = Cell("cub", seeds(5, NAN, 1), classes(4, 7), 1.5)
     level = Cell("cars", seeds(0.1, NAN, 1), classes(-1, 1, 0.9), 1.5)
-    assert Result(BY_CLASS, one).told == "holds (one seed)"
-    assert Result(BY_CLASS, [*one, level]).told == "holds on cub, level on cars (one seed)"
+    assert Result(BY_CLASS, [one, level]).told == "holds on cub, level on cars (one seed)"
     assert Result(BACKBONES, cells([2, 0, 3, None])).told == "2 hold, 1 level, 1 not run"
+    words = claims.count([HOLDS, FAILS, FAILS, NOT_TESTED])
+    assert words == "1 of 4 claims hold, 2 fail, 1 not tested"
 
 
 def test_several_cells_are_corrected_by_holm_with_the_p_of_student():
@@ -111,24 +111,18 @@ def test_the_classes_are_resampled_for_both_methods_at_once():
     assert cell.classes[1:3] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.5)
 
 
-def test_a_cell_says_of_how_many_seeds_its_intervals_are():
+def test_a_table_has_every_cell_with_the_numbers_of_seeds_behind_it():
     results = [claims.evaluate(BY_CLASS, counted(range(n))) for n in (3, 1)]
-    both, alone = (result.cells[0].text() for result in results)
-    assert "over 3 seeds" in both and both.endswith("over test classes with 2 seeds)")
-    assert "(one seed, " in alone and alone.endswith("over test classes)")
-    shown = tables.of_claims(claims.table(results))
-    assert [text.endswith(" (2 seeds)") for text in shown["over test classes"]] == [True, False]
-    assert [text.endswith(" (one seed)") for text in shown.verdict] == [False, True]
-    assert f'<td class="{results[1].verdict}"' in tables.styled(shown, "claims").data
-
-
-def test_a_table_has_every_cell_and_its_numbers_are_numbers():
-    untested = Result(BY_CLASS, [Cell("x", NONE, None, 1)])
-    table = claims.table([claims.evaluate(BY_CLASS, counted()), untested])
-    assert table.cell.tolist() == ["d", "x"] and table.verdict.tolist()[1] == NOT_TESTED
+    results.append(Result(BY_CLASS, [Cell("x", NONE, None, 1)]))
+    table = claims.table(results)
+    assert table.cell.tolist() == ["d", "d", "x"] and table.verdict.tolist()[2] == NOT_TESTED
+    assert table.seeds.tolist() == [3, 1, 0] and table.classes_seeds.tolist() == [2, 1, 0]
     assert table[["difference", "half", "classes_low"]].dtypes.eq(float).all()
-    words = claims.count([HOLDS, FAILS, FAILS, NOT_TESTED])
-    assert words == "1 of 4 claims hold, 2 fail, 1 not tested"
+    shown = tables.of_claims(table)
+    assert [" (2 seeds)" in text for text in shown["over test classes"]] == [True, False, False]
+    assert [" (one seed)" in text for text in shown.verdict] == [False, True, False]
+    assert f'<td class="{results[1].verdict}"' in tables.styled(shown, "claims").data
+    assert " with 2 seeds)" in results[0].cells[0].text()
 
 
 def test_classes_without_a_difference_have_a_large_p():
@@ -161,17 +155,6 @@ def test_the_headline_s_intervals(full, dataset, one, other, expected):
     assert cell.classes[:3] == pytest.approx(expected, abs=0.1)
 
 
-def test_older_runs_get_their_counts_from_their_findings():
-    found = {"labels": torch.tensor([0, 0, 1, 1]), "nearest": torch.tensor([[1], [2], [3], [2]])}
-    frame = pd.DataFrame({"key": ["a", "a", "b"], "epoch": [0, 1, 1]})
-    frame = class_bootstrap.with_counts(frame, {"a": found}.get)
-    assert frame.test_class_right[1] == [1, 2] and frame.test_class_queries[1] == [2, 2]
-    assert frame.test_class_right[[0, 2]].isna().all()
-    twice = pd.DataFrame({"key": ["a", "a"], "epoch": [1, 1], "setting": ["standard", "λ = 0.6"]})
-    both = class_bootstrap.with_counts(twice, {"a": found}.get)
-    assert list(both.test_class_right) == [[1, 2]] * 2  # one run that two labels name
-
-
 def test_every_run_of_table_1_counts_in_an_ablation():
     rows = experiments.table2c("quick", [], {"drawn": [0.2, 0.6]}, [0], [0, 1, 2])
     found = pd.DataFrame(rows).groupby("setting").seed.apply(list).to_dict()
@@ -179,10 +162,8 @@ def test_every_run_of_table_1_counts_in_an_ablation():
 
 
 def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
-    history = grid(
-        lambda method, epoch: 10 * epoch + 2 * (method == "Triplet"),
-        method=["Triplet + L2", "Triplet"], epoch=range(2),
-    )  # fmt: skip
+    axes = {"method": ["Triplet + L2", "Triplet"], "epoch": range(2)}
+    history = grid(lambda method, epoch: 10 * epoch + 2 * (method == "Triplet"), **axes)
     normalization = history.method.map({"Triplet + L2": "l2", "Triplet": "mean_distance"})
     history = history.assign(key=history.method, normalization=normalization)
     for runs, expected in ((history, 2), (history[normalization == "l2"], 0)):
@@ -192,10 +173,8 @@ def test_the_untrained_embedding_is_a_raw_one_whatever_comes_first():
 
 def test_final_and_best_are_taken_run_by_run():
     rising = {0: 10, 1: -10}  # by seed
-    history = grid(
-        lambda method, seed, epoch: rising[seed] * epoch,
-        method="xy", seed=range(2), epoch=range(3),
-    )  # fmt: skip
+    axes = {"method": "xy", "seed": range(2), "epoch": range(3)}
+    history = grid(lambda method, seed, epoch: rising[seed] * epoch, **axes)
     history = history.assign(key=history.method + history.seed.astype(str))
     assert statistics.final(history).epoch.tolist() == [2] * 4
     assert statistics.best(history, statistics.RECALL).epoch.tolist() == [2, 1, 2, 1]
