@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_output
 from PIL import Image
 
-from mdr_core.report import notebook, tables
+from mdr_core.report import notebook
 from mdr_core.report.pages import index
 from mdr_core.study import profiles
 
@@ -104,8 +104,9 @@ def test_a_page_shows_names_as_text_wherever_they_stand(
     monkeypatch.setitem(profiles.PROFILES, "quick", small)
     for variable in ("MDR_CACHE", "MDR_RUNS"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
+    saved = tmp_path / "saved"  # tables and figures
     machine = {"output_root": str(tmp_path / "runs"), "jobs": 1, "seeds": [0]}
-    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "top": 2}
+    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "save_root": str(saved)}
     asked = {
         "retrieval_gallery": {"dataset": f"folder:{folder}", "queries": 1, "hardest": 1, "top": 2},
         "your_images": own | {"new_image": str(folder / NAMES[0] / "0.png"), "method": "Triplet"},
@@ -116,8 +117,8 @@ def test_a_page_shows_names_as_text_wherever_they_stand(
         nb = executed(name, given | machine, monkeypatch)
         nbformat.write(nb, reports / "quick" / f"{name}.ipynb")
     index.write_reports(reports)
-    tables.save(pd.DataFrame({"class": NAMES}), tmp_path / "names.csv")
-    assert pd.read_csv(tmp_path / "names.csv", encoding="utf-8")["class"].tolist() == [*NAMES]
+    table = pd.read_csv(saved / "names-quick.csv", encoding="utf-8")
+    assert table["class"].tolist() == [*NAMES]
     for name in (*asked, "../index"):
         page = (reports / "quick" / f"{name}.html").read_text(encoding="utf-8")
         soup = BeautifulSoup(page, "html.parser")

@@ -119,35 +119,47 @@ def test_an_interval_does_not_break_across_lines(text):
     assert unbroken(text).replace("\u00a0", " ") == text
 
 
-def test_what_is_not_run_says_so_and_counts_nowhere():
+@pytest.fixture
+def runs_and_part():
+    """Return runs of three methods, and the same runs of which some are not stored."""
+    more = {"Triplet + L2": -1, "Triplet": 0, "Triplet + MDR": 5}
     whole = grid(
-        lambda method, seed, epoch, **_: 40.0 + 10 * epoch + seed + 5 * (method == "Triplet + MDR"),
-        dataset="d", method=["Triplet", "Triplet + L2", "Triplet + MDR"],
-        seed=range(3), epoch=range(3),
+        lambda method, seed, epoch, **_: 40.0 + 10 * epoch + seed + more[method],
+        dataset="d", method=more, seed=range(3), epoch=range(3),
     )  # fmt: skip
     whole["key"] = whole.method + whole.seed.astype(str)
     whole["normalization"] = np.where(whole.method == "Triplet + L2", "l2", "raw")
     absent = (whole.method == "Triplet + L2") | ((whole.method == "Triplet") & (whole.seed == 0))
-    part = lacking(whole, absent).assign(other=NAN)
+    return whole, lacking(whole, absent)
+
+
+def test_what_is_not_run_says_so_and_counts_nowhere(runs_and_part):
+    whole, part = runs_and_part[0], runs_and_part[1].assign(other=NAN)
     for one_a_run in (statistics.final(part), statistics.best(part, statistics.RECALL)):
         assert len(one_a_run) == 9 and one_a_run["test_recall@1"].notna().sum() == 5
     last = statistics.final(part)
     table = tables.summary(last, {c: c for c in ("test_recall@1", "other", "nowhere")})
-    assert texts(table) == [["61.5 ± 6.4", "", ""], [NOT_RUN] * 3, ["66.0 ± 2.5", "", ""]]
+    assert texts(table) == [[NOT_RUN] * 3, ["61.5 ± 6.4", "", ""], ["66.0 ± 2.5", "", ""]]
     assert tables.best_of_dataset(table)["test_recall@1"].tolist() == [False, False, True]
     found = tables.differences(last)
-    assert found.verdict.tolist() == ["larger", NOT_RUN]
-    assert [f"{d:+.1f}" for d in found.difference] == ["+5.0 ± 0.0", NOT_RUN]
-    assert [d.n for d in found.difference] == [2, 0]
-    assert tables.means_in_words(last) == "d: Triplet 61.5, L2 not run, MDR 66.0"
+    assert found.verdict.tolist() == [NOT_RUN, "larger"]
+    assert [f"{d:+.1f}" for d in found.difference] == [NOT_RUN, "+5.0 ± 0.0"]
+    assert [d.n for d in found.difference] == [0, 2]
+    assert tables.means_in_words(last) == "d: L2 not run, Triplet 61.5, MDR 66.0"
     counts = [tables.seeds(f) for f in (whole, part, whole[whole.seed == 0])]
     assert counts == ["3 seeds", "2 to 3 seeds", "1 seed"]
     assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
     assert [*statistics.first_seed(whole).seed.unique()] == [0]
     assert [*statistics.first_seed(part).seed.unique()] == [1]
-    untrained = statistics.with_start(part)[lambda f: f.method == BEFORE]
-    assert untrained.seed.tolist() == [1, 2, 0]
-    assert untrained["test_recall@1"].tolist() == [41, 42, 45]
+
+
+def test_the_untrained_embedding_is_a_raw_one_where_there_is_one(runs_and_part):
+    whole, part = runs_and_part
+    normalized = whole[whole.normalization == "l2"]
+    untrained = [statistics.with_start(f)[:3] for f in (part, whole, normalized)]
+    assert all(set(rows.method) == {BEFORE} for rows in untrained)
+    found = [dict(zip(rows.seed, rows["test_recall@1"], strict=True)) for rows in untrained]
+    assert found == [{1: 41, 2: 42, 0: 45}, {0: 40, 1: 41, 2: 42}, {0: 39, 1: 40, 2: 41}]
 
 
 def test_datasets_stay_together_and_what_does_not_apply_leaves_an_empty_cell():
