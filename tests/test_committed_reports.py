@@ -3,6 +3,7 @@
 All pages are opened in headless Chromium, on a phone's screen.
 """
 
+import functools
 import json
 import os
 import re
@@ -25,22 +26,22 @@ def name(path):
     return str(path.relative_to(REPORTS))
 
 
+@functools.cache
+def anchors(path):
+    return set(re.findall(r'\bid="([^"]+)"', path.read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_each_link_and_image_of_a_page_is_there(path):
     page = path.read_text(encoding="utf-8")
     assert not re.search(r"<script[^>]+src|<link|<iframe|@import", page)
     for source in re.findall(r"""(?:\ssrc=|\ssrcset=|url\()["']?([^"')\s>]{0,40})""", page):
         assert source.startswith(("data:", "#")) or (path.parent / source).exists(), source
-    anchors = {path: set(re.findall(r'\bid="([^"]+)"', page))}
-    for link in re.findall(r'<a\b[^>]*\shref="([^"]*)"', page):
-        if link.startswith("http"):
-            continue
+    for link in re.findall(r'<a\b[^>]*\shref="(?!http)([^"]*)"', page):
         target, _, anchor = link.partition("#")
         file = (path.parent / target).resolve() if target else path
         assert file.is_file(), link
-        if anchor:
-            found = anchors.get(file) or set(re.findall(r'\bid="([^"]+)"', file.read_text("utf-8")))
-            assert anchor in found, link
+        assert not anchor or anchor in anchors(file), link
     assert "Warning" not in re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
 
 
@@ -48,15 +49,12 @@ def test_each_link_and_image_of_a_page_is_there(path):
 def test_a_report_is_the_notebook_as_it_stands(path):
     executed = nbformat.read(path, 4)
     notebook = nbformat.read(ROOT / "notebooks" / path.name, 4)
-    code = [
-        c
-        for c in executed.cells
-        if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
-    ]
-    anew = f"make reports PROFILE={path.parent.name} NOTEBOOK={path.stem}"
-    assert [c.source for c in code] == [
-        c.source for c in notebook.cells if c.cell_type == "code"
-    ], anew
+    here, there = (
+        [c.source for c in nb.cells if c.cell_type == "code"
+         and "injected-parameters" not in c.metadata.get("tags", [])]
+        for nb in (notebook, executed)
+    )  # fmt: skip
+    assert there == here, f"make reports PROFILE={path.parent.name} NOTEBOOK={path.stem}"
     assert executed.metadata.papermill.parameters.profile == path.parent.name
     assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/", nbformat.writes(executed))
 
@@ -141,26 +139,19 @@ def test_a_table_is_sorted_within_its_groups_by_mouse_and_keyboard(browser):
     page.close()
 
 
-def test_the_runs_behind_each_profile_are_there():
-    for folder in {path.parent for path in EXECUTED}:
-        assert (folder / "runs.csv").exists(), f"make archive PROFILE={folder.name}"
-
-
-def reports_of(profile: str) -> set[str]:
-    """The names of a profile's pages, without the explorers that belong to one of them."""
-    names = {path.stem for path in (REPORTS / profile).glob("*.html")}
-    return {name for name in names if not name.startswith("explore-")}
-
-
 def test_all_of_them_together():
-    quick = reports_of("quick")
-    assert quick == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    sizes = {path: path.stat().st_size for path in REPORTS.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) < 40_000_000
-    large = [name(path) for path, size in sizes.items() if size >= 2_000_000]
-    assert not [path for path in large if not path.endswith("runs.csv")]
+    reports = {
+        profile: {p.stem for p in PAGES if p.parent.name == profile and "explore-" not in p.stem}
+        for profile in ("quick", "full")
+    }
+    assert reports["quick"] == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     headline = {"recall_at_k", "learning_curves", "class_centers", "mechanism", "claims"}
-    assert headline | {"retrieval_gallery", "ablation_levels"} == reports_of("full")
+    assert reports["full"] == headline | {"retrieval_gallery", "ablation_levels"}
+    assert all((path.parent / "runs.csv").exists() for path in EXECUTED)
+    sizes = {name(path): path.stat().st_size for path in REPORTS.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 40_000_000
+    large = [path for path, size in sizes.items() if size >= 2_000_000]
+    assert all(path.endswith("runs.csv") for path in large), large
     index = (REPORTS / "index.html").read_text(encoding="utf-8")
     assert all(f'href="{path.parent.name}/{path.stem}.html"' in index for path in EXECUTED)
 

@@ -1,11 +1,13 @@
-"""Names of classes and folders are people's: a page shows them as text."""
+"""Names of classes and folders are people's: a page shows them as text, in every locale."""
 
 import html
+import locale
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_output
@@ -22,9 +24,10 @@ NAMES = (
     r"$x$ $$y$$ \begin{equation} \(z\) {dataset} %",
     "<script>alert(2)<!-- --> &lt; & \"q\" 'r' <b>",
     "two\nlines\n\n# head",
+    "Ärger − ± “x”",
 )
 TINY = profiles.QUICK.replace(
-    weights="random", backbone="small_resnet_narrow", batch_size=20, epochs=1, iterations=1
+    weights="random", backbone="small_resnet_narrow", batch_size=24, epochs=1, iterations=1
 )
 ALL_PLACES = """
 import matplotlib.pyplot as plt
@@ -52,13 +55,21 @@ for name in names:
 def folder(tmp_path):
     """Class folders of noise; the classes of these names are tested on."""
     rng, root = np.random.default_rng(0), tmp_path / "my <i>$photos$"
-    for name in ([f"!{number}" for number in range(len(NAMES))], NAMES):
-        for one in name:
-            (root / one).mkdir(parents=True)
-            for number in range(4):
-                pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / one / f"{number}.png")
+    for name in (*(f"!{number}" for number in range(len(NAMES))), *NAMES):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def ascii_locale():
+    """A file opened without an encoding takes ASCII alone (unless Python is in UTF-8 mode)."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 def executed(name: str, given: dict, monkeypatch) -> nbformat.NotebookNode:
@@ -86,12 +97,16 @@ def executed(name: str, given: dict, monkeypatch) -> nbformat.NotebookNode:
     return nb
 
 
-def test_a_page_shows_names_as_text_wherever_they_stand(folder, tmp_path, monkeypatch):
+def test_a_page_shows_names_as_text_wherever_they_stand(
+    folder, tmp_path, monkeypatch, ascii_locale
+):
     small = replace(profiles.PROFILES["quick"], others=profiles.Setting(TINY), ablation_seeds=1)
     monkeypatch.setitem(profiles.PROFILES, "quick", small)
-    monkeypatch.setenv("MDR_CACHE", str(tmp_path / "cache"))
+    for variable in ("MDR_CACHE", "MDR_RUNS"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    saved = tmp_path / "saved"  # tables and figures
     machine = {"output_root": str(tmp_path / "runs"), "jobs": 1, "seeds": [0]}
-    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "top": 2}
+    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "save_root": str(saved)}
     asked = {
         "retrieval_gallery": {"dataset": f"folder:{folder}", "queries": 1, "hardest": 1, "top": 2},
         "your_images": own | {"new_image": str(folder / NAMES[0] / "0.png"), "method": "Triplet"},
@@ -102,6 +117,8 @@ def test_a_page_shows_names_as_text_wherever_they_stand(folder, tmp_path, monkey
         nb = executed(name, given | machine, monkeypatch)
         nbformat.write(nb, reports / "quick" / f"{name}.ipynb")
     index.write_reports(reports)
+    table = pd.read_csv(saved / "names-quick.csv", encoding="utf-8")
+    assert table["class"].tolist() == [*NAMES]
     for name in (*asked, "../index"):
         page = (reports / "quick" / f"{name}.html").read_text(encoding="utf-8")
         soup = BeautifulSoup(page, "html.parser")

@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from mdr_core.evaluation.pair_statistics import batch_statistics
 from mdr_core.regularizer import MDR, pairwise_distances
 from mdr_core.report import plots
-from mdr_core.report.plots.distances import density_of, recorded, with_diagonal
+from mdr_core.report.plots.distances import density_of, recorded
 from mdr_core.study import claims, statistics
+from tests.frames import grid
 
 PHONE = 358  # pixels of a panel on a phone of 390
 CLAIM = claims.Claim("G", "A beats B", "", "", "A", "B", "there", by="cell", counts="right")
@@ -29,16 +30,13 @@ def closed():
 
 def runs(seeds=3, cells=("one", "other"), lacking=()):
     """Return a row per run: A is better than B in the first cell alone."""
+    frame = grid(cell=cells, seed=range(seeds), method="AB")
+    better = frame.cell.eq(cells[0]) & frame.method.eq("A")
     rng = np.random.default_rng(0)
-    rows = []
-    for cell in cells:
-        for seed in range(seeds):
-            for method in "AB":
-                right = rng.integers(4, 7, 30) + 3 * (method == "A" and cell == cells[0])
-                rows.append((cell, method, seed, cell not in lacking, right, 10 * right.mean()))
-    frame = pd.DataFrame(rows, columns=["cell", "method", "seed", "stored", "right", "recall"])
-    frame = frame.assign(test_class_queries=[np.full(30, 10)] * len(frame))
-    frame = frame.rename(columns={"recall": statistics.RECALL})
+    frame["right"] = [rng.integers(4, 7, 30) + 3 * more for more in better]
+    frame[statistics.RECALL] = [10 * right.mean() for right in frame.right]
+    frame["test_class_queries"] = [np.full(30, 10)] * len(frame)
+    frame["stored"] = ~frame.cell.isin(lacking)
     frame.loc[~frame.stored, ["right", statistics.RECALL]] = None
     return frame
 
@@ -47,10 +45,12 @@ def rows_of(frame):
     return claims.table([claims.evaluate(CLAIM, frame)])
 
 
-def drawn_bars(figure):
-    """Return line width, lower and upper end of the intervals that are drawn."""
-    lines = [c for c in figure.axes[0].collections if hasattr(c, "get_segments")]
-    return [(c.get_linewidth()[0], *c.get_segments()[0][:, 0]) for c in lines]
+def bars_and_dots(figure):
+    """Return line width, lower and upper end of the intervals that are drawn; and the dots."""
+    drawn = figure.axes[0].collections
+    lines = [c for c in drawn if hasattr(c, "get_segments")]
+    bars = [(c.get_linewidth()[0], *c.get_segments()[0][:, 0]) for c in lines]
+    return bars, [c for c in drawn if not hasattr(c, "get_segments")]
 
 
 def texts(figure):
@@ -62,54 +62,44 @@ def test_bars_are_student_s_interval_over_seeds_and_the_bootstrap_over_classes()
     pair = statistics.paired(frame, statistics.RECALL, "method", "A", "B")
     seeds = statistics.interval(pair.A - pair.B)
     [cell] = claims.evaluate(CLAIM, frame).cells
-    thick, thin = drawn_bars(plots.differences(rows_of(frame), "title"))
+    (thick, thin), _ = bars_and_dots(plots.differences(rows_of(frame), "title"))
     ends = seeds["mean"] - seeds["half"], seeds["mean"] + seeds["half"]
     assert thick[1:] == pytest.approx(ends) and thin[1:] == pytest.approx(cell.classes[1:3])
     assert thick[0] > thin[0]
+    [of_classes], _ = bars_and_dots(plots.differences(rows_of(runs(1, cells=("one",))), ""))
+    assert of_classes[0] == thin[0]  # one seed has no other
 
 
-def test_one_seed_has_the_interval_over_classes_alone():
-    for seeds, bars in ((1, 1), (2, 2)):
-        assert len(drawn_bars(plots.differences(rows_of(runs(seeds, cells=("one",))), ""))) == bars
-
-
-def test_a_dot_is_filled_where_all_intervals_exclude_zero():
+def test_a_dot_is_filled_where_all_intervals_exclude_zero_and_stands_at_its_number():
     rows = rows_of(runs())
-    figure = plots.differences(rows, "title")
-    dots = [c for c in figure.axes[0].collections if not hasattr(c, "get_segments")]
-    filled = [to_hex(dot.get_facecolor()[0]) != "#ffffff" for dot in dots]
-    excludes = [
+    filled = [
         min(abs(row.difference) - row.half, row.classes_low * row.classes_high) > 0
         for row in rows.itertuples()
     ]
-    assert filled == excludes and set(filled) == {True, False}
-
-
-def test_what_is_not_run_is_told_in_words():
-    figure = plots.differences(rows_of(runs(lacking=("other",))), "title")
-    assert "not run: other" in texts(figure)
-    assert len(drawn_bars(figure)) == 2 and "other" not in texts(figure)
+    assert set(filled) == {True, False}
+    weights = pd.Series([0.2, 0.6])
+    figure = plots.differences_by_number(rows, weights, "", "weight", reference=0)
+    _, dots = bars_and_dots(figure)
+    expected = np.column_stack([weights, rows.difference])
+    assert np.allclose([dot.get_offsets()[0] for dot in dots], expected)
+    assert list(figure.axes[0].get_xticks()) == [0, 0.2, 0.6]
+    _, listed = bars_and_dots(plots.differences(rows, "title"))
+    assert [to_hex(dot.get_facecolor()[0]) != "#ffffff" for dot in listed] == filled
 
 
 def test_every_claim_is_named_with_its_verdict_and_leads_to_its_report():
     rows = rows_of(runs())
     figure = plots.differences(rows, "title", named=True)
-    assert "A beats B" in texts(figure) and {"one", "other"} <= set(texts(figure))
+    assert {"A beats B", "one", "other"} <= set(texts(figure))
     text = plots.svg(figure, "claims")
     links = [e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("}a")]
     assert {*links[0].attrib.values()} == {"there.html"}
     assert len(links) == 3  # the name and both dots
     without = plots.svg(plots.differences(rows.assign(report=""), "title", named=True), "claims")
     assert "html" not in without.split("</metadata>")[1]
-
-
-def test_numbers_stand_where_they_are_on_the_axis():
-    rows, weights = rows_of(runs()), pd.Series([0.2, 0.6])
-    figure = plots.differences_by_number(rows, weights, "", "weight", reference=0)
-    dots = [c for c in figure.axes[0].collections if not hasattr(c, "get_segments")]
-    places = [tuple(dot.get_offsets()[0]) for dot in dots]
-    assert np.allclose(places, np.column_stack([weights, rows.difference]))
-    assert list(figure.axes[0].get_xticks()) == [0, 0.2, 0.6]
+    absent = plots.differences(rows_of(runs(lacking=("other",))), "title")
+    assert "not run: other" in texts(absent) and "other" not in texts(absent)
+    assert len(bars_and_dots(absent)[0]) == 2
 
 
 @pytest.mark.parametrize("heights", [[0.5] * 6, [0, 0.01, 1, 0.99, 0.5, 0.52], [1] * 4 + [0]])
@@ -125,18 +115,14 @@ def test_names_beside_lines_do_not_collide_and_keep_their_order(heights):
     assert [t.xy[1] for t in order] == sorted(heights)
 
 
-def epochs(method, seeds=2):
-    rows = [
-        (method, seed, epoch, 50 + epoch + seed, 60 + 9 * epoch - seed)
-        for seed in range(seeds)
-        for epoch in range(4)
-    ]
-    columns = ["method", "seed", "epoch", "test_recall@1", "train_recall@1"]
-    return pd.DataFrame(rows, columns=columns)
+def epochs(*methods):
+    axes = {"method": methods, "seed": range(2), "epoch": range(4)}
+    frame = grid(lambda seed, epoch, **_: 50 + epoch + seed, **axes)
+    return frame.assign(**{"train_recall@1": 60 + 9 * frame.epoch - frame.seed})
 
 
 def test_test_and_training_curves_share_an_axis_solid_and_dashed_in_the_method_s_color():
-    both = pd.concat([epochs("Triplet"), epochs("Triplet + MDR")])
+    both = epochs("Triplet", "Triplet + MDR")
     figure = plots.learning_curves(both, "title")
     [axis] = figure.axes
     assert axis.get_legend() is None
@@ -149,20 +135,17 @@ def test_test_and_training_curves_share_an_axis_solid_and_dashed_in_the_method_s
     assert lines == expected | {(plots.GREEN, *rest) for _, *rest in expected}
     alone = plots.learning_curves(epochs("Triplet + MDR"), "title").axes[0].lines
     assert {to_hex(line.get_color()).upper() for line in alone} == {plots.GREEN}
-    assert "One seed" in plots.bands(epochs("Triplet", 1)) and "2 seeds" in plots.bands(both)
 
 
-def batch(mdr, mdr_weight):
+def batch(mdr, mdr_weight=0.5):
     """Return a record of a batch's distances, and the distances over their mean."""
     x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
-    labels = torch.arange(40) // 4
-    row = batch_statistics(x, labels, mdr, "none", 0.2)
-    levels = {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
-    running = {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
-    about = {"epoch": 3, "batch_size": 40, "mdr_weight": mdr_weight, "levels": mdr.levels.tolist()}
-    about["statistics"] = mdr.statistics
+    row = batch_statistics(x, torch.arange(40) // 4, mdr, "none", 0.2)
+    row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
+    row |= {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
+    row |= {"epoch": 3, "batch_size": 40, "mdr_weight": mdr_weight, "statistics": mdr.statistics}
     d = pairwise_distances(x)[torch.ones(40, 40).triu(1).bool()]
-    return pd.Series(row | levels | running | about), (d / d.mean()).numpy()
+    return pd.Series(row | {"levels": mdr.levels.tolist()}), (d / d.mean()).numpy()
 
 
 @pytest.mark.parametrize("statistics", ["released", "pairs"])
@@ -181,15 +164,8 @@ def test_distances_of_older_records_come_back_in_units_of_their_mean(trained, st
     assert np.abs(density - expected).sum() * np.diff(edges)[0] < 0.01  # at the edges of bins
 
 
-def test_the_diagonal_s_statistics_are_those_of_the_whole_matrix():
-    matrix = pairwise_distances(torch.randn(20, 4))
-    pairs = matrix[~torch.eye(20, dtype=torch.bool)]
-    found = with_diagonal(20, pairs.mean().item(), pairs.std().item())
-    assert found == pytest.approx((matrix.mean().item(), matrix.std().item()), rel=1e-4)
-
-
 def test_positive_and_negative_pairs_are_apart_only_where_all_records_have_them():
-    new, _ = batch(MDR(), 0.5)
+    new, _ = batch(MDR())
     old = new.drop(["positive_histogram", "negative_histogram"])
     assert recorded(pd.DataFrame([new, new])) == ["positive_histogram", "negative_histogram"]
     assert recorded(pd.DataFrame([old, new])) == recorded(pd.DataFrame([old, old]))
@@ -198,13 +174,12 @@ def test_positive_and_negative_pairs_are_apart_only_where_all_records_have_them(
 
 
 def test_letters_have_11_pixels_on_a_phone():
-    both = pd.concat([epochs("Triplet"), epochs("Triplet + MDR")])
     rows = rows_of(runs())
     for figure in (
-        plots.learning_curves(both, "title"),
+        plots.learning_curves(epochs("Triplet", "Triplet + MDR"), "title"),
         plots.differences(rows, "title", named=True),
         plots.differences_by_number(rows, pd.Series([1, 2]), "title", "dimension", log=True),
-        plots.distances(pd.DataFrame([batch(MDR(), 0.5)[0]] * 2), "title"),
+        plots.distances(pd.DataFrame([batch(MDR())[0]] * 2), "title"),
     ):
         figure.draw_without_rendering()
         sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()]
