@@ -5,31 +5,26 @@ are L2-normalized is the network's choice, never a loss's: pytorch-metric-learni
 default, and is told not to here.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from pytorch_metric_learning import distances
 from pytorch_metric_learning import losses as library
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mdr_core.errors import StudyError
 from mdr_core.regularizer import at_least_float32, pairwise_distances
 
+Loss = Callable[[Tensor, Tensor, Generator], Tensor]
 NAMES = ("triplet", "contrastive", "margin", "multi_similarity", "classification")
 OF_LIBRARY = (  # the losses of pytorch-metric-learning that need a distance alone
-    "ContrastiveLoss",
-    "GeneralizedLiftedStructureLoss",
-    "IntraPairVarianceLoss",
-    "LiftedStructureLoss",
-    "MarginLoss",
-    "MultiSimilarityLoss",
-    "NCALoss",
-    "NPairsLoss",
-    "NTXentLoss",
-    "SupConLoss",
-    "TripletMarginLoss",
-)
+    "ContrastiveLoss", "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss",
+    "LiftedStructureLoss", "MarginLoss", "MultiSimilarityLoss", "NCALoss", "NPairsLoss",
+    "NTXentLoss", "SupConLoss", "TripletMarginLoss",
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -46,12 +41,9 @@ def negative_probabilities(
 
     An anchor left without a candidate draws uniformly from its negatives.
 
-    Args:
-        embeddings: (B, D).
-        labels: (B,).
-
     Returns:
-        (B, B): rows sum to one, zero for the anchor's own class. A row without a negative is zero.
+        (B, B), of embeddings (B, D) and labels (B,): rows sum to one, zero for the anchor's own
+        class. A row without a negative is zero.
     """
     x = F.normalize(embeddings.detach().float(), dim=1)
     dim = x.shape[1]
@@ -73,8 +65,7 @@ def triplets(
     """Draw a negative by :func:`negative_probabilities` for every ordered positive pair.
 
     Args:
-        embeddings: (B, D).
-        labels: (B,).
+        embeddings, labels: (B, D), (B,).
         generator: on the embeddings' device.
         most_positives: an upper bound P for the positives of an anchor (images per class - 1). With
             it nothing waits for the device; without it, it is counted.
@@ -117,31 +108,14 @@ def triplet_loss(
     return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
 
 
-class TripletLoss(nn.Module):
-    """:func:`triplet_loss` of the triplets that :func:`triplets` draws."""
-
-    def __init__(self, margin: float = 0.2, images_per_class: int | None = None):
-        super().__init__()
-        self.margin = margin
-        self.most_positives = None if images_per_class is None else images_per_class - 1
-
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-        indices, exists = triplets(embeddings, labels, generator, self.most_positives)
-        return triplet_loss(at_least_float32(embeddings), indices, exists, self.margin)
+def drawn_triplet_loss(
+    embeddings: Tensor, labels: Tensor, generator: Generator, margin: float, most: int | None
+) -> Tensor:
+    indices, exists = triplets(embeddings, labels, generator, most)
+    return triplet_loss(at_least_float32(embeddings), indices, exists, margin)
 
 
-class DrawsNothing(nn.Module):
-    """A loss of embeddings and labels alone, called as all are."""
-
-    def __init__(self, loss: nn.Module):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, embeddings: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-        return self.loss(at_least_float32(embeddings), labels)
-
-
-def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> nn.Module:
+def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> Loss:
     """Return a loss by name.
 
     ``triplet``: mean of max(0, d_ap - d_an + margin), distance-weighted negatives.
@@ -156,24 +130,23 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors.
     Here alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities).
 
-    ``classification``: cross entropy with the embeddings (B, C) as logits of C classes. It
-    pretrains the small backbone.
+    ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
 
     A name in :data:`OF_LIBRARY`: that loss, with the library's defaults.
 
     Args:
         margin: of ``triplet`` and ``margin``.
-        images_per_class: of the batches to come, if known: then no ``triplet`` step waits for the
-            device.
+        images_per_class: of the batches to come; with it no ``triplet`` step waits for the device.
 
     Raises:
         StudyError: an unknown name, or a loss that is not a function of distances alone (it learns
             a weight per class, say); the message lists the names that exist.
     """
     if name == "triplet":
-        return TripletLoss(margin, images_per_class)
+        most = None if images_per_class is None else images_per_class - 1
+        return partial(drawn_triplet_loss, margin=margin, most=most)
     if name == "classification":
-        return DrawsNothing(nn.CrossEntropyLoss())
+        return lambda embeddings, labels, generator: F.cross_entropy(embeddings.float(), labels)
     ours: dict[str, tuple[str, dict[str, Any]]] = {
         "contrastive": ("ContrastiveLoss", {"pos_margin": 0, "neg_margin": 1}),
         "margin": ("MarginLoss", {"margin": margin}),
@@ -186,4 +159,5 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
             f"{', '.join(NAMES + OF_LIBRARY)}"
         )
     euclidean = distances.LpDistance(normalize_embeddings=False, p=2, power=1)
-    return DrawsNothing(getattr(library, of_library)(distance=euclidean, **arguments))
+    loss = getattr(library, of_library)(distance=euclidean, **arguments)
+    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)

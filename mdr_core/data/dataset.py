@@ -25,7 +25,6 @@ from mdr_core.data import drawn_characters, layouts
 from mdr_core.data.catalog import KNOWN, NAMES, find
 from mdr_core.data.fingerprint import SplitContent, data_fingerprint, drawn_fingerprint
 from mdr_core.data.image_cache import decoded
-from mdr_core.distributed import current
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY
 
@@ -191,7 +190,7 @@ def load_dataset(
 
 def say(line: str) -> None:
     """Write a line to stderr, unless this process was started by one that says it."""
-    if multiprocessing.parent_process() is None and current().first:
+    if multiprocessing.parent_process() is None:
         tqdm.write(" ".join(line.splitlines()), file=sys.stderr)
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import unknown
 from mdr_core.networks.fold_batch_norm import fold
 from mdr_core.regularizer import at_least_float32, normalize_by_mean_distance
@@ -67,22 +66,20 @@ class EmbeddingNet(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
 
-    def forward(self, images: Tensor, share: Share = ALONE) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings (N, D).
 
         Args:
             images: (N, 3, H, W), RGB, 0..255, any dtype.
-            share: in distributed training; the embeddings of all processes, (N * world, D), are
-                then returned.
         """
         if self.order == "bgr":
             images = images.flip(1)
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        embeddings = share.gather(at_least_float32(self.linear(self.backbone(images))))
+        embeddings = at_least_float32(self.linear(self.backbone(images)))
         if self.normalization == "l2":
             return F.normalize(embeddings, dim=1)
         if self.normalization == "mean_distance" and self.training:
-            return normalize_by_mean_distance(embeddings, share.rows(len(embeddings)), share.total)
+            return normalize_by_mean_distance(embeddings)
         return embeddings
 
     def train(self, mode: bool = True) -> "EmbeddingNet":
