@@ -52,10 +52,7 @@ def way(name: str, batch: int, device: str = "cpu"):
     x = torch.randn(batch, DIMENSIONS, generator=generator, device=device).requires_grad_()
     labels = torch.arange(batch, device=device) // PER_CLASS
     levels = torch.tensor([-3.0, 0.0, 3.0], device=device, requires_grad=True)
-    triplet, mdr = (
-        losses.TripletLoss(images_per_class=PER_CLASS).to(device),
-        MDR(check_finite=False).to(device),
-    )
+    triplet, mdr = losses.make("triplet", images_per_class=PER_CLASS), MDR().to(device)
     forward = {
         "bare distances": lambda: pairwise_distances(x).sum(),
         "MDR": lambda: mdr(x),

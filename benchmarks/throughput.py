@@ -8,7 +8,6 @@ a second over those of the fixed tensor.
 """
 
 import functools
-import io
 import os
 import tempfile
 from pathlib import Path
@@ -22,20 +21,20 @@ from torchvision.transforms import v2
 from benchmarks import store, timing
 from mdr_core import losses, training
 from mdr_core.config import Config
-from mdr_core.data import augmentation, image_cache, layouts
+from mdr_core.data import augmentation, image_cache
 from mdr_core.data.batches import BalancedBatches
 
 CASES = {  # backbone, crop, image size, batch, steps
-    "cpu": (("resnet18", 224, 256, 128, 1), ("tf_efficientnet_lite0", 96, 128, 80, 4)),
-    "cuda": (("resnet50", 224, 256, 128, 40), ("bn_inception", 224, 256, 128, 40)),
+    "cpu": (("resnet18.tv_in1k", 224, 256, 128, 1), ("tf_efficientnet_lite0", 96, 128, 80, 4)),
+    "cuda": (("resnet50.tv_in1k", 224, 256, 128, 40), ("bn_inception", 224, 256, 128, 40)),
 }
 
 
 class Files(torch.utils.data.Dataset):
     """JPEG files, decoded and augmented one at a time."""
 
-    def __init__(self, source, files: list[str], image_size: int, crop: int):
-        self.source, self.files = source, files
+    def __init__(self, folder: Path, files: list[str], image_size: int, crop: int):
+        self.folder, self.files = folder, files
         self.transform = v2.Compose(
             [
                 v2.Resize((image_size, image_size), v2.InterpolationMode.LANCZOS),
@@ -50,14 +49,8 @@ class Files(torch.utils.data.Dataset):
         return len(self.files)
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        with Image.open(io.BytesIO(self.source.read(self.files[i]))) as image:
+        with Image.open(self.folder / self.files[i]) as image:
             return v2.functional.pil_to_tensor(self.transform(image.convert("RGB")))
-
-    def __getstate__(self) -> dict:  # a worker opens the source anew
-        return self.__dict__ | {"source": self.source.path}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ = state | {"source": layouts.Source(state["source"])}
 
 
 def ways(
@@ -76,10 +69,8 @@ def ways(
     )
     trainer, place = training.start(config), torch.device(device)
     loss = losses.make("triplet", images_per_class=config.images_per_class)
-    source, files = store.photographs(folder)
-    pixels = np.stack(
-        [image_cache.pixels(io.BytesIO(source.read(f)), image_size, f, False) for f in files]
-    )
+    folder, files = store.photographs(folder)
+    pixels = np.stack([image_cache.pixels(folder / f, image_size, f, False) for f in files])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(place)
     labels = (torch.arange(len(files)) // config.images_per_class).to(place)
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(
@@ -108,7 +99,7 @@ def ways(
             step(x.to(place), labels[pick])
 
     loader = torch.utils.data.DataLoader(
-        Files(source, files, image_size, crop),
+        Files(folder, files, image_size, crop),
         batch_sampler=picks.tolist(),
         pin_memory=place.type == "cuda",
         num_workers=len(os.sched_getaffinity(0)),

@@ -1,4 +1,4 @@
-"""One run's whole configuration: what is not in it cannot change a run's numbers."""
+"""A run's whole configuration: what is not in it cannot change a run's numbers."""
 
 import dataclasses
 import typing
@@ -8,14 +8,20 @@ from mdr_core.errors import StudyError, unknown
 
 POSITIVE = ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class")
 NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed")
+CHOICES = {
+    "device": ("cpu", "cuda"),
+    "statistics": ("released", "pairs"),
+    "loop": ("study", "library"),
+}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Every default is the paper's (BN-Inception, CUB-200-2011) unless the comment says otherwise.
+    """What trains and evaluates a run. Defaults are the paper's (BN-Inception, CUB-200-2011).
 
-    Raises:
-        StudyError: a value of the wrong type or out of its range.
+    ``ks`` and ``train_images`` say what is evaluated, and change no training. ``loop`` is a label
+    of who trained. ``weights="classes"`` starts from the backbone of another run, that of
+    :func:`pretraining`. A value of a wrong type or out of its range is a StudyError.
     """
 
     # The data
@@ -29,7 +35,7 @@ class Config:
 
     # The network
     backbone: str = "bn_inception"
-    weights: str = "imagenet"  # or "random", a path, "classes" (pretrained: see PRETRAINING)
+    weights: str = "imagenet"  # or "random", a path, "classes" (of the run that pretrains)
     dim: int = 512  # of the embedding
     normalization: str = "mean_distance"  # or "l2", "none"
     freeze_batch_norm: bool = True
@@ -55,7 +61,7 @@ class Config:
     lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
     lr_factor: float = 0.2  # ... the learning rate is multiplied by this
     seed: int = 0
-    loop: str = "study"  # whose training loop; or "library": mdr_core.drop_in, with its own losses
+    loop: str = "study"  # or "library": pytorch-metric-learning's, with its own losses
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
@@ -68,20 +74,12 @@ class Config:
         for field in dataclasses.fields(self):
             value = checked(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        for name in POSITIVE:
-            if getattr(self, name) < 1:
-                raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise StudyError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name, choices in (
-            ("device", ("cpu", "cuda")),
-            ("statistics", ("released", "pairs")),
-            ("loop", ("study", "library")),
-        ):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
         checks = (
+            *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in POSITIVE),
+            *((getattr(self, name) >= 0, f"{name} must not be negative") for name in NOT_NEGATIVE),
             (self.seed < 2**63, "seed must be less than 2**63"),
             (self.train_images >= 2, "train_images must be at least 2: a query and one to find"),
             (0 <= self.momentum < 1, "momentum must lie between 0 and 1, 1 excluded"),
@@ -127,26 +125,11 @@ def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
 
 
 PRETRAINING = Config(  # what weights="classes" starts from: a run on other drawn characters
-    dataset="drawn_pretraining",
-    image_size=32,
-    crop=32,
-    resize=32,
-    augment=False,
-    flip=False,
-    backbone="small_resnet",
-    weights="random",
-    dim=150,
-    normalization="none",
-    freeze_batch_norm=False,
-    loss="classification",
-    batch_size=120,
-    images_per_class=4,
-    epochs=12,
-    iterations=60,
-    lr=3e-3,
-    lr_drops=(0.6, 0.8),
-    train_images=600,
-)
+    dataset="drawn_pretraining", image_size=32, crop=32, resize=32, augment=False, flip=False,
+    backbone="small_resnet", weights="random", dim=150, normalization="none",
+    freeze_batch_norm=False, loss="classification", batch_size=120, epochs=12, iterations=60,
+    lr=3e-3, lr_drops=(0.6, 0.8), train_images=600,
+)  # fmt: skip
 
 
 def pretraining(config: Config) -> Config:

@@ -1,46 +1,35 @@
 """Metric-learning losses on Euclidean distances between embeddings as they come.
 
-A loss is called as ``loss(embeddings, labels, generator, share)`` and returns a scalar. In
-distributed training it is given the whole batch and returns this process's share: the shares' sum
-is the loss. Whether embeddings are L2-normalized is the network's choice, never a loss's:
-pytorch-metric-learning normalizes by default, and is told not to here.
+A loss is called as ``loss(embeddings, labels, generator)`` and returns a scalar. Whether embeddings
+are L2-normalized is the network's choice, never a loss's: pytorch-metric-learning normalizes by
+default, and is told not to here.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from pytorch_metric_learning import distances
 from pytorch_metric_learning import losses as library
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
-from mdr_core.regularizer import ALL, at_least_float32, pairwise_distances
+from mdr_core.regularizer import at_least_float32, pairwise_distances
 
+Loss = Callable[[Tensor, Tensor, Generator], Tensor]
 NAMES = ("triplet", "contrastive", "margin", "multi_similarity", "classification")
 OF_LIBRARY = (  # the losses of pytorch-metric-learning that need a distance alone
-    "ContrastiveLoss",
-    "GeneralizedLiftedStructureLoss",
-    "IntraPairVarianceLoss",
-    "LiftedStructureLoss",
-    "MarginLoss",
-    "MultiSimilarityLoss",
-    "NCALoss",
-    "NPairsLoss",
-    "NTXentLoss",
-    "SupConLoss",
-    "TripletMarginLoss",
-)
+    "ContrastiveLoss", "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss",
+    "LiftedStructureLoss", "MarginLoss", "MultiSimilarityLoss", "NCALoss", "NPairsLoss",
+    "NTXentLoss", "SupConLoss", "TripletMarginLoss",
+)  # fmt: skip
 
 
 @torch.no_grad()
 def negative_probabilities(
-    embeddings: Tensor,
-    labels: Tensor,
-    nearest: float = 0.5,
-    farthest: float = 1.4,
-    rows: slice = ALL,
+    embeddings: Tensor, labels: Tensor, nearest: float = 0.5, farthest: float = 1.4
 ) -> Tensor:
     """Return the probability that anchor i draws j as its negative (Wu et al. 2017).
 
@@ -52,18 +41,14 @@ def negative_probabilities(
 
     An anchor left without a candidate draws uniformly from its negatives.
 
-    Args:
-        embeddings: (B, D).
-        labels: (B,).
-        rows: the R consecutive anchors to compute, by default all.
-
     Returns:
-        (R, B): rows sum to one, zero for the anchor's own class. A row without a negative is zero.
+        (B, B), of embeddings (B, D) and labels (B,): rows sum to one, zero for the anchor's own
+        class. A row without a negative is zero.
     """
     x = F.normalize(embeddings.detach().float(), dim=1)
     dim = x.shape[1]
-    d = pairwise_distances(x, rows=rows).clamp(min=nearest)
-    negative = labels[rows, None] != labels[None, :]
+    d = pairwise_distances(x).clamp(min=nearest)
+    negative = labels[:, None] != labels[None, :]
     candidate = negative & (d < farthest)
     # Beyond `farthest`, which is masked, the second logarithm may meet a non-positive number.
     inner = (1 - d.square() / 4).clamp(min=1e-6)
@@ -75,49 +60,38 @@ def negative_probabilities(
 
 
 def triplets(
-    embeddings: Tensor,
-    labels: Tensor,
-    generator: Generator,
-    most_positives: int | None = None,
-    rows: slice = ALL,
+    embeddings: Tensor, labels: Tensor, generator: Generator, most_positives: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Draw a negative by :func:`negative_probabilities` for every ordered positive pair.
 
     Args:
-        embeddings: (B, D).
-        labels: (B,).
+        embeddings, labels: (B, D), (B,).
         generator: on the embeddings' device.
         most_positives: an upper bound P for the positives of an anchor (images per class - 1). With
             it nothing waits for the device; without it, it is counted.
-        rows: the R consecutive anchors to draw for; they draw what they would draw among all.
 
     Returns:
-        Indices (3, R * P) of anchor, positive and negative, and a mask (R * P,) of those that
+        Indices (3, B * P) of anchor, positive and negative, and a mask (B * P,) of those that
         exist. Anchors with fewer than P positives, or with no negative, leave places empty.
     """
     batch, device = len(labels), embeddings.device
     if most_positives is None:
         most_positives = max(int(labels.unique(return_counts=True)[1].max()) - 1, 1)
     number = torch.arange(batch, device=device)
-    same = (labels[rows, None] == labels[None, :]) & (number[rows, None] != number)
+    same = (labels[:, None] == labels[None, :]) & (number[:, None] != number)
     found, positive = same.to(torch.uint8).topk(min(most_positives, batch), dim=1)
     # Inverts the cumulative distribution: torch.multinomial would wait for the device.
-    cumulative = negative_probabilities(embeddings, labels, rows=rows).double().cumsum(dim=1)
-    shape = (batch, positive.shape[1])
-    draw = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)[rows]
+    cumulative = negative_probabilities(embeddings, labels).double().cumsum(dim=1)
+    draw = torch.rand(positive.shape, generator=generator, device=device, dtype=torch.float64)
     negative = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
     negative = negative.clamp(max=batch - 1)
-    anchor = number[rows, None].expand_as(positive)
-    exists = found.bool() & (labels[negative] != labels[rows, None])
+    anchor = number[:, None].expand_as(positive)
+    exists = found.bool() & (labels[negative] != labels[:, None])
     return torch.stack([anchor, positive, negative]).flatten(1), exists.flatten()
 
 
 def triplet_loss(
-    embeddings: Tensor,
-    indices: Tensor,
-    exists: Tensor | None = None,
-    margin: float = 0.2,
-    share: Share = ALONE,
+    embeddings: Tensor, indices: Tensor, exists: Tensor | None = None, margin: float = 0.2
 ) -> Tensor:
     """Return the mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
@@ -126,45 +100,22 @@ def triplet_loss(
         indices: (3, T) anchor, positive, negative.
         exists: (T,) boolean; False leaves a triplet out.
         margin: in units of distance.
-        share: the mean runs over the triplets of all processes.
     """
     anchor, positive, negative = (embeddings[i] for i in indices)
     each = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
     if exists is None:
         exists = torch.ones_like(each, dtype=torch.bool)
-    return torch.where(exists, each, 0.0).sum() / share.total(exists.sum()).clamp(min=1)
+    return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
 
 
-class TripletLoss(nn.Module):
-    """:func:`triplet_loss` of the triplets that :func:`triplets` draws."""
-
-    def __init__(self, margin: float = 0.2, images_per_class: int | None = None):
-        super().__init__()
-        self.margin = margin
-        self.most_positives = None if images_per_class is None else images_per_class - 1
-
-    def forward(
-        self, embeddings: Tensor, labels: Tensor, generator: Generator, share: Share = ALONE
-    ) -> Tensor:
-        rows = share.rows(len(labels))
-        indices, exists = triplets(embeddings, labels, generator, self.most_positives, rows)
-        return triplet_loss(at_least_float32(embeddings), indices, exists, self.margin, share)
+def drawn_triplet_loss(
+    embeddings: Tensor, labels: Tensor, generator: Generator, margin: float, most: int | None
+) -> Tensor:
+    indices, exists = triplets(embeddings, labels, generator, most)
+    return triplet_loss(at_least_float32(embeddings), indices, exists, margin)
 
 
-class WholeBatchLoss(nn.Module):
-    """A loss that each process computes of the whole batch; its share is an equal part of it."""
-
-    def __init__(self, loss: nn.Module):
-        super().__init__()
-        self.loss = loss
-
-    def forward(
-        self, embeddings: Tensor, labels: Tensor, generator: Generator, share: Share = ALONE
-    ) -> Tensor:
-        return self.loss(at_least_float32(embeddings), labels) / share.world
-
-
-def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> nn.Module:
+def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> Loss:
     """Return a loss by name.
 
     ``triplet``: mean of max(0, d_ap - d_an + margin), distance-weighted negatives.
@@ -179,24 +130,23 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors.
     Here alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities).
 
-    ``classification``: cross entropy with the embeddings (B, C) as logits of C classes. It
-    pretrains the small backbone.
+    ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
 
     A name in :data:`OF_LIBRARY`: that loss, with the library's defaults.
 
     Args:
         margin: of ``triplet`` and ``margin``.
-        images_per_class: of the batches to come, if known: then no ``triplet`` step waits for the
-            device.
+        images_per_class: of the batches to come; with it no ``triplet`` step waits for the device.
 
     Raises:
         StudyError: an unknown name, or a loss that is not a function of distances alone (it learns
             a weight per class, say); the message lists the names that exist.
     """
     if name == "triplet":
-        return TripletLoss(margin, images_per_class)
+        most = None if images_per_class is None else images_per_class - 1
+        return partial(drawn_triplet_loss, margin=margin, most=most)
     if name == "classification":
-        return WholeBatchLoss(nn.CrossEntropyLoss())
+        return lambda embeddings, labels, generator: F.cross_entropy(embeddings.float(), labels)
     ours: dict[str, tuple[str, dict[str, Any]]] = {
         "contrastive": ("ContrastiveLoss", {"pos_margin": 0, "neg_margin": 1}),
         "margin": ("MarginLoss", {"margin": margin}),
@@ -209,4 +159,5 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
             f"{', '.join(NAMES + OF_LIBRARY)}"
         )
     euclidean = distances.LpDistance(normalize_embeddings=False, p=2, power=1)
-    return WholeBatchLoss(getattr(library, of_library)(distance=euclidean, **arguments))
+    loss = getattr(library, of_library)(distance=euclidean, **arguments)
+    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)

@@ -4,12 +4,12 @@
                      evaluate
 
 Nothing inside an epoch waits for the device, except inside a library's loss. Indices, crops,
-triplets and statistics are computed there. The losses are read once, at the epoch's end. In
-distributed training each process embeds its share of the batch (mdr_core.distributed).
+triplets and statistics are computed there. The losses are read once, at the epoch's end.
 """
 
+import contextlib
 import io
-import os
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,23 +17,22 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from mdr_core import losses
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset
-from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch as evaluation
-from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
 MANY_CLASSES = 200
+WITH_STATE = ("model", "mdr", "loss", "optimizer")  # of a trainer
+GENERATORS = ("batch_generator", "generator")
 
 
 @dataclass
@@ -46,223 +45,158 @@ class Trainer:
     batch_generator: Generator  # on the CPU: draws the batches
     generator: Generator  # on the device: draws crops, flips and negatives
     history: list[Row]  # a row per evaluated epoch; epoch 0 is before any training
-    loss: nn.Module = field(default_factory=nn.Identity)  # of the library's loop: it may learn
+    loss: nn.Module = field(default_factory=nn.Identity)  # another loop's, which may learn
 
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
         content = io.BytesIO()
-        state = {
-            "model": self.model.state_dict(),
-            "mdr": self.mdr.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "host": self.batch_generator.get_state(),
-            "device": self.generator.get_state(),
-            "history": self.history,
-        }
-        torch.save(state, content)
+        state: Row = {name: getattr(self, name).state_dict() for name in WITH_STATE}
+        state |= {name: getattr(self, name).get_state() for name in GENERATORS}
+        torch.save(state | {"history": self.history}, content)
         return content.getvalue()
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, checkpoint: Row) -> None:
         """Go on from a loaded checkpoint."""
-        self.model.load_state_dict(state["model"])
-        self.mdr.load_state_dict(state["mdr"])
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.batch_generator.set_state(state["host"])
-        self.generator.set_state(state["device"])
-        self.history = state["history"]
+        for name in WITH_STATE:
+            getattr(self, name).load_state_dict(checkpoint[name])
+        for name in GENERATORS:
+            getattr(self, name).set_state(checkpoint[name])
+        self.history = checkpoint["history"]
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
     """Return a trainer before its first step, its random numbers derived from ``config.seed``.
 
-    Args:
-        backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
+    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
     """
     device = torch.device(config.device)
-    gpus = torch.cuda.device_count()
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
-    if device.type == "cuda" and int(os.environ.get("LOCAL_RANK", 0)) >= gpus:
-        raise StudyError(f"there are {gpus} GPUs here, fewer than processes: start one for each")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, device):
         net = backbone(config.backbone, config.weights if backbone_state is None else "random")
         if backbone_state is not None:
             net.load_state_dict(backbone_state)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
-    mdr = MDR(
-        config.levels, config.momentum, config.learn_levels, config.statistics, check_finite=False
-    ).to(device)
+    mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
+    decay = config.weight_decay if config.decay_levels else 0.0
     groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]
     if config.learn_levels:
-        decay = config.weight_decay if config.decay_levels else 0.0
         groups.append({"params": [mdr.levels], "weight_decay": decay})
-    return Trainer(
-        model=model,
-        mdr=mdr,
-        optimizer=torch.optim.Adam(groups, lr=config.lr, fused=True),
-        batch_generator=Generator().manual_seed(config.seed),
-        generator=Generator(device).manual_seed(config.seed),
-        history=[],
-    )
+    optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
+    host, own = (Generator(place).manual_seed(config.seed) for place in ("cpu", device))
+    return Trainer(model, mdr, optimizer, host, own, history=[])
 
 
 def train(
     config: Config,
     data: RetrievalDataset,
-    trainer: Trainer,
-    after_epoch: Callable[[Trainer], None] = lambda trainer: None,
-    progress: bool = False,
-    share: Share = ALONE,
+    backbone_state: dict[str, Tensor] | None = None,
+    checkpoint: Row | None = None,
+    after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
-    """Train from the trainer's last epoch to the configuration's.
+    """Train a run to its last epoch, from a checkpoint where one is given.
+
+    A resumed run ends like the uninterrupted one, to the same digits.
 
     Args:
-        data: its test split is evaluated after every epoch. So are the ``config.hold_out``
-            training classes that are kept from training.
-        after_epoch: called with the trainer after every evaluation; the run store saves it there.
-        progress: show a bar over the epochs.
-        share: this process's; each process must give an equal trainer.
+        data: its test split is evaluated before training and after every epoch. So are the
+            ``config.hold_out`` training classes that are kept from training.
+        backbone_state: as of :func:`start`.
+        checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
+        after_epoch: called with the trainer after every evaluation; a run is saved there.
 
     Raises:
-        StudyError: the loss became NaN or Inf, a batch cannot be filled or not shared evenly.
+        StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
     """
     device = torch.device(config.device)
-    if share.world > 1 and not config.freeze_batch_norm:
-        raise StudyError(
-            "freeze_batch_norm must be True on several processes: each would see its own statistics"
-        )
-    share.rows(config.batch_size)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
-    loss = losses.make(config.loss, config.margin, config.images_per_class).to(device)
-    if list(loss.parameters()):
-        raise StudyError(
-            f"loss {config.loss!r} has parameters of its own, which this loop does not train"
-        )
+    loss = losses.make(config.loss, config.margin, config.images_per_class)
+    trainer = start(config, backbone_state)
     # Images lie on the device as bytes, and are cropped there.
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
     labels = data.train.labels.to(device)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
-    crops = crops_to_evaluate(config, whole, data, one_batch, share)
-
-    if not trainer.history:
-        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+    crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
+    if checkpoint is None:
+        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         trainer.history.append({"epoch": 0, "seconds": 0.0} | row)
         after_epoch(trainer)
-    done = trainer.history[-1]["epoch"]
-    bar = tqdm(
-        total=config.epochs, initial=done, unit="epoch", disable=not (progress and share.first)
-    )
-    for epoch in range(done + 1, config.epochs + 1):
+    else:
+        trainer.resume(checkpoint)
+    for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
         began = time.perf_counter()
-        rate = learning_rate(config, epoch)
         for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config, epoch)
         indices = batches.draw(config.iterations, trainer.batch_generator)
-        terms = run_epoch(config, trainer, loss, images, labels, indices, share)
-        bad = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten()
-        if len(bad):
-            raise StudyError(
-                f"the loss became NaN or Inf in epoch {epoch}, step {int(bad[0]) + 1}, with lr "
-                f"{rate:g}, loss {config.loss}, mdr_weight {config.mdr_weight:g}, seed "
-                f"{config.seed}: lower lr or mdr_weight"
-            )
-        means = terms.mean(dim=0).tolist()
-        row = {"epoch": epoch, "lr": rate}
-        row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
-        row |= {f"level_{i}": level for i, level in enumerate(trainer.mdr.levels.tolist())}
-        row["running_mean"] = trainer.mdr.running_mean.item()
-        row["running_std"] = trainer.mdr.running_std.item()
+        with seeded(1000 * config.seed + epoch, device):  # what the network itself draws
+            terms = run_epoch(config, trainer, loss, images, labels, indices)
+        row = trained_row(config, epoch, trainer.mdr, terms)
         row["train_seconds"] = time.perf_counter() - began
-        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         row["seconds"] = time.perf_counter() - began
         trainer.history = with_by_class([*trainer.history, row])
         after_epoch(trainer)
-        bar.update()
-    bar.close()
     return trainer
-
-
-def crops_to_evaluate(
-    config: Config, whole: RetrievalDataset, data: RetrievalDataset, one_batch: Tensor, share: Share
-) -> dict[str, RetrievalSet[Tensor]]:
-    """Return the center crops of all that is evaluated after an epoch: they never change.
-
-    Args:
-        whole: the dataset; data: the same where some of its training classes are held out.
-        one_batch: indices of training images.
-    """
-    sample, batch = evaluation.training_sample(data.train, config), data.train.of_images(one_batch)
-    images = {
-        "test": RetrievalSet(whole.test.images, whole.test.labels),
-        "train": RetrievalSet(sample.images, sample.labels),
-        "batch": RetrievalSet(batch.images, batch.labels),
-    }
-    if whole.gallery is not None:
-        gallery = whole.gallery.images, whole.gallery.labels
-        images["test"] = RetrievalSet(whole.test.images, whole.test.labels, *gallery)
-    if config.hold_out:
-        images["held_out"] = RetrievalSet(data.test.images, data.test.labels)
-    device = torch.device(config.device)
-    return {
-        name: split.map(lambda x, _: evaluation.center_crops(config, x, device, share))
-        for name, split in images.items()
-    }
 
 
 def run_epoch(
     config: Config,
     trainer: Trainer,
-    loss: nn.Module,
+    loss: losses.Loss,
     images: Tensor,
     labels: Tensor,
     indices: Tensor,
-    share: Share = ALONE,
 ) -> Tensor:
-    """Take one epoch's steps.
+    """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
 
     Args:
         images: (N, 3, S, S) uint8, on the device or the host.
         labels: (N,), on the device.
         indices: (steps, batch) into them.
-
-    Returns:
-        (steps, 3) on the CPU: total, metric and MDR loss of each step.
     """
-    device = labels.device
+    device, mdr = labels.device, trainer.mdr
     terms = torch.zeros(len(indices), 3, device=device)
-    batch = indices.shape[1]
-    rows = share.rows(batch)
-    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     trainer.model.train()
-    trainer.mdr.train()
-    own_images = load_batches(images, indices[:, rows], device)
-    for step, (index, own) in enumerate(zip(indices.to(device), own_images, strict=True)):
+    mdr.train()
+    steps = zip(indices.to(device), load_batches(images, indices, device), strict=True)
+    for step, (index, x) in enumerate(steps):
         if config.augment:
-            x = augmentation.random_resized_crop(
-                own, config.crop, trainer.generator, config.flip, rows, batch
-            )
+            x = augmentation.random_resized_crop(x, config.crop, trainer.generator, config.flip)
         else:
-            x = augmentation.center_crop(own, config.resize, config.crop)
+            x = augmentation.center_crop(x, config.resize, config.crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last), share)
-        metric = loss(embeddings, labels[index], trainer.generator, share)
-        total = metric
+            embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last))
+        total = metric = loss(embeddings, labels[index], trainer.generator)
         if config.mdr_weight > 0:
-            regularization = trainer.mdr(embeddings, rows, share.total)
+            regularization = mdr(embeddings)
             total = metric + config.mdr_weight * regularization
-            total = total + config.level_weight * trainer.mdr.levels.square().sum() / share.world
+            total = total + config.level_weight * mdr.levels.square().sum()
             terms[step, 2] = regularization.detach()
         trainer.optimizer.zero_grad()
         total.backward()
-        share.add_gradients(parameters)
         trainer.optimizer.step()
         terms[step, 0], terms[step, 1] = total.detach(), metric.detach()
-    return share.total(terms).cpu()
+    return terms.cpu()
+
+
+def trained_row(config: Config, epoch: int, mdr: MDR, terms: Tensor) -> Row:
+    """Return an epoch's learning rate, mean losses, levels and running values.
+
+    Raises:
+        StudyError: NaN or Inf among :func:`run_epoch`'s losses.
+    """
+    rate, means = learning_rate(config, epoch), terms.mean(dim=0).tolist()
+    if not math.isfinite(sum(means)):
+        raise StudyError(
+            f"the loss became NaN or Inf in epoch {epoch}, with lr {rate:g}, loss {config.loss}, "
+            f"mdr_weight {config.mdr_weight:g}, seed {config.seed}: lower lr or mdr_weight"
+        )
+    row = {"epoch": epoch, "lr": rate}
+    row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
+    row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
+    return row | {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
 
 
 def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
@@ -280,6 +214,15 @@ def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Itera
         working.wait_stream(sending)
         batch.record_stream(working)
         yield batch
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own random numbers, and leave them as they were."""
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed % 2**63)
+        yield
 
 
 def learning_rate(config: Config, epoch: int) -> float:

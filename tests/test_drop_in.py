@@ -1,22 +1,22 @@
-"""The library's loop: MDR reaches its loss, a stopped run ends alike, and keys know its text."""
+"""The library's loop: MDR reaches its loss, and a stopped run ends alike."""
 
-import functools
 import io
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mdr_core import drop_in, training
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.regularizer import MDR
-from mdr_core.study import experiments, profiles
+from mdr_core.study import drop_in, profiles
 
 CONFIG = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=2, batch_size=8, images_per_class=2, train_images=20,
     loop="library", loss="TripletMarginLoss", mdr_weight=0.6,
 )  # fmt: skip
+EMBEDDINGS = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(12) % 4
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +28,21 @@ def images() -> RetrievalDataset:
 
 
 def test_mdr_is_part_of_the_loss_and_its_levels_are_trained():
-    embeddings = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(12) % 4
     mdr, config = MDR(), CONFIG.replace(loss="MultiSimilarityLoss")
     plain, _ = drop_in.loss_and_miner(config.replace(mdr_weight=0.0), mdr, 4)
     both, _ = drop_in.loss_and_miner(config, mdr, 4)
-    found = both(embeddings, labels)
-    torch.testing.assert_close(found, plain(embeddings, labels) + 0.6 * MDR()(embeddings))
+    found = both(EMBEDDINGS, LABELS)
+    torch.testing.assert_close(found, plain(EMBEDDINGS, LABELS) + 0.6 * MDR()(EMBEDDINGS))
     found.backward()
     assert mdr.levels.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("normalization", ["l2", "mean_distance"])
 def test_the_library_normalizes_on_l2_alone(normalization):
-    embeddings = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(12) % 4
     config = CONFIG.replace(mdr_weight=0.0, normalization=normalization)
     loss, _ = drop_in.loss_and_miner(config, MDR(), 4)
-    scaled = loss(embeddings * torch.arange(1, 13)[:, None], labels)
-    assert torch.isclose(scaled, loss(embeddings, labels)) == (normalization == "l2")
+    scaled = loss(EMBEDDINGS * torch.arange(1, 13)[:, None], LABELS)
+    assert torch.isclose(scaled, loss(EMBEDDINGS, LABELS)) == (normalization == "l2")
 
 
 @pytest.mark.parametrize(
@@ -55,40 +51,27 @@ def test_the_library_normalizes_on_l2_alone(normalization):
         {},
         {"mdr_weight": 0.0},
         {"loss": "ProxyAnchorLoss", "normalization": "l2", "mdr_weight": 0.0},
+        {"loss": "ProxyAnchorLoss"},
     ],
-    ids=["with MDR", "without MDR and L2", "proxies"],
+    ids=["with MDR", "without MDR and L2", "proxies", "proxies and MDR"],
 )
 def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, change):
-    config = CONFIG.replace(**change)
-
-    class Stop(Exception):
-        pass
-
-    kept = io.BytesIO()
-
-    def stop(trainer):
-        kept.write(trainer.checkpoint())
-        raise Stop
-
-    start = functools.partial(drop_in.start, config, images, None)
-    whole = drop_in.train(config, images, start())
-    with pytest.raises(Stop):
-        drop_in.train(config, images, start(), stop)
-    trainer = start()
-    kept.seek(0)
-    trainer.resume(torch.load(kept, weights_only=True))
-    resumed = drop_in.train(config, images, trainer)
-    assert len(whole.history) == 3
+    config, kept = CONFIG.replace(**change), []
+    whole = drop_in.train(config, images, after_epoch=lambda t: kept.append(t.checkpoint()))
+    checkpoint = torch.load(io.BytesIO(kept[1]), weights_only=True)
+    resumed = drop_in.train(config, images, checkpoint=checkpoint)
+    assert len(kept) == len(whole.history) == 3
     for one, other in zip(whole.history, resumed.history, strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
-    moved = not torch.equal(whole.mdr.levels, start().mdr.levels)
+    fresh, _ = drop_in.start(config, images, None)
+    moved = not torch.equal(whole.mdr.levels, fresh.mdr.levels)
     assert moved == (config.mdr_weight > 0)
     for one, other in zip(whole.loss.parameters(), resumed.loss.parameters(), strict=True):
         assert torch.equal(one, other)
     if config.loss == "ProxyAnchorLoss":
         rates = [group["lr"] for group in whole.optimizer.param_groups]
         assert rates[-1] == pytest.approx(100 * rates[0])
-        assert not torch.equal(whole.loss.proxies, start().loss.proxies)
+        assert not torch.equal(whole.loss.proxies, fresh.loss.proxies)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +79,5 @@ def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, ch
     [({"loss": "triplet"}, "unknown loss of the drop-in loop"), ({"hold_out": 2}, "hold_out = 0")],
 )
 def test_what_the_loop_does_not_have_is_refused(images, change, message):
-    config = CONFIG.replace(**change)
     with pytest.raises(StudyError, match=message):
-        drop_in.train(config, images, training.start(config))
-
-
-def test_the_library_s_sampler_gets_whole_classes():
-    """A small folder may fill 15 images, four of a class."""
-    for row in experiments.drop_in("quick", "drawn", [0], batch_size=15, images_per_class=4):
-        assert row["config"].batch_size == 12
-        assert row["own"].batch_size % row["own"].images_per_class == 0
+        drop_in.train(CONFIG.replace(**change), images)

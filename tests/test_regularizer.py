@@ -1,28 +1,40 @@
-"""MDR against its formula written out, and each departure of the released code from the paper."""
+"""MDR against its formula written out, and wherever torch takes a module."""
 
 import copy
+import pickle
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch import nn
+from torch.export import Dim
+from torch.optim import swa_utils
+from torch.utils.checkpoint import checkpoint
 
 from mdr_core import regularizer
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
 
+def batch(size=16, dim=8, seed=0, **kind):
+    return torch.randn(size, dim, generator=torch.Generator().manual_seed(seed), **kind)
+
+
+def exact_distances(x):
+    return torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def literal(x, levels, mean, std):
-    d = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    pairs = ~torch.eye(len(x), dtype=torch.bool)
-    z = (d[pairs] - mean) / std
+    z = (exact_distances(x)[~torch.eye(len(x), dtype=torch.bool)] - mean) / std
     return (z[:, None] - levels[None]).abs().min(dim=1).values.mean()
 
 
-@pytest.mark.parametrize("levels", [(0.0,), (-3.0, 0.0, 3.0), (2.0, -1.0, 0.5, 0.0, 4.0)])
+@pytest.mark.parametrize("size", [7, 20])
+@pytest.mark.parametrize("levels", [(0,), (-3.0, 0.0, 3.0), (2.0, -1.0, 0.5, 0.0, 4.0)])
 @pytest.mark.parametrize("statistics", ["released", "pairs"])
-def test_value_and_gradients_equal_the_formula(levels, statistics):
-    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+def test_value_and_gradients_equal_the_formula(levels, statistics, size):
+    x = batch(size, 6, seed=1).requires_grad_()
     mdr = MDR(levels, statistics=statistics)
     loss = mdr(x)
     grad = torch.autograd.grad(loss, (x, mdr.levels))
@@ -33,50 +45,84 @@ def test_value_and_gradients_equal_the_formula(levels, statistics):
         assert torch.allclose(a.double(), b, rtol=1e-4, atol=1e-6)
 
 
+def test_in_float64_the_gradient_is_that_of_finite_differences():
+    mdr = MDR()
+    mdr(batch())
+    x = batch(6, 4, seed=1, dtype=torch.float64).requires_grad_()
+    assert mdr.eval()(x).dtype == torch.float64
+    levels = mdr.levels.detach().double().requires_grad_()
+    of_both = lambda x, s: torch.func.functional_call(mdr, {"levels": s}, x)  # noqa: E731
+    assert torch.autograd.gradcheck(of_both, (x, levels))
+    assert torch.autograd.gradcheck(normalize_by_mean_distance, x)
+
+
+@pytest.mark.parametrize("away", [0, 10, 1000, 1e5])
+def test_distances_are_as_exact_far_from_the_origin(away):
+    x = (away + batch(64, 32)).requires_grad_()
+    y = x.detach().double().requires_grad_()
+    d, exact = pairwise_distances(x).double(), exact_distances(y)
+    assert (d - exact).abs().max() < 2e-6 * exact.max()
+    (found,), (right,) = (
+        torch.autograd.grad(f.square().sum(), at) for f, at in ((d, x), (exact, y))
+    )
+    assert (found - right).abs().max() < 1e-5 * right.abs().max()
+
+
 def test_released_statistics_count_the_zero_diagonal_and_pairs_do_not():
-    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
+    x = batch(9, 4)
     d = pairwise_distances(x)
     off = d[~torch.eye(9, dtype=torch.bool)]
     for statistics, values in (("released", d.flatten()), ("pairs", off)):
         mdr = MDR(statistics=statistics)
         mdr(x)
-        assert torch.allclose(mdr.running_mean, values.mean()) and torch.allclose(
-            mdr.running_std, values.std()
+        torch.testing.assert_close(
+            (mdr.running_mean, mdr.running_std), (values.mean(), values.std())
         )
+        mdr.eval()(3 * x)  # moves nothing
+        mdr.train()(2 * x)
+        torch.testing.assert_close(mdr.running_mean, 0.9 * values.mean() + 0.1 * 2 * values.mean())
 
 
-def test_a_reloaded_state_goes_on_where_it_stood_and_does_not_start_the_statistics_again():
-    batches = (
-        torch.randn(4, 8, 5, generator=torch.Generator().manual_seed(3))
-        * torch.arange(1, 5)[:, None, None]
-    )
-    mdr = MDR()
+@pytest.mark.parametrize("again", ["state_dict", "state_dict of a bool", "deepcopy", "pickle"])
+def test_a_copy_goes_on_where_the_module_stood(again):
+    batches = [n * batch(8, 5, seed=n) for n in (1, 2, 3)]
+    mdr, other = MDR(), MDR((1.0, 2.0, 3.0))
     mdr(batches[0]), mdr(batches[1])
-    again = MDR((1.0, 2.0, 3.0))
-    again.load_state_dict(copy.deepcopy(mdr.state_dict()))
-    assert bool(again.started)
-    assert torch.equal(mdr(batches[2]), again(batches[2])) and torch.equal(
-        mdr.running_std, again.running_std
-    )
+    state = copy.deepcopy(mdr.state_dict())
+    assert set(state) == {"levels", "running_mean", "running_std", "started"}
+    if again == "state_dict of a bool":  # as stored runs hold it
+        state["started"] = state["started"].bool()
+    other.load_state_dict(state)
+    if not again.startswith("state_dict"):
+        other = copy.deepcopy(mdr) if again == "deepcopy" else pickle.loads(pickle.dumps(mdr))
+    assert torch.equal(mdr(batches[2]), other(batches[2]))
+    assert torch.equal(mdr.running_std, other.running_std)
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (4, 3, 2), (4,), ()])
 def test_what_is_no_batch_with_a_pair_is_refused(shape):
-    for measure in (MDR(), normalize_by_mean_distance):
+    for measure in (MDR(), MDR(statistics="pairs"), normalize_by_mean_distance, pairwise_distances):
         with pytest.raises(ValueError, match="at least 2"):
             measure(torch.randn(shape))
 
 
-@pytest.mark.parametrize("levels", [(), (0.0, float("nan")), (float("inf"),)])
-def test_levels_are_numbers(levels):
-    with pytest.raises(ValueError, match="at least one level, all finite"):
-        MDR(levels)
+def test_one_pair_alone_has_no_deviation():
+    with pytest.raises(ValueError, match="'pairs'.* at least 3"):
+        MDR(statistics="pairs")(batch(2))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"levels": ()}, {"levels": (0.0, float("nan"))}, {"momentum": 1.0}, {"statistics": "paper"}],
+)
+def test_arguments_out_of_their_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))[:5]}.*got"):
+        MDR(**arguments)
 
 
 def test_a_second_batch_before_backward_leaves_the_first_one_s_gradient():
     """As two views of a batch have it, or two losses that share one MDR."""
-    generator = torch.Generator().manual_seed(5)
-    batches = [torch.randn(6, 4, generator=generator).requires_grad_() for _ in range(2)]
+    batches = [batch(6, 4, seed=n).requires_grad_() for n in range(2)]
     one, other = MDR(), MDR()
     sum(one(x) for x in batches).backward()
     both = [x.grad.clone() for x in batches]
@@ -87,30 +133,52 @@ def test_a_second_batch_before_backward_leaves_the_first_one_s_gradient():
     assert torch.allclose(one.levels.grad, other.levels.grad)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_within_a_checkpoint_gradient_and_running_values_are_those_of_one_forward(reentrant):
+    plain, saved = MDR(), MDR()
+    for step in range(5):
+        x = (batch(seed=step) * (3 if step % 2 else 0.3)).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        plain(normalize_by_mean_distance(x) + x).backward()
+        inside = lambda y: saved(normalize_by_mean_distance(y) + y)  # noqa: E731
+        checkpoint(inside, y, use_reentrant=reentrant).backward()
+        assert torch.equal(x.grad, y.grad) and torch.equal(plain.running_std, saved.running_std)
+    assert torch.equal(plain.levels.grad, saved.levels.grad)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_one_bad_batch_does_not_spoil_the_next(value):
-    mdr, plain = MDR(check_finite=False), MDR()
-    good, bad = torch.randn(6, 4, generator=torch.Generator().manual_seed(6)), torch.ones(6, 4)
+    mdr, plain = MDR(), MDR()
+    good, bad = batch(6, 4), torch.ones(6, 4)
     bad[2, 1] = value
     for x in (bad, good, bad):
         assert mdr(x).isfinite() == (x is good)
     assert torch.equal(mdr(good), [plain(good) for _ in range(2)][-1])
+    if value != 1e30:
+        with pytest.raises(ValueError, match="NaN or Inf"):
+            MDR(check_finite=True)(bad)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_embeddings_that_are_no_numbers_are_refused(value):
-    x = torch.randn(4, 3)
-    x[1, 1] = value
-    with pytest.raises(ValueError, match="NaN or Inf"):
-        MDR()(x)
+def test_a_step_that_overflows_in_float16_is_skipped_and_training_goes_on():
+    net, mdr = nn.Linear(8, 8), MDR()
+    optimizer = torch.optim.SGD([*net.parameters(), *mdr.parameters()], lr=0.01)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=1024.0), []
+    for x in (batch(), 1e6 * batch(), batch()):
+        before.append(copy.deepcopy([mdr.state_dict(), net.state_dict()]))
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = mdr(normalize_by_mean_distance(net(x)))
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    torch.testing.assert_close(before[1], before[2], rtol=0, atol=0)
+    assert scaler.get_scale() == 512 and loss.isfinite()
+    assert not torch.equal(before[0][0]["levels"], mdr.levels)
 
 
-def test_two_images_and_coinciding_ones_give_finite_gradients():
-    for x, statistics in (
-        (torch.randn(2, 3), "released"),
-        (torch.randn(3, 3), "pairs"),
-        (torch.ones(5, 3), "pairs"),
-    ):
+@pytest.mark.parametrize("statistics", ["released", "pairs"])
+def test_two_images_and_coinciding_ones_give_finite_gradients(statistics):
+    for x in (batch(3, 3), torch.ones(5, 3), *([batch(2, 3)] if statistics == "released" else [])):
         x = x.requires_grad_()
         mdr = MDR(statistics=statistics)
         for _ in range(3):
@@ -118,16 +186,13 @@ def test_two_images_and_coinciding_ones_give_finite_gradients():
         assert torch.isfinite(x.grad).all()
 
 
-def test_different_batches_of_two_keep_the_loss_small_and_one_pair_alone_has_no_deviation():
-    mdr, generator = MDR(), torch.Generator().manual_seed(0)
-    assert max(mdr(torch.randn(2, 8, generator=generator)).item() for _ in range(50)) < 10
-    with pytest.raises(ValueError, match="'pairs'.* at least 3"):
-        MDR(statistics="pairs")(torch.randn(2, 8))
+def test_different_batches_of_two_keep_the_loss_small():
+    mdr = MDR()
+    assert max(mdr(batch(2, seed=n)).item() for n in range(50)) < 10
 
 
 def test_under_autocast_distances_and_statistics_are_float32():
-    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(4))
-    plain, cast = MDR(), MDR()
+    x, plain, cast = batch(), MDR(), MDR()
     with torch.autocast("cpu", torch.bfloat16):
         loss = cast(x)
     assert loss.dtype == torch.float32 and torch.equal(loss, plain(x))
@@ -136,11 +201,60 @@ def test_under_autocast_distances_and_statistics_are_float32():
     assert torch.equal(half, normalize_by_mean_distance(x.bfloat16().float()))
 
 
-def test_levels_are_constant_when_not_learnable():
-    assert (
-        not list(MDR(learnable=False).parameters())
-        and "levels" in MDR(learnable=False).state_dict()
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
+def test_a_module_that_is_cast_keeps_its_values_in_float32(cast):
+    plain, net = MDR((0.1, 1.7)), nn.Sequential(nn.Linear(8, 8), MDR((0.1, 1.7)))
+    plain(batch()), net[1](batch())
+    cast(net)
+    assert net[0].weight.dtype != torch.float32
+    for n in range(400):  # the embeddings grow step by step
+        x = (1 + n / 100) * batch(seed=n)
+        plain(x), net[1](x)
+    assert all(value.dtype == torch.float32 for value in net[1].state_dict().values())
+    torch.testing.assert_close(net[1].state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert net.to_empty(device="meta")[1].levels.is_meta
+
+
+@pytest.mark.parametrize("kind", ["swa", "ema"])
+@pytest.mark.parametrize("multi", ["", "multi_"])
+def test_it_is_averaged_with_its_buffers(kind, multi):
+    function = getattr(swa_utils, f"get_{kind}_{multi}avg_fn")()
+    mdr = MDR()
+    mean = swa_utils.AveragedModel(mdr, use_buffers=True, **{f"{multi}avg_fn": function})
+    for n in range(3):
+        mdr(batch(seed=n))
+        mean.update_parameters(mdr)
+    assert mean.module.started > 0
+    assert 0.5 < mean.module.running_mean / mdr.running_mean < 2
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_it_compiles_to_one_graph(dynamic):
+    plain, compiled = (
+        MDR(),
+        torch.compile(MDR(), fullgraph=True, backend="aot_eager", dynamic=dynamic),
     )
+    for size in (8, 9, 12) if dynamic else (8, 8):
+        x = batch(size).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        one, other = plain(x), compiled(y)
+        one.backward(), other.backward()
+        torch.testing.assert_close((one, x.grad), (other, y.grad))
+    torch.testing.assert_close(plain.running_mean, compiled.running_mean)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_it_is_exported_for_batches_of_any_size(strict):
+    plain, shapes = MDR(), ({0: Dim("batch", min=3)},)
+    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes, strict=strict).module()
+    for size in (8, 7, 24):
+        torch.testing.assert_close(program(batch(size)), plain(batch(size)))
+    torch.testing.assert_close(program.running_std, plain.running_std)
+
+
+def test_levels_are_constant_when_not_learnable():
+    fixed = MDR(learnable=False)
+    assert not list(fixed.parameters()) and "levels" in fixed.state_dict()
 
 
 def test_the_file_copied_alone_works_with_torch_only(tmp_path):
@@ -156,8 +270,7 @@ def test_the_file_copied_alone_works_with_torch_only(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu_it_gives_the_cpu_s_numbers_and_never_waits():
-    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
-    on_cpu, on_gpu = MDR(), MDR(check_finite=False).cuda()
+    x, on_cpu, on_gpu = batch(32, 16), MDR(), MDR().cuda()
     y = x.cuda()
     torch.cuda.set_sync_debug_mode("error")
     with torch.autocast("cuda", torch.bfloat16):

@@ -1,7 +1,4 @@
-"""The evaluation after an epoch: images are embedded, and the embeddings are evaluated.
-
-In distributed training each process embeds its part of the images, and the first one evaluates.
-"""
+"""The evaluation after an epoch: images are embedded, and the embeddings are evaluated."""
 
 import copy
 from typing import Any
@@ -13,8 +10,7 @@ from torch.nn.functional import normalize
 
 from mdr_core.config import Config
 from mdr_core.data import augmentation
-from mdr_core.data.dataset import Split
-from mdr_core.distributed import ALONE, Share
+from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import class_centers, pair_statistics, retrieval
 from mdr_core.evaluation.ranks import first_ranks
@@ -47,69 +43,67 @@ def training_sample(split: Split, config: Config) -> Split:
     return split.of_images(torch.arange(0, len(split.labels), every))
 
 
-def center_crops(
-    config: Config, images: Tensor, device: torch.device, share: Share = ALONE
-) -> Tensor:
-    """Return this process's center crops (N, 3, crop, crop) uint8, on the storage device."""
-    place = storage_device(len(images) * 3 * config.crop**2 // share.world, device)
+def crops_to_evaluate(
+    config: Config, whole: RetrievalDataset, data: RetrievalDataset, batch_indices: Tensor
+) -> dict[str, RetrievalSet]:
+    """Return the center crops of all that is evaluated after an epoch: they never change.
+
+    Args:
+        whole: the dataset; data: the same where some of its training classes are held out.
+        batch_indices: of training images, the ``batch``.
+    """
+    splits = {"test": whole.test, "train": training_sample(data.train, config)}
+    splits["batch"] = data.train.of_images(batch_indices)
+    if config.hold_out:
+        splits["held_out"] = data.test
+    images = {name: RetrievalSet(split.images, split.labels) for name, split in splits.items()}
+    if (gallery := whole.gallery) is not None:
+        images["test"] = RetrievalSet(*images["test"][:2], gallery.images, gallery.labels)
+    device = torch.device(config.device)
+    return {
+        name: some.map(lambda images, _: center_crops(config, images, device))
+        for name, some in images.items()
+    }
+
+
+def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor:
+    """Return center crops (N, 3, crop, crop) uint8 of images, on the storage device."""
+    place = storage_device(len(images) * 3 * config.crop**2, device)
     batches = [
         augmentation.center_crop(batch.to(device), config.resize, config.crop).to(place)
-        for batch in share.own(images).split(EMBED_BATCH)
+        for batch in images.split(EMBED_BATCH)
     ]
     return torch.cat(batches)
 
 
 @torch.inference_mode()
-def embed(
-    model: EmbeddingNet, images: Tensor, share: Share = ALONE, count: int | None = None
-) -> Tensor:
-    """Return the embeddings (N, D) of crops, float32 on the CPU.
-
-    The network computes in float32 on a GPU, too: bfloat16 would round what is evaluated.
-
-    Args:
-        images: (N, 3, crop, crop); in distributed training this process's, and all get the whole.
-        count: N, where the processes' images are more.
-    """
+def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
+    """Return the embeddings (N, D) of crops (N, 3, crop, crop), float32 on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     batches = [
         model(batch.to(device).contiguous(memory_format=torch.channels_last))
         for batch in images.split(EMBED_BATCH)
     ]
-    embeddings = share.gather(torch.cat(batches))[:count].cpu()
+    embeddings = torch.cat(batches).cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
     return embeddings
 
 
-def embed_split(config: Config, model: EmbeddingNet, split: Split, share: Share = ALONE) -> Tensor:
+def embed_split(config: Config, model: EmbeddingNet, split: Split) -> Tensor:
     """Return the embeddings (N, D) of a split's center crops, float32 on the CPU."""
-    crops = center_crops(config, split.images, next(model.parameters()).device, share)
-    return embed(model, crops, share, len(split.images))
+    return embed(model, center_crops(config, split.images, next(model.parameters()).device))
 
 
 def evaluate(
-    config: Config,
-    model: EmbeddingNet,
-    mdr: MDR,
-    crops: dict[str, RetrievalSet[Tensor]],
-    share: Share = ALONE,
+    config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet[Tensor]]
 ) -> dict[str, Any]:
-    """Return an epoch's row: Recall@K in percent, raw and (``_l2``) of L2-normalized embeddings.
-
-    For the test images it also has R-precision, MAP@R, numbers by class and class distances; for
-    one batch of training images :func:`pair_statistics.batch_statistics`.
-
-    Args:
-        crops: of ``test``, ``train`` and, with ``config.hold_out``, ``held_out`` images; and of
-            ``batch``, the one batch.
-    """
+    """Return an epoch's row, of what :func:`crops_to_evaluate` gave: see :func:`epoch_row`."""
     embedded = {
-        name: images.map(lambda crops, labels: embed(model, crops, share, len(labels)))
-        for name, images in crops.items()
+        name: images.map(lambda crops, _: embed(model, crops)) for name, images in crops.items()
     }
-    return share.from_first(epoch_row(config, mdr, embedded) if share.first else None)
+    return epoch_row(config, mdr, embedded)
 
 
 def epoch_row(

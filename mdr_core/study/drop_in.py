@@ -19,18 +19,16 @@ from pytorch_metric_learning import distances, losses, miners, samplers
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from mdr_core import training
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset, Split
-from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError, unknown
-from mdr_core.evaluation.epoch import evaluate
+from mdr_core.evaluation.epoch import crops_to_evaluate, evaluate
 from mdr_core.regularizer import MDR
-from mdr_core.training import Trainer, crops_to_evaluate, learning_rate, with_by_class
+from mdr_core.training import Row, Trainer, learning_rate, with_by_class
 
 LOSSES = (
     "TripletMarginLoss",
@@ -38,9 +36,7 @@ LOSSES = (
     "MultiSimilarityLoss",
     "ProxyAnchorLoss",
 )
-PROXIES = (
-    100.0  # times the network's learning rate is that of the proxies, as their authors have it
-)
+PROXIES = 100.0  # times the network's learning rate is that of the proxies, as their authors do
 
 
 def loss_and_miner(config: Config, mdr: MDR, classes: int) -> tuple[nn.Module, nn.Module | None]:
@@ -71,20 +67,22 @@ def loss_and_miner(config: Config, mdr: MDR, classes: int) -> tuple[nn.Module, n
     raise unknown("loss of the drop-in loop", config.loss, LOSSES)
 
 
-def start(config: Config, data: RetrievalDataset, backbone: dict[str, Tensor] | None) -> Trainer:
-    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
+def start(
+    config: Config, data: RetrievalDataset, backbone_state: dict[str, Tensor] | None
+) -> tuple[Trainer, nn.Module | None]:
+    """Return a trainer before its first step, and a miner; ``config.seed`` seeds both.
 
     The proxies of a loss that has some are drawn too, and have a learning rate of their own.
     """
-    trainer = training.start(config, backbone)
-    with seeded(config.seed):
-        loss, _ = loss_and_miner(config, trainer.mdr, len(data.train.class_names))
+    trainer = training.start(config, backbone_state)
+    with seeded(config.seed, torch.device(config.device)):
+        loss, miner = loss_and_miner(config, trainer.mdr, len(data.train.class_names))
+    trainer.loss = loss.to(config.device)
     proxies = [p for name, p in loss.named_parameters() if "embedding_regularizer" not in name]
     if proxies:
-        trainer.loss = loss.to(config.device)
-        group = {"params": proxies, "weight_decay": config.weight_decay, "times": PROXIES}
+        group: Row = {"params": proxies, "weight_decay": config.weight_decay, "times": PROXIES}
         trainer.optimizer.add_param_group(group)
-    return trainer
+    return trainer, miner
 
 
 class Crops(Dataset):
@@ -103,47 +101,36 @@ class Crops(Dataset):
 def train(
     config: Config,
     data: RetrievalDataset,
-    trainer: Trainer,
-    after_epoch: Callable[[Trainer], None] = lambda trainer: None,
-    progress: bool = False,
-    share: Share = ALONE,
+    backbone_state: dict[str, Tensor] | None = None,
+    checkpoint: Row | None = None,
+    after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
-    """Train to the last epoch; arguments as in :func:`mdr_core.training.train`.
+    """Train a run to its last epoch; arguments as in :func:`mdr_core.training.train`.
 
     Random numbers are seeded at every epoch: a resumed run ends like an uninterrupted one.
 
     Raises:
-        StudyError: several processes or held-out classes, which this loop does not have; an unknown
-            loss; a loss that became NaN or Inf.
+        StudyError: held-out classes, which this loop does not have; an unknown loss; a loss that
+            became NaN or Inf.
     """
-    if share.world > 1 or config.hold_out:
-        raise StudyError("the drop-in loop takes one process and hold_out = 0")
-    device, model, mdr = torch.device(config.device), trainer.model, trainer.mdr
-    loss, miner = loss_and_miner(config, mdr, len(data.train.class_names))
-    if list(trainer.loss.parameters()):
-        loss = trainer.loss
+    if config.hold_out:
+        raise StudyError("the drop-in loop takes hold_out = 0")
+    trainer, miner = start(config, data, backbone_state)
+    model, mdr, device = trainer.model, trainer.mdr, torch.device(config.device)
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
-    crops = crops_to_evaluate(config, data, data, one_batch, share)
-    if not trainer.history:
+    crops = crops_to_evaluate(config, data, data, one_batch)
+    if checkpoint is None:
         trainer.history.append({"epoch": 0} | evaluate(config, model, mdr, crops))
-    first = trainer.history[-1]["epoch"] + 1
-    for epoch in tqdm(range(first, config.epochs + 1), unit="epoch", disable=not progress):
-        began, losses_seen = time.perf_counter(), []
+        after_epoch(trainer)
+    else:
+        trainer.resume(checkpoint)
+    for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
+        began = time.perf_counter()
         for group in trainer.optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch) * group.get("times", 1.0)
-        model.train()
-        mdr.train()
-        with seeded(config.seed * 1000 + epoch):
-            for images, labels in loader(config, data.train):
-                embeddings = model(images.to(device))
-                labels = labels.to(device)
-                total = loss(embeddings, labels, miner(embeddings, labels) if miner else None)
-                trainer.optimizer.zero_grad()
-                total.backward()
-                trainer.optimizer.step()
-                losses_seen.append(total.detach())
-        mean = float(torch.stack(losses_seen).mean())
+        with seeded(1000 * config.seed + epoch, device):
+            mean = run_epoch(trainer, miner, loader(config, data.train), device)
         if not math.isfinite(mean):
             raise StudyError(f"the loss became NaN or Inf in epoch {epoch}: lower lr or mdr_weight")
         row = {"epoch": epoch, "loss": mean}
@@ -153,6 +140,25 @@ def train(
         trainer.history = with_by_class([*trainer.history, row])
         after_epoch(trainer)
     return trainer
+
+
+def run_epoch(
+    trainer: Trainer, miner: nn.Module | None, batches: DataLoader, device: torch.device
+) -> float:
+    """Take one epoch's steps; return their mean loss."""
+    trainer.model.train()
+    trainer.mdr.train()
+    seen = []
+    for images, labels in batches:
+        images, labels = images.to(device), labels.to(device)
+        embeddings = trainer.model(images)
+        mined = miner(embeddings, labels) if miner else None
+        loss = trainer.loss(embeddings, labels, mined)
+        trainer.optimizer.zero_grad()
+        loss.backward()
+        trainer.optimizer.step()
+        seen.append(loss.detach())
+    return torch.stack(seen).mean().item()
 
 
 def loader(config: Config, images: Split) -> DataLoader:
@@ -175,13 +181,12 @@ def loader(config: Config, images: Split) -> DataLoader:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed numpy (the sampler) and torch (the crops), and leave them as they were."""
     before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
+    np.random.seed(seed % 2**32)
+    try:
+        with training.seeded(seed, device):
             yield
-        finally:
-            np.random.set_state(before)
+    finally:
+        np.random.set_state(before)
