@@ -76,7 +76,7 @@ def test_a_committed_run_goes_before_this_machine_s_own(place, monkeypatch):
     keep.keep("quick")
     monkeypatch.setattr(local, "find", None)
     [found] = records([TINY])
-    assert found["folder"].endswith("quick")
+    assert "reports" in found["files"]["findings"]
     monkeypatch.undo()
 
 
@@ -147,7 +147,7 @@ def test_an_old_name_of_a_backbone_is_read_as_timm_s():
     rows = pd.DataFrame([{"config.backbone": "efficientnet_lite0", "config.dim": "8"}])
     assert committed.config_of(rows) == {"backbone": "tf_efficientnet_lite0", "dim": 8}
     record = {"key": "k", "config": replace(TINY).to_dict(), "history": [{"epoch": 0, "a": [1.5]}]}
-    record |= {"content": "c", "provenance": {"data": "d"}, "files": {}, "folder": ""}
+    record |= {"content": "c", "provenance": {"data": "d"}, "files": {}}
     again = committed.from_rows(pd.DataFrame(committed.to_rows(record)), committed.REPORTS)
     assert json.loads(json.dumps(record["config"])) == json.loads(json.dumps(again["config"]))
     assert again["history"] == record["history"]

@@ -44,7 +44,7 @@ def put(store: dict, grid: list[dict], more: int = 0, counts: bool = True) -> li
         if counts:
             last |= {"test_class_queries": QUERIES, "test_class_right": right}
         record = {"key": names.committed_name(row["config"]), "config": config, "history": [last]}
-        record |= {"content": "", "provenance": {"data": "d"}, "files": {}, "folder": ""}
+        record |= {"content": "", "provenance": {"data": "d"}, "files": {}}
         store[record["key"]] = record
         records.append(record)
     return records

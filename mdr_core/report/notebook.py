@@ -28,7 +28,7 @@ from mdr_core.report.parameters import path_of
 from mdr_core.report.reruns import SETTINGS
 from mdr_core.runs import local
 from mdr_core.runs.record import Record, tensors
-from mdr_core.study import claims, data_facts, profiles, statistics, train
+from mdr_core.study import claims, data_facts, experiments, profiles, statistics, train
 
 FINDING = "application/vnd.mdr.finding+json"
 FACTS = "application/vnd.mdr.facts+json"
@@ -65,7 +65,7 @@ class Report:
             self.changes["weights"] = str(file)
         if dataset and dataset not in known:  # a batch that it can fill
             config = profiles.config(given.profile, dataset, profiles.METHODS[0], **self.changes)
-            self.changes["batch_size"] = local.fillable(config)
+            self.changes["batch_size"] = experiments.fillable(config)
         self.records: dict[str, Record] = {}
         self.first: tuple[list[dict], list[Record | None]] = [], []
         self.answer: dict = {}  # a finding not yet shown

@@ -1,7 +1,7 @@
 """The published runs: ``reports/PROFILE/runs.csv``, a row per run and epoch, read only.
 
-A row has the run's settings (``config.…``) and an epoch's numbers; a run's first row also has its
-provenance and the checksum of ``findings/KEY.safetensors``, where that is kept.
+A row has the run's settings (``config.…``) and an epoch's numbers, a run's first row also its
+provenance. ``findings/KEY.safetensors`` beside it are kept for a few runs.
 """
 
 import functools
@@ -16,7 +16,7 @@ from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs.names import committed_name
-from mdr_core.runs.record import Record, file_of
+from mdr_core.runs.record import Record
 
 REPORTS = REPOSITORY / "reports"
 ONCE = ("key", "content", "provenance", "findings", "weights")
@@ -62,6 +62,7 @@ def config_of(rows: pd.DataFrame) -> dict[str, Any]:
 def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
     """Return the run that :func:`to_rows` made these rows of; an empty cell was not there."""
     first = rows.iloc[0]
+    found = folder / "findings" / f"{first['key']}.safetensors"
     numbers = [name for name in rows if name not in ONCE and not name.startswith("config.")]
     return {
         "key": first["key"],
@@ -72,8 +73,7 @@ def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
         ],
         "content": first["content"],
         "provenance": json.loads(first["provenance"]),
-        "files": {"findings": first["findings"]} if first.get("findings") else {},
-        "folder": str(folder),
+        "files": {"findings": str(found)} if found.exists() else {},
     }
 
 
@@ -82,7 +82,6 @@ def to_rows(record: Record) -> list[dict[str, str]]:
     about = {"key": record["key"]}
     about |= {f"config.{name}": value for name, value in record["config"].items()}
     once = {name: record[name] for name in ("content", "provenance")}
-    once["findings"] = record["files"].get("findings", "")
     rows = []
     for row in record["history"]:
         cells = about | row | once
@@ -107,9 +106,7 @@ def keep(records: Iterable[Record], folder: Path, findings: set[str]) -> int:
         if record["key"] in findings and "findings" in record["files"]:
             place = folder / "findings" / f"{record['key']}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
-            write(place, file_of(record, "findings").read_bytes())
-        else:
-            record["files"].pop("findings", None)
+            write(place, Path(record["files"]["findings"]).read_bytes())
     if new:
         rows = pd.DataFrame([row for record in new for row in to_rows(record)])
         whole = pd.concat([there, rows]).fillna("")

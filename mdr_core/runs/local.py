@@ -1,6 +1,6 @@
 """This machine's runs: a stored one is read, a killed one goes on from its last epoch.
 
-<runs_root()>/<name>/run.json          config, history, provenance, checksums; written last
+<runs_root()>/<name>/run.json          config, history, provenance, checksum; written last
                      weights.safetensors, embeddings.safetensors, findings.safetensors
                      checkpoint.pt     after every epoch, while the run is under way
 
@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -27,20 +28,15 @@ from mdr_core.files import locked, runs_root, write
 from mdr_core.runs.names import local_name
 from mdr_core.runs.record import Record, provenance, tensors
 
-Train = Callable[..., "object"]  # as mdr_core.training.train
+Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer
+FILES = ("weights", "embeddings", "findings")
 drawn = functools.lru_cache(maxsize=2)(load_dataset)  # the only images that never change
 
 
 def dataset(config: Config) -> RetrievalDataset:
     """Return the images of a run."""
     load = drawn if config.dataset.startswith("drawn") else load_dataset
-    return load(config.dataset, image_size=config.image_size)
-
-
-def fillable(config: Config) -> int:
-    """Return ``config.batch_size``, or as much of it as the training classes fill."""
-    counts = dataset(config).train.labels.bincount()
-    return min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
+    return load(config.dataset, config.image_size)
 
 
 def find(
@@ -51,20 +47,18 @@ def find(
     Args:
         fingerprint: of the data here.
         train: who trains it, as for :func:`mdr_core.runs.run.run`.
-
-    Raises:
-        StudyError: it is there and cannot be read.
     """
     record = read(runs_root() / local_name(config, fingerprint, train))
-    if record is None or (files and not {"weights", "embeddings"} <= record["files"].keys()):
-        return None
-    return record
+    return None if record is None or (files and len(record["files"]) < len(FILES)) else record
 
 
 def read(folder: Path) -> Record | None:
-    """Return the run of a folder; None where there is none, or where it was set aside.
+    """Return the run of a folder; None where there is none.
 
-    One whose content is not what its checksum says is corrupt, and set aside.
+    One that is not what its checksum says is corrupt: it is kept under another name.
+
+    Raises:
+        StudyError: it is there, and the system cannot read it.
     """
     try:
         text = (folder / "run.json").read_text(encoding="utf-8", errors="replace")
@@ -76,15 +70,18 @@ def read(folder: Path) -> Record | None:
         ) from None
     try:
         record = json.loads(text)
-        whole = sha256([record["config"], record["history"]]) == record["content"]
-        files = {str(k).removesuffix(".safetensors"): v for k, v in record["files"].items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
-        set_aside(folder)
+        if sha256([record["config"], record["history"]]) != record["content"]:
+            raise ValueError("run.json is not what its checksum says")
+    except (ValueError, LookupError, TypeError, RecursionError) as problem:
+        aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            os.replace(folder, aside)
+        line = f"stored run {folder.name} is corrupt ({problem}): kept as {aside.name}"
+        warnings.warn(line, stacklevel=2)
         return None
-    files = {name: v for name, v in files.items() if (folder / f"{name}.safetensors").exists()}
-    return record | {"key": folder.name, "files": files, "folder": str(folder)}
+    paths = {name: folder / f"{name}.safetensors" for name in FILES}
+    files = {name: str(path) for name, path in paths.items() if path.exists()}
+    return record | {"key": folder.name, "files": files}
 
 
 def train(config: Config, train: Train | None = None, files: bool = False) -> Record:
@@ -94,11 +91,11 @@ def train(config: Config, train: Train | None = None, files: bool = False) -> Re
         StudyError: before the training, the folder cannot be written to; or what that raises.
     """
     data = dataset(config)
-    folder = runs_root() / local_name(config, data.fingerprint, train)
-    if (record := find(config, data.fingerprint, train, files)) is not None:
+    if record := find(config, data.fingerprint, train, files):
         return record
+    folder = runs_root() / local_name(config, data.fingerprint, train)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):  # of two processes, one trains it
             record = find(config, data.fingerprint, train, files)
             return record or trained(config, data, folder, train)
@@ -115,43 +112,35 @@ def trained(config: Config, data: RetrievalDataset, folder: Path, train: Train |
     from mdr_core.evaluation import epoch
 
     began = time.perf_counter()
-    folder.mkdir(exist_ok=True)
-    backbone = backbone_of(config)
     trainer = (train or training.train)(
         config,
         data,
-        backbone_state=backbone,
+        backbone_state=backbone_of(config),
         checkpoint=checkpoint(folder),
         after_epoch=lambda trainer: write(folder / "checkpoint.pt", trainer.checkpoint()),
     )
+    weights = trainer.model.state_dict()
+    weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
     embeddings: dict[str, torch.Tensor] = {}
     for name, split in {"test": data.test, "gallery": data.gallery}.items():
         if split is not None:
             embeddings[name] = epoch.embed_split(config, trainer.model, split)
             embeddings[f"{name}_labels"] = split.labels
-    weights = trainer.model.state_dict()
-    weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
     found = epoch.findings(epoch.RetrievalSet(*embeddings.values()))
-    kept = {"weights": weights, "embeddings": embeddings, "findings": found}
-    checksums = {}
-    for name, values in kept.items():
+    for name, values in zip(FILES, (weights, embeddings, found), strict=True):
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
-        checksums[name] = sha256(content)
     about = json.loads(json.dumps(config.to_dict()))
     record = {
         "config": about,
         "history": trainer.history,
         "content": sha256([about, trainer.history]),
         "provenance": provenance(config.device, data.fingerprint, time.perf_counter() - began),
-        "files": checksums,
     }
     write(folder / "run.json", json.dumps(record, indent=1))
     for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter of killed processes
         left.unlink(missing_ok=True)
-    stored = read(folder)
-    assert stored is not None
-    return stored
+    return read(folder) or record  # type: ignore[return-value]
 
 
 def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
@@ -163,7 +152,7 @@ def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
     return {name.removeprefix("backbone."): weights[name] for name in own}
 
 
-def checkpoint(folder: Path) -> dict | None:
+def checkpoint(folder: Path) -> dict[str, Any] | None:
     """Return a killed run's state after its last epoch, if there is one that can be read."""
     try:
         return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -172,20 +161,6 @@ def checkpoint(folder: Path) -> dict | None:
     except (MemoryError, OSError):  # for want of room now, say: the state stays
         raise
     except Exception as problem:  # noqa: BLE001 - whatever a torn file makes torch raise
-        warnings.warn(
-            f"the checkpoint of run {folder.name} cannot be read ({problem}): training anew",
-            stacklevel=2,
-        )
+        line = f"the checkpoint of run {folder.name} cannot be read ({problem}): training anew"
+        warnings.warn(line, stacklevel=2)
         return None
-
-
-def set_aside(folder: Path) -> None:
-    """Keep a run that cannot be trusted under another name, and warn of it."""
-    aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
-    with contextlib.suppress(OSError):  # of a folder that may only be read
-        os.replace(folder, aside)
-    warnings.warn(
-        f"stored run {folder.name} is corrupt: run.json is not what its checksum says; it counts "
-        f"as absent (kept as {aside.name})",
-        stacklevel=3,
-    )

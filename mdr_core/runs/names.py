@@ -60,7 +60,7 @@ def local_name(config: Config, fingerprint: str, train: Callable | None = None) 
 
 def source_of(train: Callable) -> str:
     """Return the text of the module that a function stands in; in a notebook, its own text."""
-    module = inspect.getmodule(train)
+    module: Any = inspect.getmodule(train)
     return inspect.getsource(module if getattr(module, "__file__", None) else train)
 
 

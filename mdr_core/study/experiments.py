@@ -202,6 +202,12 @@ def figure4a(
     return ablation(profile, "dimension", settings, names, seeds, headline, changes)
 
 
+def fillable(config: Config) -> int:
+    """Return ``config.batch_size``, or as much of it as the training classes fill."""
+    counts = local.dataset(config).train.labels.bincount()
+    return min(config.batch_size, int(counts.clamp(max=config.images_per_class).sum()))
+
+
 def your_images(
     profile: str,
     folder: Path,
@@ -226,7 +232,7 @@ def your_images(
     base = profiles.QUICK if drawn else profiles.named(profile).others.config
     passes = PASSES / base.epochs
     base = base.replace(**({"dataset": f"folder:{place}{level}"} | changes))
-    batch, images = local.fillable(base), len(local.dataset(base).train.labels)
+    batch, images = fillable(base), len(local.dataset(base).train.labels)
     enough = min(base.iterations, math.ceil(passes * images / batch))
     iterations = changes.get("iterations", enough)
     weight = changes.get("mdr_weight", 0.2 if drawn else 0.6)
