@@ -31,7 +31,7 @@ from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
 MANY_CLASSES = 200
-WITH_STATE = ("model", "mdr", "loss", "optimizer")  # of a trainer
+STATES = ("model", "mdr", "loss", "optimizer")  # of a trainer
 GENERATORS = ("batch_generator", "generator")
 
 
@@ -50,14 +50,14 @@ class Trainer:
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
         content = io.BytesIO()
-        state: Row = {name: getattr(self, name).state_dict() for name in WITH_STATE}
+        state: Row = {name: getattr(self, name).state_dict() for name in STATES}
         state |= {name: getattr(self, name).get_state() for name in GENERATORS}
         torch.save(state | {"history": self.history}, content)
         return content.getvalue()
 
     def resume(self, checkpoint: Row) -> None:
         """Go on from a loaded checkpoint."""
-        for name in WITH_STATE:
+        for name in STATES:
             getattr(self, name).load_state_dict(checkpoint[name])
         for name in GENERATORS:
             getattr(self, name).set_state(checkpoint[name])
@@ -65,10 +65,7 @@ class Trainer:
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
-
-    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
-    """
+    """Return a trainer before its first step. Its backbone's weights may be given."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
@@ -100,7 +97,7 @@ def train(
     Args:
         data: its test split is evaluated before training and after every epoch. So are the
             ``config.hold_out`` training classes that are kept from training.
-        backbone_state: as of :func:`start`.
+        backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
         checkpoint: :meth:`Trainer.checkpoint`, loaded: where the run goes on.
         after_epoch: called with the trainer after every evaluation; a run is saved there.
 
