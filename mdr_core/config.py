@@ -4,15 +4,10 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import StudyError
 
 POSITIVE = ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class")
 NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed")
-CHOICES = {
-    "device": ("cpu", "cuda"),
-    "statistics": ("released", "pairs"),
-    "loop": ("study", "library"),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Config:
     lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
     lr_factor: float = 0.2  # ... the learning rate is multiplied by this
     seed: int = 0
-    loop: str = "study"  # or "library": pytorch-metric-learning's, with its own losses
+    loop: str = "study"  # whose training loop; "library": pytorch-metric-learning's and its losses
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
@@ -74,12 +69,11 @@ class Config:
         for field in dataclasses.fields(self):
             value = checked(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
         checks = (
             *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in POSITIVE),
             *((getattr(self, name) >= 0, f"{name} must not be negative") for name in NOT_NEGATIVE),
+            (self.device in ("cpu", "cuda"), "device must be cpu or cuda"),
+            (self.statistics in ("released", "pairs"), "statistics must be released or pairs"),
             (self.seed < 2**63, "seed must be less than 2**63"),
             (self.train_images >= 2, "train_images must be at least 2: a query and one to find"),
             (0 <= self.momentum < 1, "momentum must lie between 0 and 1, 1 excluded"),

@@ -33,17 +33,13 @@ def negative_probabilities(
 ) -> Tensor:
     """Return the probability that anchor i draws j as its negative (Wu et al. 2017).
 
-    Distances d are those of L2-normalized copies of the embeddings, clamped from below at
-    ``nearest``. A negative's weight is the inverse of their density on the unit sphere,
-    q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2):
+    Distances d are those of L2-normalized copies of the embeddings (B, D), clamped from below at
+    ``nearest``. A negative's weight is the inverse of their density on the unit sphere:
 
         log w = (2 - D) log d - (D - 3)/2 log(1 - d^2/4),     none for d >= ``farthest``.
 
-    An anchor left without a candidate draws uniformly from its negatives.
-
-    Returns:
-        (B, B), of embeddings (B, D) and labels (B,): rows sum to one, zero for the anchor's own
-        class. A row without a negative is zero.
+    An anchor left without a candidate draws uniformly from its negatives. Rows of the (B, B) sum
+    to one, with zeros for the anchor's own class; a row without a negative is zero.
     """
     x = F.normalize(embeddings.detach().float(), dim=1)
     dim = x.shape[1]
@@ -95,11 +91,8 @@ def triplet_loss(
 ) -> Tensor:
     """Return the mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
-    Args:
-        embeddings: (B, D).
-        indices: (3, T) anchor, positive, negative.
-        exists: (T,) boolean; False leaves a triplet out.
-        margin: in units of distance.
+    Of embeddings (B, D), ``indices`` (3, T) are anchor, positive and negative. Where ``exists``
+    (T,) is False, a triplet is left out.
     """
     anchor, positive, negative = (embeddings[i] for i in indices)
     each = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
@@ -116,27 +109,19 @@ def drawn_triplet_loss(
 
 
 def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> Loss:
-    """Return a loss by name.
+    """Return a loss by name: one of :data:`OF_LIBRARY`, with the library's defaults, or
 
-    ``triplet``: mean of max(0, d_ap - d_an + margin), distance-weighted negatives.
-
+    ``triplet``: mean of max(0, d_ap - d_an + ``margin``), distance-weighted negatives;
     ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
-    negative ones (Hadsell et al. 2006).
-
-    ``margin``: max(0, d_ap - beta + margin) + max(0, beta - d_an + margin), beta = 1.2
-    (Wu et al. 2017), on all triplets.
-
+    negative ones (Hadsell et al. 2006);
+    ``margin``: max(0, d_ap - beta + ``margin``) + max(0, beta - d_an + ``margin``), beta = 1.2
+    (Wu et al. 2017), on all triplets;
     ``multi_similarity``: (1/alpha) log(1 + sum over positives of exp(alpha (d - base)))
-    + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors.
-    Here alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities).
-
+    + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors, with
+    alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities);
     ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
 
-    A name in :data:`OF_LIBRARY`: that loss, with the library's defaults.
-
-    Args:
-        margin: of ``triplet`` and ``margin``.
-        images_per_class: of the batches to come; with it no ``triplet`` step waits for the device.
+    ``images_per_class``: of the batches to come; with it no ``triplet`` step waits for the device.
 
     Raises:
         StudyError: an unknown name, or a loss that is not a function of distances alone (it learns

@@ -18,20 +18,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mdr_core import losses
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch as evaluation
+from mdr_core.losses import Loss, make
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
 MANY_CLASSES = 200
-WITH_STATE = ("model", "mdr", "loss", "optimizer")  # of a trainer
+STATES = ("model", "mdr", "loss", "optimizer")  # of a trainer
 GENERATORS = ("batch_generator", "generator")
 
 
@@ -50,14 +50,14 @@ class Trainer:
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
         content = io.BytesIO()
-        state: Row = {name: getattr(self, name).state_dict() for name in WITH_STATE}
+        state: Row = {name: getattr(self, name).state_dict() for name in STATES}
         state |= {name: getattr(self, name).get_state() for name in GENERATORS}
         torch.save(state | {"history": self.history}, content)
         return content.getvalue()
 
     def resume(self, checkpoint: Row) -> None:
         """Go on from a loaded checkpoint."""
-        for name in WITH_STATE:
+        for name in STATES:
             getattr(self, name).load_state_dict(checkpoint[name])
         for name in GENERATORS:
             getattr(self, name).set_state(checkpoint[name])
@@ -65,10 +65,7 @@ class Trainer:
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
-
-    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
-    """
+    """Return a trainer before its first step. Its backbone's weights may be given."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
@@ -79,10 +76,10 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
-    decay = config.weight_decay if config.decay_levels else 0.0
-    groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]
+    groups = [{"params": model.parameters(), "weight_decay": config.weight_decay}]
     if config.learn_levels:
-        groups.append({"params": [mdr.levels], "weight_decay": decay})
+        decay = config.weight_decay if config.decay_levels else 0.0
+        groups.append({"params": mdr.parameters(), "weight_decay": decay})
     optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
     host, own = (Generator(place).manual_seed(config.seed) for place in ("cpu", device))
     return Trainer(model, mdr, optimizer, host, own, history=[])
@@ -95,15 +92,13 @@ def train(
     checkpoint: Row | None = None,
     after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
-    """Train a run to its last epoch, from a checkpoint where one is given.
-
-    A resumed run ends like the uninterrupted one, to the same digits.
+    """Train a run to its last epoch. A resumed one ends like a whole one, to the same digits.
 
     Args:
         data: its test split is evaluated before training and after every epoch. So are the
             ``config.hold_out`` training classes that are kept from training.
-        backbone_state: as of :func:`start`.
-        checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
+        backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
+        checkpoint: :meth:`Trainer.checkpoint`, loaded: where the run goes on.
         after_epoch: called with the trainer after every evaluation; a run is saved there.
 
     Raises:
@@ -112,7 +107,7 @@ def train(
     device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
-    loss = losses.make(config.loss, config.margin, config.images_per_class)
+    loss = make(config.loss, config.margin, config.images_per_class)
     trainer = start(config, backbone_state)
     # Images lie on the device as bytes, and are cropped there.
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
@@ -142,19 +137,12 @@ def train(
 
 
 def run_epoch(
-    config: Config,
-    trainer: Trainer,
-    loss: losses.Loss,
-    images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
+    config: Config, trainer: Trainer, loss: Loss, images: Tensor, labels: Tensor, indices: Tensor
 ) -> Tensor:
     """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
 
-    Args:
-        images: (N, 3, S, S) uint8, on the device or the host.
-        labels: (N,), on the device.
-        indices: (steps, batch) into them.
+    ``images`` (N, 3, S, S) uint8 are on the device or the host, ``labels`` (N,) on the device;
+    ``indices`` (steps, batch) go into both.
     """
     device, mdr = labels.device, trainer.mdr
     terms = torch.zeros(len(indices), 3, device=device)
@@ -182,11 +170,7 @@ def run_epoch(
 
 
 def trained_row(config: Config, epoch: int, mdr: MDR, terms: Tensor) -> Row:
-    """Return an epoch's learning rate, mean losses, levels and running values.
-
-    Raises:
-        StudyError: NaN or Inf among :func:`run_epoch`'s losses.
-    """
+    """Return an epoch's learning rate, mean losses, levels and running values; refuse NaN, Inf."""
     rate, means = learning_rate(config, epoch), terms.mean(dim=0).tolist()
     if not math.isfinite(sum(means)):
         raise StudyError(
@@ -232,10 +216,10 @@ def learning_rate(config: Config, epoch: int) -> float:
 
 
 def with_by_class(history: list[Row]) -> list[Row]:
-    """Keep the numbers by class, which are long, of each epoch that somebody may choose.
+    """Keep the numbers by class of each epoch that somebody may choose: they are long.
 
-    Up to MANY_CLASSES test classes that is every epoch. With more it is the last one, and the best
-    trained one by Recall@1 on the test and on the held-out classes.
+    Of more than MANY_CLASSES test classes, the last epoch and the best trained ones by Recall@1 on
+    test and on held-out classes.
     """
     if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
         return history

@@ -16,24 +16,15 @@ from mdr_core.networks.embedding import NORMALIZATIONS, EmbeddingNet
 
 @pytest.fixture
 def batch():
-    generator = torch.Generator().manual_seed(0)
-    return (
-        3 * torch.randn(12, 5, generator=generator),
-        torch.arange(12) // 4,
-        torch.Generator().manual_seed(1),
-    )
+    x = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(12) // 4, torch.Generator().manual_seed(1)
 
 
 def test_contrastive_equals_the_formula(batch):
     x, y, g = batch
-    positive, negative = [], []
-    for i in range(12):
-        for j in range(12):
-            d = float((x[i] - x[j]).norm())
-            if i != j and y[i] == y[j]:
-                positive.append(d)
-            elif y[i] != y[j] and 1 - d > 0:
-                negative.append(1 - d)
+    pairs = [(i, j, float((x[i] - x[j]).norm())) for i in range(12) for j in range(12) if i != j]
+    positive = [d for i, j, d in pairs if y[i] == y[j]]
+    negative = [1 - d for i, j, d in pairs if y[i] != y[j] and d < 1]
     expected = sum(positive) / len(positive) + (sum(negative) / len(negative) if negative else 0)
     assert float(losses.make("contrastive")(x, y, g)) == pytest.approx(expected, rel=1e-4)
 
@@ -47,9 +38,8 @@ def test_multi_similarity_equals_the_formula(batch):
         same[i] = False
         total += torch.log1p(torch.exp(2 * (d[same] - 0.5)).sum()) / 2
         total += torch.log1p(torch.exp(50 * (0.5 - d[y != y[i]])).sum()) / 50
-    assert float(losses.make("multi_similarity")(x, y, g)) == pytest.approx(
-        float(total / 12), rel=1e-4
-    )
+    found = float(losses.make("multi_similarity")(x, y, g))
+    assert found == pytest.approx(float(total / 12), rel=1e-4)
 
 
 def buildable() -> list[str]:
@@ -80,9 +70,7 @@ def test_no_loss_normalizes_embeddings_behind_the_readers_back(batch, name):
 
 @pytest.mark.parametrize("name", ["tripled", "ArcFaceLoss", "CircleLoss", "os"])
 def test_what_is_no_distance_based_loss_is_refused_with_the_names_that_exist(name):
-    with pytest.raises(
-        StudyError, match="choose one of triplet, contrastive, margin, multi_similarity"
-    ):
+    with pytest.raises(StudyError, match="choose one of triplet, contrastive, margin, multi_sim"):
         losses.make(name)
 
 

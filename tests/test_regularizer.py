@@ -104,11 +104,8 @@ def test_what_is_no_batch_with_a_pair_is_refused(shape):
     for measure in (MDR(), MDR(statistics="pairs"), normalize_by_mean_distance, pairwise_distances):
         with pytest.raises(ValueError, match="at least 2"):
             measure(torch.randn(shape))
-
-
-def test_one_pair_alone_has_no_deviation():
     with pytest.raises(ValueError, match="'pairs'.* at least 3"):
-        MDR(statistics="pairs")(batch(2))
+        MDR(statistics="pairs")(batch(2))  # one pair alone has no deviation
 
 
 @pytest.mark.parametrize(
