@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mdr_core import training  # noqa: F401 - a process that is to be killed has imported it
 from mdr_core.config import Config
+from mdr_core.data.fingerprint import sha256
 from mdr_core.runs import local
 from mdr_core.runs.run import records
 from mdr_core.study import profiles
@@ -48,7 +49,8 @@ def results(root: Path) -> dict:
     for path in sorted(root.glob("*/run.json")):
         record = local.read(path.parent)
         history = [{k: v for k, v in row.items() if k not in CLOCK} for row in record["history"]]
-        found[path.parent.name] = (json.dumps(history), record["files"])
+        files = {name: sha256(Path(file).read_bytes()) for name, file in record["files"].items()}
+        found[path.parent.name] = (json.dumps(history), files)
     return found
 
 
