@@ -6,6 +6,7 @@ once: an import of the libraries takes seven seconds. No process that computes i
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["mdr_core.runs.run", "mdr_core.training"])
 
 
-def heeding(ready: Event, work: Callable, arguments: tuple) -> None:
+def heeding(ready: Event, environment: dict, work: Callable, arguments: tuple) -> None:
     """Heed SIGINT: a suite in the background ignores it, and so would the processes it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ |= environment  # the server has that of its own beginning
     ready.set()
     try:
         work(*arguments)
@@ -34,7 +36,7 @@ def started(work: Callable, *arguments: object) -> Iterator[BaseProcess]:
     The process is killed at the end, if it still runs then.
     """
     ready = SERVER.Event()
-    process = SERVER.Process(target=heeding, args=(ready, work, arguments))
+    process = SERVER.Process(target=heeding, args=(ready, dict(os.environ), work, arguments))
     process.start()
     try:
         assert ready.wait(120)

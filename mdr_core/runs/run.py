@@ -142,12 +142,14 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     gpu = any(config.device != "cpu" for config in configs)
     count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(configs))
     if count <= 1 and not scheduler:
-        yield from (attempt(config, train) for config in configs)
+        yield from (attempt(config, train, {}) for config in configs)
         return
     try:
         with place(scheduler, count, max(cores // max(count, 1), 1)):
             work = Parallel(return_as="generator_unordered", batch_size=1)
-            yield from work(delayed(attempt)(config, train) for config in configs)
+            # a process that joblib keeps from an earlier call has that call's environment
+            here = {} if scheduler else {k: v for k, v in os.environ.items() if k[:4] == "MDR_"}
+            yield from work(delayed(attempt)(config, train, here) for config in configs)
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
@@ -179,8 +181,9 @@ def place(scheduler: str | None, count: int, threads: int) -> parallel_config:
     return parallel_config("dask", client=client, n_jobs=-1)
 
 
-def attempt(config: Config, train: Train | None) -> Exception | None:
+def attempt(config: Config, train: Train | None, environment: dict[str, str]) -> Exception | None:
     """Train a run in this process; return what it raised, since the other runs are to finish."""
+    os.environ |= environment
     try:
         local.train(config, train)
     except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
