@@ -28,9 +28,9 @@ from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError, unknown
-from mdr_core.evaluation.epoch import evaluate
+from mdr_core.evaluation.epoch import crops_to_evaluate, evaluate
 from mdr_core.regularizer import MDR
-from mdr_core.training import Trainer, crops_to_evaluate, learning_rate, with_by_class
+from mdr_core.training import Trainer, learning_rate, with_by_class
 
 LOSSES = (
     "TripletMarginLoss",
@@ -124,7 +124,7 @@ def train(
         loss = trainer.loss
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
-    crops = crops_to_evaluate(config, data, data, one_batch, share)
+    crops = crops_to_evaluate(config, data, data, one_batch)
     if not trainer.history:
         trainer.history.append({"epoch": 0} | evaluate(config, model, mdr, crops))
     first = trainer.history[-1]["epoch"] + 1

@@ -27,7 +27,6 @@ from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.distributed import ALONE, Share
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch as evaluation
-from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
@@ -147,10 +146,10 @@ def train(
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
     labels = data.train.labels.to(device)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
-    crops = crops_to_evaluate(config, whole, data, one_batch, share)
+    crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
 
     if not trainer.history:
-        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         trainer.history.append({"epoch": 0, "seconds": 0.0} | row)
         after_epoch(trainer)
     done = trainer.history[-1]["epoch"]
@@ -178,40 +177,13 @@ def train(
         row["running_mean"] = trainer.mdr.running_mean.item()
         row["running_std"] = trainer.mdr.running_std.item()
         row["train_seconds"] = time.perf_counter() - began
-        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops, share)
+        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         row["seconds"] = time.perf_counter() - began
         trainer.history = with_by_class([*trainer.history, row])
         after_epoch(trainer)
         bar.update()
     bar.close()
     return trainer
-
-
-def crops_to_evaluate(
-    config: Config, whole: RetrievalDataset, data: RetrievalDataset, one_batch: Tensor, share: Share
-) -> dict[str, RetrievalSet[Tensor]]:
-    """Return the center crops of all that is evaluated after an epoch: they never change.
-
-    Args:
-        whole: the dataset; data: the same where some of its training classes are held out.
-        one_batch: indices of training images.
-    """
-    sample, batch = evaluation.training_sample(data.train, config), data.train.of_images(one_batch)
-    images = {
-        "test": RetrievalSet(whole.test.images, whole.test.labels),
-        "train": RetrievalSet(sample.images, sample.labels),
-        "batch": RetrievalSet(batch.images, batch.labels),
-    }
-    if whole.gallery is not None:
-        gallery = whole.gallery.images, whole.gallery.labels
-        images["test"] = RetrievalSet(whole.test.images, whole.test.labels, *gallery)
-    if config.hold_out:
-        images["held_out"] = RetrievalSet(data.test.images, data.test.labels)
-    device = torch.device(config.device)
-    return {
-        name: split.map(lambda x, _: evaluation.center_crops(config, x, device, share))
-        for name, split in images.items()
-    }
 
 
 def run_epoch(

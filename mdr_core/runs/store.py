@@ -135,7 +135,7 @@ class RunStore:
         embeddings: dict[str, torch.Tensor] = {}
         for name, split in {"test": images.test, "gallery": images.gallery}.items():
             if split is not None:
-                embeddings[name] = epoch.embed_split(config, trainer.model, split, share)
+                embeddings[name] = epoch.embed_split(config, trainer.model, split)
                 embeddings[f"{name}_labels"] = split.labels
         if not share.first:
             return share.from_first()

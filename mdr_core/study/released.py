@@ -17,7 +17,7 @@ from mdr_core.config import Config
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError, unknown
 from mdr_core.evaluation import epoch, retrieval
-from mdr_core.evaluation.retrieval_set import RetrievalSet
+from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.networks import backbones
 from mdr_core.networks.bn_inception import from_released
 from mdr_core.networks.embedding import EmbeddingNet
