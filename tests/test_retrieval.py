@@ -114,8 +114,10 @@ def test_embeddings_may_be_of_any_type(given):
 @contextlib.contextmanager
 def default_type():
     torch.set_default_dtype(torch.bfloat16)
-    yield
-    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @contextlib.contextmanager
@@ -172,10 +174,11 @@ def refused():
     yield nothing, x[:0], y[:0], [1]
     yield nothing, x, y, [1], x, y + 100
     for bad in (nan, inf, torch.from_numpy(nan).bfloat16()):
-        yield "NaN or Inf", bad, y, [1]
-        yield "NaN or Inf", x, y, [1], bad, y
+        yield "NaN, Inf or too large", bad, y, [1]
+        yield "NaN, Inf or too large", x, y, [1], bad, y
+        yield "NaN, Inf or too large", bad, y, [1], x, y
     for scale in (1e20, 1e38):
-        yield "too large", x * np.float32(scale), y, [1]
+        yield "NaN, Inf or too large", x * np.float32(scale), y, [1]
     missing = np.where(y < 2, y, np.nan)
     for labels in (missing, torch.from_numpy(missing), np.array([None, *"abc" * 10][:30], object)):
         yield "a label is missing", x, labels, [1]

@@ -126,7 +126,7 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> di
     retrieval.Ranking(batch, (1,))  # refuses what does not fit together
     train_labels = embedded["train"].labels
     each = round(len(train_labels) / len(train_labels.unique()))  # images of a training class
-    for name in [name for name in ("test", "held_out", "train") if name in embedded]:
+    for name in [name for name in ("train", "held_out", "test") if name in embedded]:
         on_device = embedded[name].map(lambda x: x.to(config.device))
         for suffix, images in raw_and_l2(on_device):
             searched = len(images.query) - 1 if images.gallery is None else len(images.gallery)

@@ -19,7 +19,7 @@ from mdr_core.evaluation.full_float32 import full_float32
 KS = (1, 2, 4, 8)
 ROUNDING = 1e-5  # of ||q||^2 + d^2, at 512 dimensions: the most that the product is off by
 LEAST, MOST = 1e-36, 1e37  # squared distances that float32 holds with all of its digits
-BLOCK, GPU_BLOCK, PAIRS = 2**21, 2**27, 2**11  # distances at a time; those taken directly
+BLOCK, GPU_BLOCK, PAIRS = 2**22, 2**27, 2**11  # distances at a time; those taken directly
 
 
 class RetrievalSet(NamedTuple):
@@ -53,8 +53,6 @@ def embeddings_and_labels(embeddings: Any, labels: Any) -> tuple[Tensor, np.ndar
         raise ValueError(f"give embeddings (N, D) with labels (N,), one for each: got {shapes}")
     if any(label is None or label != label for label in y.tolist()):
         raise ValueError("a label is missing (NaN or None): leave its image out")
-    if not x.isfinite().all():
-        raise ValueError("an embedding is NaN or Inf")
     return x.to(torch.promote_types(x.dtype, torch.float32)), y
 
 
@@ -93,8 +91,8 @@ class Ranking:
         self.columns = (self.gallery[self.index] - self.center).float()
         self.squares = self.columns.square().sum(dim=1)
         self.query_squares = (self.query - self.center).float().square().sum(dim=1, keepdim=True)
-        if not max(self.squares.max(), self.query_squares.max()) < MOST:
-            raise ValueError("embeddings are too large for float32: scale them")
+        if not self.squares.max() + self.query_squares.max() < MOST:
+            raise ValueError("an embedding is NaN, Inf or too large to be squared in float32")
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield queries (R,) that can be answered, and d^2 - ||q||^2 (R, G), up to rounding."""
@@ -126,18 +124,19 @@ class Ranking:
         return row, column[order], first
 
     def rank(self, rows: Tensor, near: Tensor) -> Tensor:
-        """Return (R,) the rank of each query's nearest image of its class, by counting others."""
+        """Return (R,) the rank of each query's nearest image of its class; near is then spoilt."""
         kinds, wanted = self.column_kinds, self.kinds[rows]
         start, stop = torch.searchsorted(kinds, torch.stack([wanted[0], wanted[-1] + 1])).tolist()
         right = kinds[start:stop] == wanted[:, None]
         limit = near[:, start:stop].where(right, torch.inf).amin(dim=1, keepdim=True)
         room = self.rounding * (2 * self.query_squares[rows] + limit) + LEAST
-        before = near < limit - room
-        row, column, first = self.in_order(rows, before ^ (near <= limit + room))
+        before = torch.lt(near, limit - room, out=torch.empty_like(near))  # floats: twice as fast
+        near.add_(before, alpha=10 * MOST)
+        row, column, first = self.in_order(rows, near <= limit + room)
         place = torch.arange(len(row), device=row.device)
         place = place.where(kinds[column] == wanted[row], len(row))
         found = torch.full_like(first, len(row)).scatter_reduce(0, row, place, "amin")
-        return (before.sum(dim=1, dtype=torch.int32) + found - first + 1).int()
+        return (before.sum(dim=1).long() + found - first + 1).int()
 
     def nearest(self, rows: Tensor, near: Tensor, k: int) -> Tensor:
         """Return (R, k) the columns of the nearest images, in order."""
@@ -201,13 +200,13 @@ def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
     ranks = torch.zeros_like(ranking.kinds, dtype=torch.int32)
     average, precision = ranks.new_full((2, len(ranks)), torch.nan, dtype=torch.float64)
     for rows, near in ranking.blocks():
-        ranks[rows] = ranking.rank(rows, near)
         r = ranking.relevant[rows]
         place = torch.arange(1, int(r.max()) + 1, device=r.device)
         kinds = ranking.column_kinds[ranking.nearest(rows, near, len(place))]
         hits = ((kinds == ranking.kinds[rows, None]) & (place <= r[:, None])).double()
         precision[rows] = hits.sum(dim=1) / r
         average[rows] = (hits.cumsum(dim=1) / place * hits).sum(dim=1) / r
+        ranks[rows] = ranking.rank(rows, near)
     first, r_precision, map_at_r = ranks.cpu().numpy(), precision.nanmean(), average.nanmean()
     found = recall(first, ks), 100 * r_precision.item(), 100 * map_at_r.item()
     return Scores(*found, first == 1, average.cpu().numpy())
