@@ -1,6 +1,7 @@
 """The evaluation after an epoch: images are embedded, and the embeddings are evaluated."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def storage_device(size: int, device: torch.device) -> torch.device:
 
 
 def training_sample(split: Split, config: Config) -> Split:
-    """Return about ``config.train_images`` images: every n-th, or those of every n-th class.
+    """Return every n-th image, about ``config.train_images``; or all of every n-th class.
 
     The latter where every n-th image would leave fewer than two of a class.
     """
@@ -59,22 +60,17 @@ def crops_to_evaluate(
     images = {name: RetrievalSet(split.images, split.labels) for name, split in splits.items()}
     if (gallery := whole.gallery) is not None:
         images["test"] = RetrievalSet(*images["test"][:2], gallery.images, gallery.labels)
-    device = torch.device(config.device)
-    return {
-        name: some.map(lambda images: center_crops(config, images, device))
-        for name, some in images.items()
-    }
+    crop = partial(center_crops, config, device=torch.device(config.device))
+    return {name: some.map(crop) for name, some in images.items()}
 
 
 @full_float32()
 def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor:
     """Return center crops (N, 3, crop, crop) uint8 of images, on the storage device."""
     place = storage_device(len(images) * 3 * config.crop**2, device)
-    batches = [
-        augmentation.center_crop(batch.to(device), config.resize, config.crop).to(place)
-        for batch in images.split(EMBED_BATCH)
-    ]
-    return torch.cat(batches)
+    sizes = config.resize, config.crop
+    batches = images.split(EMBED_BATCH)
+    return torch.cat([augmentation.center_crop(x.to(device), *sizes).to(place) for x in batches])
 
 
 @full_float32()
@@ -83,11 +79,9 @@ def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
     """Return the embeddings (N, D) of crops (N, 3, crop, crop), float32 on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    batches = [
-        model(batch.to(device).contiguous(memory_format=torch.channels_last))
-        for batch in images.split(EMBED_BATCH)
-    ]
-    embeddings = torch.cat(batches).cpu()
+    last = torch.channels_last
+    batches = (x.to(device).contiguous(memory_format=last) for x in images.split(EMBED_BATCH))
+    embeddings = torch.cat([model(batch) for batch in batches]).cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
     return embeddings
@@ -101,11 +95,8 @@ def embed_split(config: Config, model: EmbeddingNet, split: Split) -> Tensor:
 def evaluate(
     config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet]
 ) -> dict[str, Any]:
-    """Return an epoch's row, of what :func:`crops_to_evaluate` gave: see :func:`epoch_row`."""
-    embedded = {
-        name: images.map(lambda crops: embed(model, crops)) for name, images in crops.items()
-    }
-    return epoch_row(config, mdr, embedded)
+    """Return an epoch's row (:func:`epoch_row`), given :func:`crops_to_evaluate`."""
+    return epoch_row(config, mdr, {n: x.map(partial(embed, model)) for n, x in crops.items()})
 
 
 def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> dict[str, Any]:
@@ -127,26 +118,23 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> di
     train_labels = embedded["train"].labels
     each = round(len(train_labels) / len(train_labels.unique()))  # images of a training class
     for name in [name for name in ("train", "held_out", "test") if name in embedded]:
-        on_device = embedded[name].map(lambda x: x.to(config.device))
-        for suffix, images in raw_and_l2(on_device):
-            searched = len(images.query) - 1 if images.gallery is None else len(images.gallery)
-            ks = [min(k, searched) for k in config.ks]
+        for suffix, images in raw_and_l2(embedded[name].map(lambda x: x.to(config.device))):
+            most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
+            ks = [min(k, most) for k in config.ks]
             if name == "test":
                 scores = retrieval.evaluate(images, ks)
-                recall = scores.recall
+                row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
                 row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each)
-                row |= by_class(images.labels, scores, suffix)
-            else:
-                recall = retrieval.recall_at_k(images.query, images.labels, ks)
+            recall = scores.recall if name == "test" else retrieval.recall_at_k(*images[:2], ks)
             pairs = zip(config.ks, ks, strict=True)
             row |= {f"{name}_recall@{k}{suffix}": recall[within] for k, within in pairs}
     queries = test.query.to(config.device), test.labels.to(config.device)
-    for key, value in class_centers.class_distances(*queries).items():
-        row[f"centres_{key}"] = value
-    for key, values in class_centers.within_class_distances(*queries).items():
-        row[f"within_class_{key}"] = values
+    apart = class_centers.class_distances(*queries)
+    row |= {f"centres_{key}": value for key, value in apart.items()}
+    within_classes = class_centers.within_class_distances(*queries)
+    row |= {f"within_class_{key}": values for key, values in within_classes.items()}
     if config.loss != "classification":
         margin = config.margin if config.loss == "triplet" else None
         row |= pair_statistics.batch_statistics(
@@ -173,17 +161,15 @@ def evenly(labels: Tensor, each: int) -> Tensor:
 def matched_recall(images: RetrievalSet, each: int) -> float:
     """Return Recall@1 in percent with ``each`` images of a class, the query included.
 
-    Test images are then searched among as many of a class as training images are. Without a
-    gallery, these images are the queries as well.
+    Test images are then searched among as many of a class as training images are.
     """
-    query, labels, gallery, gallery_labels = images
-    if gallery is None:
-        some = evenly(labels, each)
-        query, labels = query[some], labels[some]
+    if images.gallery is None:  # these images are the queries as well
+        some = evenly(images.labels, each)
+        some_images = RetrievalSet(images.query[some], images.labels[some])
     else:
-        some = evenly(gallery_labels, max(each - 1, 1))
-        gallery, gallery_labels = gallery[some], gallery_labels[some]
-    return retrieval.recall_at_k(query, labels, (1,), gallery, gallery_labels)[1]
+        some = evenly(images.gallery_labels, max(each - 1, 1))
+        some_images = RetrievalSet(*images[:2], images.gallery[some], images.gallery_labels[some])
+    return 100.0 * float((retrieval.first_ranks(*some_images) == 1).mean())
 
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> dict[str, list]:
@@ -217,10 +203,8 @@ def findings(embedded: RetrievalSet) -> dict[str, Tensor]:
     query, labels, gallery, _ = embedded
     searched, most = (query, len(query) - 1) if gallery is None else (gallery, len(gallery))
     nearest = torch.from_numpy(retrieval.nearest(query, min(NEIGHBORS, most), gallery))
-    distances = [
-        (searched[ids] - some[:, None]).norm(dim=2)
-        for ids, some in zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
-    ]
+    batches = zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
+    distances = [(searched[ids] - some[:, None]).norm(dim=2) for ids, some in batches]
     return {
         "centers": class_centers.centers(query, labels).half(),
         "nearest": nearest.int(),
