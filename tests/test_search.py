@@ -26,52 +26,52 @@ def folder(tmp_path_factory):
         yield drawn_folder.make(tmp_path_factory.mktemp("drawn") / "folder")
 
 
-def test_the_drawn_folder_is_written_once(folder):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    assert (
-        len(images.train.class_names) == len(images.test.class_names) == drawn_folder.CLASSES // 2
-    )
+@pytest.fixture(scope="module")
+def dataset(folder):
+    return load_dataset(f"folder:{folder}", image_size=32)
+
+
+def test_the_drawn_folder_is_written_once(folder, dataset):
+    classes = len(dataset.train.class_names), len(dataset.test.class_names)
+    assert classes == (drawn_folder.CLASSES // 2,) * 2
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
     assert drawn_folder.make(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, zipped, tmp_path):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    test = images.test
-    kept_apart, own, searched = drawn_folder.new_image(folder, images, drawn=True)
+def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(
+    folder, dataset, zipped, tmp_path
+):
+    test = dataset.test
+    kept_apart, own, searched = drawn_folder.new_image(folder, dataset, drawn=True)
     assert kept_apart.parent.name == own == test.class_names[-1] and searched is test
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
-    copy, own, searched = drawn_folder.new_image(folder, images, drawn=False)
+    copy, own, searched = drawn_folder.new_image(folder, dataset, drawn=False)
     assert copy.parent.name == own == test.class_names[0]
     assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
     own = image_cache.pixels(copy, 32, "copy")
     assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
 
 
-def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, tmp_path):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    test, learned = images.test, images.train
-    _, own, searched = drawn_folder.new_image(folder, images, True, folder / test.paths[3])
-    assert own == Path(test.paths[3]).parent.name and test.paths[3] not in searched.paths
-    assert len(searched.paths) == len(test.paths) - 1
-    _, own, searched = drawn_folder.new_image(folder, images, True, folder / learned.paths[3])
-    assert own == Path(learned.paths[3]).parent.name and searched.paths == test.paths
+def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, dataset, tmp_path):
+    test = dataset.test.paths
+    for path, left in ((test[3], test[:3] + test[4:]), (dataset.train.paths[3], test)):
+        _, own, searched = drawn_folder.new_image(folder, dataset, True, folder / path)
+        assert own == Path(path).parent.name and searched.paths == left
     elsewhere = tmp_path / "mine.png"
-    assert drawn_folder.new_image(folder, images, True, elsewhere)[:2] == (elsewhere, "")
+    assert drawn_folder.new_image(folder, dataset, True, elsewhere)[:2] == (elsewhere, "")
 
 
-def test_all_classes_of_a_folder_train(folder):
-    half, every = (load_dataset(f"{kind}folder:{folder}", image_size=32) for kind in ("", "all:"))
-    assert every.train.class_names == half.train.class_names + half.test.class_names
+def test_all_classes_of_a_folder_train(folder, dataset):
+    every = load_dataset(f"all:folder:{folder}", image_size=32)
+    assert every.train.class_names == dataset.train.class_names + dataset.test.class_names
     assert every.train.labels.bincount().tolist() == [drawn_folder.IMAGES] * drawn_folder.CLASSES
     for label, path in zip(every.train.labels.tolist(), every.train.paths, strict=True):
         assert Path(path).parent.name == every.train.class_names[label]
-    count = len(half.train.labels)
-    assert torch.equal(every.train.images[count:], half.test.images)
-    assert every.test.class_names == half.test.class_names
+    assert torch.equal(every.train.images[len(dataset.train.labels) :], dataset.test.images)
+    assert every.test.class_names == dataset.test.class_names
 
 
 def test_an_example_is_taken_from_the_data_root_alone(tmp_path):

@@ -12,44 +12,36 @@ from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError
 from mdr_core.study import profiles, statistics
 
-
-def picture():
-    small = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
-    return Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
+LANCZOS = Image.Resampling.LANCZOS
 
 
 def test_crops_equal_pil_lanczos_within_a_grey_level():
-    image = picture()
+    small = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    image = Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
     tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
-    expected = np.asarray(
-        image.resize((110, 110), Image.Resampling.LANCZOS).crop((7, 7, 103, 103))
-    ).astype(int)
-    assert (
-        np.abs(
-            augmentation.center_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected
-        ).max()
-        <= 1
-    )
+    middle = augmentation.center_crop(tensor, 110, 96)
     one = lambda v: torch.tensor([float(v)])  # noqa: E731
     rows = augmentation.resample_matrix(one(20), one(67), one(20), one(87), 128, 96)
     columns = augmentation.resample_matrix(one(10), one(90), one(10), one(100), 128, 96)
-    expected = np.asarray(
-        image.crop((10, 20, 100, 87)).resize((96, 96), Image.Resampling.LANCZOS)
-    ).astype(int)
-    out = augmentation.resample(tensor.float(), rows, columns)[0].permute(1, 2, 0).round().numpy()
-    assert np.abs(out - expected).max() <= 1
+    box = augmentation.resample(tensor.float(), rows, columns).round()
+    for found, expected in (
+        (middle, image.resize((110, 110), LANCZOS).crop((7, 7, 103, 103))),
+        (box, image.crop((10, 20, 100, 87)).resize((96, 96), LANCZOS)),
+    ):
+        assert (
+            np.abs(found[0].permute(1, 2, 0).numpy() - np.asarray(expected).astype(int)).max() <= 1
+        )
 
 
 def test_boxes_are_distributed_as_torchvisions():
     ours = torch.stack(augmentation.random_boxes(4000, 128, torch.Generator().manual_seed(0)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        image = torch.zeros(3, 128, 128)
-        theirs = torch.tensor(
-            [RandomResizedCrop.get_params(image, (0.16, 1.0), (0.75, 1.33)) for _ in range(4000)]
-        ).T
-    assert (ours.mean(dim=1) - theirs.float().mean(dim=1)).abs().max() < 2.5
-    assert (ours.std(dim=1) - theirs.float().std(dim=1)).abs().max() < 2.0
+        asked = torch.zeros(3, 128, 128), (0.16, 1.0), (0.75, 1.33)
+        boxes = [RandomResizedCrop.get_params(*asked) for _ in range(4000)]
+    theirs = torch.tensor(boxes).T.float()
+    assert (ours.mean(dim=1) - theirs.mean(dim=1)).abs().max() < 2.5
+    assert (ours.std(dim=1) - theirs.std(dim=1)).abs().max() < 2.0
     assert (ours[0] + ours[2] <= 128).all() and (ours[1] + ours[3] <= 128).all()
 
 
@@ -80,23 +72,18 @@ def test_a_configuration_is_strict(values, line):
         config.from_dict(values)
 
 
-def test_levels_share_the_weight_decay_as_released_or_are_spared_it():
-    base = profiles.QUICK.replace(weights="random", weight_decay=0.5)
-    decays = [
-        training.start(base.replace(decay_levels=d)).optimizer.param_groups[1]["weight_decay"]
-        for d in (True, False)
-    ]
-    assert decays == [0.5, 0.0]
+@pytest.mark.parametrize("decay, expected", [(True, 0.5), (False, 0.0)])
+def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
+    settings = profiles.QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
+    assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
 
 
-def test_profiles_name_what_exists():
-    for call in (
-        lambda: profiles.datasets("fast"),
-        lambda: profiles.config("quick", "drawn", "Quadruplet"),
-        lambda: profiles.config("quick", "cub", "Triplet"),
-    ):
-        with pytest.raises(StudyError, match="choose one of"):
-            call()
+@pytest.mark.parametrize("asked", [("quick", "drawn", "Quadruplet"), ("quick", "cub", "Triplet")])
+def test_profiles_name_what_exists(asked):
+    with pytest.raises(StudyError, match="choose one of"):
+        profiles.config(*asked)
+    with pytest.raises(StudyError, match="choose one of"):
+        profiles.datasets("fast")
 
 
 @pytest.mark.parametrize(
