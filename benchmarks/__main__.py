@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import distances, ranks, recall, store, throughput, timing, training_step
+from benchmarks import distances, recall, store, throughput, timing, training_step
 
 PARTS = {
     "throughput": throughput,
     "training_step": training_step,
     "distances": distances,
-    "ranks": ranks,
     "recall": recall,
     "store": store,
 }

@@ -11,7 +11,7 @@ import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from benchmarks import timing
-from mdr_core.evaluation import ranks, retrieval
+from mdr_core.evaluation import retrieval
 
 DIMENSIONS, PER_CLASS, SAMPLE = 512, 5, 60
 KS = (1, 10, 100, 1000)
@@ -51,17 +51,18 @@ def library(x: np.ndarray, labels: np.ndarray) -> None:
     calculator.get_accuracy(torch.from_numpy(x), torch.from_numpy(labels))
 
 
-def ours(size: int, device: str | None = None):
-    return partial(retrieval.recall_at_k, *embeddings(size), KS, device=device)
+def ours(size: int):
+    return partial(retrieval.recall_at_k, *embeddings(size), KS)
 
 
 def measure(sizes=SIZES, device: str = "cpu") -> pd.DataFrame:
     rows = []
     for size in sizes:
         x, labels = embeddings(size)
+        there = torch.from_numpy(x).to(device)
         ways = {
-            "bare": partial(bare, torch.from_numpy(x).to(device)),
-            "ours": partial(retrieval.recall_at_k, x, labels, KS, device=device),
+            "bare": partial(bare, there),
+            "ours": partial(retrieval.recall_at_k, there, labels, KS),
         }
         seconds = timing.alternately(ways, rounds=3)
         row = {
@@ -87,7 +88,7 @@ def beside(x: np.ndarray, labels: np.ndarray, seconds: float) -> dict[str, float
     began = time.perf_counter()
     library(x, labels)
     calculator = time.perf_counter() - began
-    equal = ranks.first_ranks(x, labels)[queries] == expected
+    equal = retrieval.first_ranks(x, labels)[queries] == expected
     return {
         "library's calculator, times": calculator / seconds,
         f"one query at a time (of {SAMPLE}, extrapolated), times": one_at_a_time / seconds,

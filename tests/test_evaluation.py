@@ -6,9 +6,10 @@ import torch
 
 from mdr_core import training
 from mdr_core.config import Config
-from mdr_core.evaluation import class_centers, epoch, pair_statistics, ranks, retrieval
+from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
+from tests.test_retrieval import rankings
 
 
 def embedded(seed=0, classes=6, each=(5, 9), dim=4):
@@ -16,68 +17,35 @@ def embedded(seed=0, classes=6, each=(5, 9), dim=4):
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(*each, (classes,), generator=generator)
     labels = torch.arange(classes).repeat_interleave(counts)
-    x = torch.randn(classes, dim, generator=generator)[labels] + 0.8 * torch.randn(
-        len(labels), dim, generator=generator
-    )
-    x[labels == 1] = torch.where(
-        torch.arange(int(counts[1]))[:, None] == 0, x[labels == 0][0], x[labels == 1]
-    )
+    noise = 0.8 * torch.randn(len(labels), dim, generator=generator)
+    x = torch.randn(classes, dim, generator=generator)[labels] + noise
+    x[int(counts[0])] = x[0]
     order = torch.randperm(len(labels), generator=generator)
     return x[order], labels[order]
-
-
-def ranked(x, labels, i, gallery=None, gallery_labels=None):
-    """The gallery's labels by distance to a query, ties by index; its own image left out."""
-    others = x if gallery is None else gallery
-    own = labels if gallery is None else gallery_labels
-    found = sorted(
-        (float((others[j] - x[i]).double().norm()), j)
-        for j in range(len(others))
-        if gallery is not None or j != i
-    )
-    return [int(own[j]) for _, j in found], found
-
-
-def test_the_rank_of_the_first_right_image_is_the_loop_s():
-    x, labels = embedded()
-    for gallery in ((None, None), embedded(1)):
-        expected = []
-        for i in range(len(x)):
-            order, _ = ranked(x, labels, i, *gallery)
-            expected.append(order.index(int(labels[i])) + 1 if int(labels[i]) in order else 0)
-        assert ranks.first_ranks(x, labels, *gallery).tolist() == expected
-    alone = torch.cat([labels, torch.tensor([9])])
-    assert ranks.first_ranks(torch.cat([x, x[:1]]), alone)[-1] == 0  # its class has no other image
 
 
 def test_findings_are_what_a_loop_finds():
     x, labels = embedded()
     found = epoch.findings(RetrievalSet(x, labels))
-    for i in range(len(x)):
-        order = ranked(x, labels, i)[1][: epoch.NEIGHBORS]
-        assert found["nearest"][i].tolist() == [j for _, j in order]
-        assert found["distances"][i].tolist() == pytest.approx(
-            [d for d, _ in order], rel=2e-3, abs=1e-3
-        )
-    assert found["centers"][2].tolist() == pytest.approx(
-        x[labels == 2].mean(dim=0).tolist(), rel=1e-2, abs=1e-3
-    )
+    for i, order in enumerate(rankings(x.numpy())):
+        assert found["nearest"][i].tolist() == order[: epoch.NEIGHBORS].tolist()
+        d = (x[order] - x[i]).norm(dim=1)[: epoch.NEIGHBORS]
+        assert found["distances"][i].tolist() == pytest.approx(d.tolist(), rel=2e-3, abs=1e-3)
+        assert found["first_right"][i] == (labels[order] == labels[i]).int().argmax() + 1
+    middle = x[labels == 2].mean(dim=0).tolist()
+    assert found["centers"][2].tolist() == pytest.approx(middle, rel=1e-2, abs=1e-3)
     assert found["labels"].tolist() == labels.tolist()
-    kinds = {name: tensor.dtype for name, tensor in found.items()}
-    assert kinds == {
-        "centers": torch.float16,
-        "distances": torch.float16,
-        "nearest": torch.int32,
-        "first_right": torch.int32,
-        "labels": torch.int32,
-    }
+    half, whole = torch.float16, torch.int32
+    expected = {"centers": half, "distances": half}
+    expected |= dict.fromkeys(("nearest", "first_right", "labels"), whole)
+    assert {name: tensor.dtype for name, tensor in found.items()} == expected
     few = epoch.findings(RetrievalSet(x[:4], torch.tensor([0, 0, 1, 1]), *embedded(1)))
     assert few["nearest"].shape == (4, epoch.NEIGHBORS) and few["centers"].shape == (2, 4)
 
 
 def test_the_numbers_by_class_add_up_to_those_of_all_queries():
     x, labels = embedded()
-    found = retrieval.evaluate(RetrievalSet(x, labels), [1], retrieval.Index(x))
+    found = retrieval.evaluate(RetrievalSet(x, labels), [1])
     row = epoch.by_class(labels, found, "_l2")
     queries = np.array(row["test_class_queries"])
     assert queries.tolist() == labels.bincount().tolist()
@@ -85,10 +53,8 @@ def test_the_numbers_by_class_add_up_to_those_of_all_queries():
     assert 100 * sum(row["test_class_ap_at_r_l2"]) / queries.sum() == pytest.approx(
         found.map_at_r, rel=1e-4
     )
-    right = [ranked(x, labels, i)[0][0] == int(labels[i]) for i in range(len(x))]
-    assert row["test_class_right_l2"][3] == sum(
-        r for r, c in zip(right, labels.tolist(), strict=True) if c == 3
-    )
+    own = [bool(labels[order[0]] == labels[i]) for i, order in enumerate(rankings(x.numpy()))]
+    assert row["test_class_right_l2"][3] == sum(np.array(own)[labels == 3])
 
 
 def test_a_class_gives_as_many_images_as_asked_spread_evenly():
@@ -105,103 +71,56 @@ def test_a_class_gives_as_many_images_as_asked_spread_evenly():
 def test_a_matched_gallery_has_as_many_images_of_a_class_as_the_training_gallery():
     x, labels = embedded(each=(8, 12))
     some = epoch.evenly(labels, 4)
-    expected = retrieval.recall_at_k(x[some].numpy(), labels[some].numpy(), [1])[1]
+    expected = retrieval.recall_at_k(x[some], labels[some], [1])[1]
     assert epoch.matched_recall(RetrievalSet(x, labels), 4) == expected
-    assert expected != retrieval.recall_at_k(x.numpy(), labels.numpy(), [1])[1]
+    assert expected != retrieval.recall_at_k(x, labels, [1])[1]
     gallery, of_gallery = embedded(1, each=(8, 12))
     some = epoch.evenly(of_gallery, 3)  # the fourth is the query itself
-    expected = retrieval.recall_at_k(
-        x.numpy(), labels.numpy(), [1], gallery[some].numpy(), of_gallery[some].numpy()
-    )[1]
+    expected = retrieval.recall_at_k(x, labels, [1], gallery[some], of_gallery[some])[1]
     assert epoch.matched_recall(RetrievalSet(x, labels, gallery, of_gallery), 4) == expected
 
 
 def test_histograms_of_positive_and_negative_pairs_are_apart():
     x, labels = embedded()
     row = pair_statistics.batch_statistics(x, labels, MDR(), "none", None)
-    d = torch.pdist(x)
-    same = torch.stack(
-        [labels[i] == labels[j] for i in range(len(x)) for j in range(i + 1, len(x))]
-    )
-    edges = np.linspace(0, pair_statistics.FARTHEST, pair_statistics.DISTANCE_BINS + 1)
+    d, (i, j) = torch.pdist(x), torch.combinations(torch.arange(len(x))).T
+    same, most = labels[i] == labels[j], pair_statistics.FARTHEST
+    edges = np.linspace(0, most, pair_statistics.DISTANCE_BINS + 1)
     for name, chosen in (("positive", same), ("negative", ~same)):
-        expected = np.histogram(
-            (d[chosen] / d.mean()).clamp(max=pair_statistics.FARTHEST).numpy(), edges
-        )[0]
-        assert (
-            np.abs(np.cumsum(row[f"{name}_histogram"]) - np.cumsum(expected)).max() <= 1
-        )  # at an edge, by rounding
-        assert sum(row[f"{name}_histogram"]) == int(chosen.sum())
+        counts = row[f"{name}_histogram"]
+        expected = np.histogram((d[chosen] / d.mean()).clamp(max=most).numpy(), edges)[0]
+        off = np.abs(np.cumsum(counts) - np.cumsum(expected)).max()
+        assert off <= 1 and sum(counts) == int(chosen.sum())  # at an edge, by rounding
 
 
 def test_distances_within_a_class_are_those_of_its_pairs(monkeypatch):
     x, labels = embedded()
     found = class_centers.within_class_distances(x, labels)
     d = torch.pdist(x[labels == 4])
-    assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4) and found["square"][
-        4
-    ] == pytest.approx(d.square().mean().item(), rel=1e-4)
-    assert class_centers.within_class_distances(x[:1], torch.tensor([0])) == {
-        "distance": [None],
-        "square": [None],
-    }
+    assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4)
+    assert found["square"][4] == pytest.approx(d.square().mean().item(), rel=1e-4)
+    alone = class_centers.within_class_distances(x[:1], torch.tensor([0]))
+    assert alone == {"distance": [None], "square": [None]}
     monkeypatch.setattr(class_centers, "MOST_CLASSES", 3)
     assert class_centers.within_class_distances(x, labels)["distance"] == found["distance"][::2]
 
 
-def test_the_numbers_by_class_stay_in_the_last_and_the_best_epoch():
-    history = [
-        {"epoch": e, "test_recall@1": v, "test_class_right": [e]}
-        for e, v in enumerate((99.0, 50.0, 70.0, 60.0))
-    ]
-    kept = []
-    for row in history:  # as the epochs come; epoch 0 is before any training
-        kept = training.with_by_class([*kept, row]) if row["epoch"] else [row]
-    assert [("test_class_right" in row) for row in kept] == [False, False, True, True]
-    assert [row["test_recall@1"] for row in kept] == [99.0, 50.0, 70.0, 60.0]
+@pytest.mark.parametrize("classes, kept", [(200, [0, 1, 2, 3]), (201, [2, 3])])
+def test_the_numbers_of_many_classes_stay_in_the_last_and_the_best_epoch(classes, kept):
+    history = []
+    for e, value in enumerate((99.0, 50.0, 70.0, 60.0)):  # epoch 0 is before any training
+        row = {"epoch": e, "test_recall@1": value, "test_class_queries": [1] * classes}
+        history = training.with_by_class([*history, row]) if e else [row]
+    assert [row["epoch"] for row in history if "test_class_queries" in row] == kept
+    assert [row["test_recall@1"] for row in history] == [99.0, 50.0, 70.0, 60.0]
 
 
-def wrong_sets():
-    """Embeddings with labels that do not fit, and what is said of them."""
-    x, labels = embedded()
-    n = len(x)
-    one_hot = torch.nn.functional.one_hot(labels)
-    lengths = "must be embeddings .N, D. with labels .N,."
-    yield lengths, RetrievalSet(x, labels[:-1])
-    yield lengths, RetrievalSet(x, torch.cat([labels, labels]))
-    yield lengths, RetrievalSet(x, one_hot)
-    yield lengths, RetrievalSet(x, labels[:, None])
-    yield lengths, RetrievalSet(x, labels[:1])  # would be broadcast
-    yield lengths, RetrievalSet(x, labels[0])
-    yield lengths, RetrievalSet(x[:, 0], labels)
-    yield "gallery must be", RetrievalSet(x, labels, x, one_hot)
-    yield "gallery must be", RetrievalSet(x, labels, x, labels[:1])
-    yield "4 dimensions and the gallery 3", RetrievalSet(x, labels, x[:, :3], labels)
-    yield "together, or neither", RetrievalSet(x, labels, x)
-    nothing = "no query has another image of its class"
-    yield nothing, RetrievalSet(x, torch.arange(n))
-    yield nothing, RetrievalSet(x[:1], labels[:1])
-    yield nothing, RetrievalSet(x[:0], labels[:0])
-    yield nothing, RetrievalSet(x, labels, x, labels + 100)
-
-
-@pytest.mark.parametrize("line, images", wrong_sets())
-def test_labels_that_do_not_fit_their_embeddings_are_refused(line, images):
-    with pytest.raises(ValueError, match=line):
-        retrieval.recall_at_k(images.query, images.labels, [1], *images[2:])
-    numpy = [None if part is None else part.numpy() for part in images]
-    with pytest.raises(ValueError, match=line):
-        retrieval.recall_at_k(*numpy[:2], [1], *numpy[2:])
-    with pytest.raises(ValueError, match=line):
-        retrieval.evaluate(images, [1], retrieval.Index(np.ones((2, 2))))
+def test_labels_that_do_not_fit_are_refused_and_a_k_beyond_the_gallery_counts_all_of_it():
     right = RetrievalSet(*embedded())
-    for name in ("test", "train", "batch"):
-        of_epoch = dict.fromkeys(("test", "train", "batch"), right) | {name: images}
-        with pytest.raises(ValueError, match=line):
-            epoch.epoch_row(Config(), MDR(), of_epoch)
-
-
-def test_a_k_below_one_is_refused():
-    for ks in ([0], [1, -1], []):
-        with pytest.raises(ValueError, match="ks must hold numbers of at least 1"):
-            retrieval.recall_at_k(*embedded(), ks)
+    wrong = right._replace(labels=right.labels[:1])  # would be broadcast
+    names = ("test", "train", "batch")
+    for name in names:
+        with pytest.raises(ValueError, match="one for each"):
+            epoch.epoch_row(Config(), MDR(), dict.fromkeys(names, right) | {name: wrong})
+    row = epoch.epoch_row(Config(ks=(1, 1000)), MDR(), dict.fromkeys(names, right))
+    assert row["test_recall@1000"] == row["train_recall@1000_l2"] == 100 > row["test_recall@1"]

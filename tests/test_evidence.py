@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from mdr_core.runs.store import RunStore
 
 from mdr_core.data.catalog import find
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.runs.store import RunStore
 from mdr_core.study import evidence, profiles
 from mdr_core.study.profiles import L2, MDR, TRIPLET
 from mdr_core.training import with_by_class

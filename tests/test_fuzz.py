@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mdr_core.runs.store import RunStore
 from PIL import Image
 
 from mdr_core import training
@@ -26,7 +27,6 @@ from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.networks import backbones
-from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
 from tests.test_data import CLOTHES, cars_tree, clothes_tree, cub_tree, products_tree
 

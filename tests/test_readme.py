@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
+from mdr_core.runs.store import RunStore
 from PIL import Image
 
 from mdr_core.data.dataset import load_dataset
 from mdr_core.files import REPOSITORY
 from mdr_core.report import readme
-from mdr_core.runs.store import RunStore
 from mdr_core.search import ImageSearch
 from mdr_core.study import profiles
 

@@ -1,197 +1,204 @@
-"""Recall@K, R-precision and MAP@R against one-query-at-a-time loops; crops, intervals, settings."""
+"""Recall@K, R-precision and MAP@R against sorting all distances in float64."""
+
+import contextlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from mdr_core import config
-from mdr_core.data import augmentation
-from mdr_core.errors import StudyError
+from mdr_core import recall_at_k
 from mdr_core.evaluation import retrieval
-from mdr_core.study import profiles, statistics
+from mdr_core.evaluation.full_float32 import full_float32
+from mdr_core.evaluation.retrieval import RetrievalSet, evaluate, first_ranks, nearest
+
+KS = (1, 3, 10, 60)
 
 
-def loop(query, labels, gallery=None, gallery_labels=None):
-    """Each query's hits down the whole ranking, by (distance, index)."""
-    for i, q in enumerate(query):
-        points, names = (query, labels) if gallery is None else (gallery, gallery_labels)
-        d = ((points - q) ** 2).sum(axis=1)
-        order = [j for j in np.argsort(d, kind="stable") if gallery is not None or j != i]
-        yield names[order] == labels[i]
+def rankings(x, gallery=None):
+    """One query at a time: all distances in float64, sorted, ties by index."""
+    for i, q in enumerate(x):
+        images = x if gallery is None else gallery
+        d = np.square(images.astype(np.float64) - q.astype(np.float64)).sum(axis=1)
+        order = np.argsort(d, kind="stable")
+        yield order[order != i] if gallery is None else order
 
 
-@pytest.mark.parametrize("device", [None, "cpu"])  # searched by faiss; by torch, as on a GPU
-@pytest.mark.parametrize("own", [True, False])
-def test_figures_equal_the_literal_loop_on_data_full_of_ties_and_duplicates(own, device):
+def scores(x, y, gallery=None, labels=None):
+    """Ranks of the first right image, R-precision and MAP@R in percent, by a loop."""
+    first, precision, average = [], [], []
+    for label, order in zip(y, rankings(x, gallery), strict=True):
+        hits = (y if gallery is None else labels)[order] == label
+        first.append(int(hits.argmax()) + 1 if hits.any() else 0)
+        if r := int(hits.sum()):
+            precision.append(hits[:r].mean())
+            average.append(sum(hits[: i + 1].mean() for i in range(r) if hits[i]) / r)
+    return np.array(first), 100 * np.mean(precision), 100 * np.mean(average)
+
+
+def integers(rng, size, dim):
+    """Many duplicates and ties."""
+    return rng.integers(0, 3, (size, dim)).astype(np.float32)
+
+
+def far_from_the_origin(rng, size, dim):
+    """By the product alone, without a center, no distance would be known."""
+    return (rng.standard_normal((size, dim)) + 3000).astype(np.float32)
+
+
+def near_ties(rng, size, dim):
+    """On a sphere around the first, up to the last digits."""
+    x = rng.standard_normal((size, dim))
+    x = x / np.linalg.norm(x, axis=1, keepdims=True) * (1 + 1e-6 * rng.standard_normal((size, 1)))
+    return np.concatenate([np.zeros((1, dim)), x[1:]]).astype(np.float32)
+
+
+def in_float64(rng, size, dim):
+    """What float32 would take for ties."""
+    return 1 + 1e-9 * rng.standard_normal((size, dim))
+
+
+def tiny(rng, size, dim):
+    """Squares that float32 rounds to zero."""
+    return (1e-25 * rng.standard_normal((size, dim))).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [2**21, 200])  # all queries at once; a few
+@pytest.mark.parametrize("of", [integers, far_from_the_origin, near_ties, in_float64, tiny])
+def test_all_numbers_are_those_of_sorted_distances(of, block, monkeypatch):
+    monkeypatch.setattr(retrieval, "BLOCK", block)
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 3, (150, 4)).astype(np.float32), rng.integers(0, 12, 150)
-    g, z = (
-        (None, None)
-        if own
-        else (rng.integers(0, 3, (90, 4)).astype(np.float32), rng.integers(0, 11, 90))
-    )
-    index = retrieval.Index(x if own else g, device=device)
-    found = retrieval.evaluate(retrieval.RetrievalSet(x, y, g, z), (1, 2, 8), index)
-    hits = list(loop(x, y, g, z))
-    for k in (1, 2, 8):
-        assert found.recall[k] == pytest.approx(100 * np.mean([h[:k].any() for h in hits]))
-    precision, average = [], []
-    for h in hits:
-        if r := int(h.sum()):
-            precision.append(h[:r].mean())
-            average.append(sum(h[: i + 1].mean() for i in range(r) if h[i]) / r)
-    assert found.r_precision == pytest.approx(100 * np.mean(precision))
-    assert found.map_at_r == pytest.approx(100 * np.mean(average))
+    for dim, classes in ((1, 3), (4, 1), (4, 40), (600, 12)):
+        x, y = of(rng, 90, dim), rng.integers(0, classes, 90)
+        g, z = of(rng, 70, dim), rng.integers(0, classes, 70)
+        for gallery in ((), (g, z)):
+            first, precision, average = scores(x, y, *gallery)
+            recall = {k: pytest.approx(100 * ((first > 0) & (first <= k)).mean()) for k in KS}
+            assert first_ranks(x, y, *gallery).tolist() == first.tolist()
+            assert recall_at_k(x, y, KS, *gallery) == recall
+            found = evaluate(RetrievalSet(x, y, *gallery), KS)
+            assert found.recall == recall and found.right.tolist() == (first == 1).tolist()
+            assert found.r_precision == pytest.approx(precision)
+            assert found.map_at_r == pytest.approx(average)
+            assert np.nanmean(found.average_precision) == pytest.approx(average / 100)
+            expected = [order[:20].tolist() for order in rankings(x, *gallery[:1])]
+            assert nearest(x, 20, *gallery[:1]).tolist() == expected
 
 
-def test_all_images_alike_leaves_each_query_itself_out_and_ranks_by_index():
+def test_a_query_is_left_out_of_its_own_images_by_index_not_by_distance():
     x = np.ones((30, 3), dtype=np.float32)
-    assert [row.tolist() for row in retrieval.nearest(x, 2)[:3]] == [[1, 2], [0, 2], [0, 1]]
-
-
-def test_bad_embeddings_are_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        retrieval.nearest(np.full((4, 2), np.nan, dtype=np.float32), 1)
-    with pytest.raises(ValueError, match="NaN"):
-        retrieval.Index(np.full((4, 2), np.inf), device="cpu")
-    with pytest.raises(ValueError, match="leave device out"):
-        retrieval.Index(np.ones((4, 2)), "HNSW32", device="cpu")
-    with pytest.raises(ValueError, match="between 1 and the 3"):
-        retrieval.nearest(np.ones((4, 2), dtype=np.float32), 4)
-
-
-def picture():
-    small = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
-    return Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
-
-
-def test_crops_equal_pil_lanczos_within_a_grey_level():
-    image = picture()
-    tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
-    expected = np.asarray(
-        image.resize((110, 110), Image.Resampling.LANCZOS).crop((7, 7, 103, 103))
-    ).astype(int)
-    assert (
-        np.abs(
-            augmentation.center_crop(tensor, 110, 96)[0].permute(1, 2, 0).numpy() - expected
-        ).max()
-        <= 1
-    )
-    one = lambda v: torch.tensor([float(v)])  # noqa: E731
-    rows = augmentation.resample_matrix(one(20), one(67), one(20), one(87), 128, 96)
-    columns = augmentation.resample_matrix(one(10), one(90), one(10), one(100), 128, 96)
-    expected = np.asarray(
-        image.crop((10, 20, 100, 87)).resize((96, 96), Image.Resampling.LANCZOS)
-    ).astype(int)
-    out = augmentation.resample(tensor.float(), rows, columns)[0].permute(1, 2, 0).round().numpy()
-    assert np.abs(out - expected).max() <= 1
-
-
-def test_boxes_are_distributed_as_torchvisions():
-    from torchvision.transforms import RandomResizedCrop
-
-    ours = torch.stack(augmentation.random_boxes(4000, 128, torch.Generator().manual_seed(0)))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        image = torch.zeros(3, 128, 128)
-        theirs = torch.tensor(
-            [RandomResizedCrop.get_params(image, (0.16, 1.0), (0.75, 1.33)) for _ in range(4000)]
-        ).T
-    assert (ours.mean(dim=1) - theirs.float().mean(dim=1)).abs().max() < 2.5
-    assert (ours.std(dim=1) - theirs.float().std(dim=1)).abs().max() < 2.0
-    assert (ours[0] + ours[2] <= 128).all() and (ours[1] + ours[3] <= 128).all()
-
-
-def test_interval_is_students_t_and_one_seed_has_none():
-    found = statistics.interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2 and found["half"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
-    assert np.isnan(statistics.interval([1.0])["half"])
+    assert nearest(x, 2)[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
+    y = np.array(["a", "b", "a", "c"])
+    assert first_ranks(np.array([[0.0], [1.0], [3.0], [7.0]]), y).tolist() == [2, 0, 2, 0]
 
 
 @pytest.mark.parametrize(
-    "values, line",
+    "given",
     [
-        ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
-        ({"epochs": 1.5}, "epochs must be of type int"),
-        ({"lr": True}, "lr must be of type float"),
-        ({"crop": 300}, "must not exceed resize"),
-        ({"levels": [0, "x"]}, "levels must be of type float"),
-        ({"levels": []}, "at least one number"),
-        ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
-        ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
-        ({"statistics": "foo"}, "unknown statistics 'foo'"),
-        ({"seed": 2**70}, "seed must be less than"),
-        ({"train_images": 1}, "train_images must be at least 2"),
+        torch.Tensor.bfloat16,
+        torch.Tensor.half,
+        torch.Tensor.double,
+        torch.Tensor.numpy,
+        torch.Tensor.requires_grad_,
+        torch.Tensor.long,
+        lambda x: np.frombuffer(x.numpy().tobytes(), np.float32).reshape(x.shape),  # read-only
     ],
 )
-def test_a_configuration_is_strict(values, line):
-    with pytest.raises(StudyError, match=line):
-        config.from_dict(values)
+def test_embeddings_may_be_of_any_type(given):
+    x = torch.from_numpy(integers(np.random.default_rng(0), 60, 6))
+    y = torch.arange(60) % 7
+    expected = recall_at_k(x, y, KS[:2])
+    assert recall_at_k(given(x), y, KS[:2]) == expected
+    assert recall_at_k(x, y.bfloat16(), KS[:2], given(x), y) == recall_at_k(x, y, KS[:2], x, y)
 
 
-def test_levels_share_the_weight_decay_as_released_or_are_spared_it():
-    from mdr_core import training
-
-    base = profiles.QUICK.replace(weights="random", weight_decay=0.5)
-    decays = [
-        training.start(base.replace(decay_levels=d)).optimizer.param_groups[1]["weight_decay"]
-        for d in (True, False)
-    ]
-    assert decays == [0.5, 0.0]
+@contextlib.contextmanager
+def default_type():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
-def test_profiles_name_what_exists():
-    for call in (
-        lambda: profiles.datasets("fast"),
-        lambda: profiles.config("quick", "drawn", "Quadruplet"),
-        lambda: profiles.config("quick", "cub", "Triplet"),
-    ):
-        with pytest.raises(StudyError, match="choose one of"):
-            call()
+@contextlib.contextmanager
+def lower_precision():
+    torch.set_float32_matmul_precision("medium")
+    yield
+    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.parametrize(
-    "profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)]
-)
-def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
-    from mdr_core.data.catalog import KNOWN
-
-    settings = profiles.config(profile, name, "Triplet", held_out=True)
-    classes = KNOWN[name].classes // 2 - settings.hold_out
-    assert classes * settings.images_per_class >= settings.batch_size
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
 
 
-def test_an_approximate_index_says_what_it_misses(tmp_path, monkeypatch):
-    """From a memory map, in blocks; exact when it searches everything."""
+@pytest.mark.parametrize("around", [default_type, lower_precision, autocast])
+def test_the_caller_s_settings_change_nothing(around):
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(50, 16))
-    labels = np.arange(4000) % 50
-    np.save(
-        tmp_path / "gallery.npy", (centres[labels] + rng.normal(size=(4000, 16))).astype(np.float32)
-    )
-    gallery = np.load(tmp_path / "gallery.npy", mmap_mode="r")
-    query = (centres[labels[:300]] + rng.normal(size=(300, 16))).astype(np.float32)
-    monkeypatch.setattr(retrieval, "BLOCK", 1000)
+    x, y = rng.standard_normal((200, 32), np.float32), rng.integers(0, 20, 200)
+    expected = evaluate(RetrievalSet(x, y))
+    with around():
+        found = evaluate(RetrievalSet(torch.from_numpy(x), torch.from_numpy(y)))
+    assert found[:3] == expected[:3]
+    np.testing.assert_array_equal(found.average_precision, expected.average_precision)
 
-    assert retrieval.overlap(query, 10, gallery, "Flat") == 100
-    assert retrieval.overlap(query, 10, gallery, "IVF16,Flat", "nprobe=16") == 100
-    few, many = (retrieval.overlap(query, 10, gallery, "IVF16,Flat", f"nprobe={n}") for n in (1, 4))
-    assert 20 < few < many < 100 and retrieval.overlap(query, 10, gallery, "HNSW16", sample=50) > 80
 
-    exact = retrieval.recall_at_k(query, labels[:300], [1, 5], gallery, labels)
-    assert (
-        retrieval.recall_at_k(
-            query, labels[:300], [1, 5], gallery, labels, "IVF16,Flat", "nprobe=16"
-        )
-        == exact
-    )
-    own = retrieval.Index(gallery, "IVF16,Flat", "nprobe=4").nearest(3)
-    assert not (own == np.arange(4000)[:, None]).any()
-    with pytest.raises(ValueError, match="faiss refuses index 'Flatt'"):
-        retrieval.Index(gallery, "Flatt")
-    # Fewer found than asked for: -1, and no hit.
-    index = retrieval.Index(gallery, "IVF64,Flat", "nprobe=1")
-    assert (index.nearest(600, query) == -1).any()
-    images = retrieval.RetrievalSet(query, labels[:300], gallery, labels)
-    assert 0 < retrieval.evaluate(images, [600], index).r_precision <= 100
+def test_no_tf32_inside_and_what_was_set_after():
+    backends = torch.backends
+    settings = [backends.cuda.matmul, backends.cudnn.conv]
+    before = [each.fp32_precision for each in settings]
+    assert before[1] == "tf32"  # torch's own default, by which a GPU would convolve
+    with pytest.raises(ZeroDivisionError), full_float32():
+        assert [each.fp32_precision for each in settings] == ["ieee", "ieee"]
+        raise ZeroDivisionError
+    assert [each.fp32_precision for each in settings] == before and backends.cudnn.allow_tf32
+
+
+def refused():
+    """Arguments of recall_at_k, and what is said of them."""
+    rng = np.random.default_rng(0)
+    x, y = integers(rng, 30, 4), rng.integers(0, 6, 30)
+    nan, inf, one_hot = x.copy(), x.copy(), np.eye(6)[y]
+    nan[2, 1], inf[2, 1] = np.nan, np.inf
+    lengths = "give embeddings .N, D. with labels .N,."
+    for labels in (y[:-1], np.r_[y, y], one_hot, y[:, None], y[:1], y[0]):
+        yield lengths, x, labels, [1]
+    yield lengths, x[:, 0], y, [1]
+    yield lengths, x, y, [1], x, one_hot
+    yield lengths, x, y, [1], x, y[:1]
+    yield "4 dimensions and the gallery 3", x, y, [1], x[:, :3], y
+    yield "together, or neither", x, y, [1], x
+    nothing = "no query has another image of its class"
+    yield nothing, x, np.arange(30), [1]
+    yield nothing, x[:1], y[:1], [1]
+    yield nothing, x[:0], y[:0], [1]
+    yield nothing, x, y, [1], x, y + 100
+    for bad in (nan, inf, torch.from_numpy(nan).bfloat16()):
+        yield "NaN, Inf or too large", bad, y, [1]
+        yield "NaN, Inf or too large", x, y, [1], bad, y
+        yield "NaN, Inf or too large", bad, y, [1], x, y
+    for scale in (1e20, 1e38):
+        yield "NaN, Inf or too large", x * np.float32(scale), y, [1]
+    missing = np.where(y < 2, y, np.nan)
+    for labels in (missing, torch.from_numpy(missing), np.array([None, *"abc" * 10][:30], object)):
+        yield "a label is missing", x, labels, [1]
+        yield "a label is missing", x, y, [1], x, labels
+    for ks in ([0], [1, -1], [], [30]):
+        yield "between 1 and 29", x, y, ks
+    yield "between 1 and 30", x, y, [1, 31], x, y
+
+
+@pytest.mark.parametrize("line, given", [(line, given) for line, *given in refused()])
+def test_what_would_be_a_number_without_a_meaning_is_refused(line, given):
+    x, y, ks, *gallery = given
+    with pytest.raises(ValueError, match=line):
+        recall_at_k(*given)
+    with pytest.raises(ValueError, match=line):
+        evaluate(RetrievalSet(x, y, *gallery), ks)
+
+
+def test_neighbors_of_what_is_no_number_or_beyond_the_gallery_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        nearest(np.full((4, 2), np.nan, dtype=np.float32), 1)
+    with pytest.raises(ValueError, match="between 1 and 3"):
+        nearest(np.ones((4, 2), dtype=np.float32), 4)

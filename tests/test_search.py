@@ -1,18 +1,22 @@
 """A model kept with its index: saved, loaded, searched; and the folder that is drawn."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
-from mdr_core.runs.store import RunStore
-from mdr_core.search import ImageSearch
+from mdr_core.runs import local
+from mdr_core.runs.record import tensors
+from mdr_core.search import CONFIG, FILES, ImageSearch
 from mdr_core.study import drawn_folder, experiments
+from tests.test_retrieval import autocast, default_type
 
 
 @pytest.fixture(scope="module")
@@ -22,52 +26,52 @@ def folder(tmp_path_factory):
         yield drawn_folder.make(tmp_path_factory.mktemp("drawn") / "folder")
 
 
-def test_the_drawn_folder_is_written_once(folder):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    assert (
-        len(images.train.class_names) == len(images.test.class_names) == drawn_folder.CLASSES // 2
-    )
+@pytest.fixture(scope="module")
+def dataset(folder):
+    return load_dataset(f"folder:{folder}", image_size=32)
+
+
+def test_the_drawn_folder_is_written_once(folder, dataset):
+    classes = len(dataset.train.class_names), len(dataset.test.class_names)
+    assert classes == (drawn_folder.CLASSES // 2,) * 2
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
     assert drawn_folder.make(folder.parent) == folder
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, zipped, tmp_path):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    test = images.test
-    kept_apart, own, searched = drawn_folder.new_image(folder, images, drawn=True)
+def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(
+    folder, dataset, zipped, tmp_path
+):
+    test = dataset.test
+    kept_apart, own, searched = drawn_folder.new_image(folder, dataset, drawn=True)
     assert kept_apart.parent.name == own == test.class_names[-1] and searched is test
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
-    copy, own, searched = drawn_folder.new_image(folder, images, drawn=False)
+    copy, own, searched = drawn_folder.new_image(folder, dataset, drawn=False)
     assert copy.parent.name == own == test.class_names[0]
     assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
     own = image_cache.pixels(copy, 32, "copy")
     assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
 
 
-def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, tmp_path):
-    images = load_dataset(f"folder:{folder}", image_size=32)
-    test, learned = images.test, images.train
-    _, own, searched = drawn_folder.new_image(folder, images, True, folder / test.paths[3])
-    assert own == Path(test.paths[3]).parent.name and test.paths[3] not in searched.paths
-    assert len(searched.paths) == len(test.paths) - 1
-    _, own, searched = drawn_folder.new_image(folder, images, True, folder / learned.paths[3])
-    assert own == Path(learned.paths[3]).parent.name and searched.paths == test.paths
+def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, dataset, tmp_path):
+    test = dataset.test.paths
+    for path, left in ((test[3], test[:3] + test[4:]), (dataset.train.paths[3], test)):
+        _, own, searched = drawn_folder.new_image(folder, dataset, True, folder / path)
+        assert own == Path(path).parent.name and searched.paths == left
     elsewhere = tmp_path / "mine.png"
-    assert drawn_folder.new_image(folder, images, True, elsewhere)[:2] == (elsewhere, "")
+    assert drawn_folder.new_image(folder, dataset, True, elsewhere)[:2] == (elsewhere, "")
 
 
-def test_all_classes_of_a_folder_train(folder):
-    half, every = (load_dataset(f"{kind}folder:{folder}", image_size=32) for kind in ("", "all:"))
-    assert every.train.class_names == half.train.class_names + half.test.class_names
+def test_all_classes_of_a_folder_train(folder, dataset):
+    every = load_dataset(f"all:folder:{folder}", image_size=32)
+    assert every.train.class_names == dataset.train.class_names + dataset.test.class_names
     assert every.train.labels.bincount().tolist() == [drawn_folder.IMAGES] * drawn_folder.CLASSES
     for label, path in zip(every.train.labels.tolist(), every.train.paths, strict=True):
         assert Path(path).parent.name == every.train.class_names[label]
-    count = len(half.train.labels)
-    assert torch.equal(every.train.images[count:], half.test.images)
-    assert every.test.class_names == half.test.class_names
+    assert torch.equal(every.train.images[len(dataset.train.labels) :], dataset.test.images)
+    assert every.test.class_names == dataset.test.class_names
 
 
 def test_an_example_is_taken_from_the_data_root_alone(tmp_path):
@@ -77,62 +81,127 @@ def test_an_example_is_taken_from_the_data_root_alone(tmp_path):
     assert drawn_folder.example("", str(tmp_path)) is None
 
 
-def test_saved_loaded_and_searched(folder, tmp_path, monkeypatch):
-    row = experiments.your_images(
-        "quick",
-        folder,
-        0,
-        "Triplet + MDR",
-        [0],
-        True,
-        RunStore(),
-        weights="random",
-        epochs=1,
-        iterations=2,
-    )[0]
-    assert row["config"].mdr_weight == 0.2 and row["config"].batch_size == 60
-    record = RunStore(tmp_path / "runs").run(row["config"], files=True)
-    images = load_dataset(row["config"].dataset, image_size=32)
-    kept = ImageSearch.of_run(record, tmp_path / "runs", images.test).save(tmp_path / "index")
-    search = ImageSearch.load(kept)
-    embeddings = RunStore(tmp_path / "runs").embeddings(record)["test"].numpy()
-    assert np.allclose(search.embed(images.test.images), embeddings, rtol=1e-4, atol=1e-5)
-    answer = search.nearest(folder / images.test.paths[5], k=3)
-    assert (
-        answer.place[0] == 5
-        and answer.distance[0] < 1e-2
-        and answer["class"][0] == images.test.class_names[0]
-    )
-    assert answer.path[0] == images.test.paths[5] and answer.distance.is_monotonic_increasing
+@pytest.fixture(scope="module")
+def stored(folder, tmp_path_factory):
+    """A stored run on the drawn folder, and the images it was tested on."""
+    changes = {"weights": "random", "epochs": 1, "iterations": 2}
+    asked = "quick", folder, 0, "Triplet + MDR", [0], True
+    config = experiments.your_images(*asked, **changes)[0]["config"]
+    assert config.mdr_weight == 0.2 and config.batch_size == 60
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MDR_RUNS", str(tmp_path_factory.mktemp("runs")))
+        record = local.train(config, files=True)
+        yield record, load_dataset(config.dataset, image_size=32).test
+
+
+def test_an_indexed_image_is_found_after_saving_and_loading(folder, stored, tmp_path, monkeypatch):
+    record, images = stored
+    search = ImageSearch.load(ImageSearch.of_run(record, images).save(tmp_path / "index"))
+    embeddings = tensors(record, "embeddings")["test"].numpy()
+    assert np.allclose(search.embed(images.images), embeddings, rtol=1e-4, atol=1e-5)
+    path = folder / images.paths[5]
+    answer = search.nearest(path, k=3)
+    assert answer.columns.tolist() == ["class", "path", "distance", "place"]
+    assert answer.place[0] == 5 and answer.distance[0] < 1e-2
+    assert answer["class"][0] == images.class_names[0] and answer.path[0] == images.paths[5]
+    assert answer.distance.is_monotonic_increasing and len(answer) == 3
+    assert len(search.nearest(path, k=10**6)) == search.index.ntotal == len(images.paths)
     monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(path, tmp_path / "query.png")
     assert ImageSearch.load("~/index").save("~/again") == tmp_path / "again"
-    assert ImageSearch.load("~/again").paths == search.paths
-    shutil.copy(folder / images.test.paths[5], tmp_path / "query.png")
-    assert search.nearest("~/query.png", k=1).place.tolist() == [5]
-    assert len(search.nearest("~/query.png", k=10**6)) == len(images.test.paths)
-    with pytest.raises(StudyError, match="k must be at least 1, got 0"):
-        search.nearest("~/query.png", k=0)
-    with pytest.raises(StudyError, match="there is no image"):
+    assert ImageSearch.load("~/again").nearest("~/query.png", k=1).place.tolist() == [5]
+
+
+def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored):
+    search = ImageSearch.of_run(*stored)
+    path = folder / stored[1].paths[5]
+    expected = search.nearest(path, k=3)
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    pixels = np.asarray(image)
+    for given in (str(path), image, pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
+        for k in (3, np.int64(3), torch.tensor(3), 3.0):
+            assert search.nearest(given, k).equals(expected)
+    turned = image.rotate(90, expand=True)  # as a telephone keeps it: EXIF says to turn it back
+    turned.getexif()[0x0112] = 6
+    assert search.nearest(turned, k=3).equals(expected)
+
+
+@pytest.mark.parametrize("around", [default_type, autocast])
+def test_the_caller_s_types_change_no_distance(stored, tmp_path, around):
+    record, images = stored
+    kept = ImageSearch.of_run(record, images).save(tmp_path / "index")
+    with around():
+        answer = ImageSearch.load(kept).nearest(images.images[5])
+        again = ImageSearch.of_run(record, images).nearest(images.images[5])
+    assert answer.place[0] == again.place[0] == 5
+    assert answer.distance[0] < 1e-3 and again.distance[0] < 1e-3
+
+
+def test_a_compiled_model_searches_and_is_saved_as_the_one_that_it_was(stored, tmp_path):
+    search = ImageSearch.of_run(*stored)
+    expected = search.nearest(stored[1].images[5])
+    search.model = torch.compile(search.model, backend="eager")
+    for each in (search, ImageSearch.load(search.save(tmp_path / "index"))):
+        assert each.nearest(stored[1].images[5]).place.equals(expected.place)
+
+
+def test_any_index_of_faiss_is_trained_searched_and_kept(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr("mdr_core.search.TRAINING", 150)  # of more: a sample
+    record, images = stored
+    exact = ImageSearch.of_run(record, images)
+    for factory in ("IVF8,Flat", "HNSW8", "PCA16,IVF4,SQ8"):
+        search = ImageSearch.of_run(record, images, factory)
+        if factory == "IVF8,Flat":
+            few = search.nearest(images.images[5], k=10**6)  # of one list of eight
+            assert 1 <= len(few) < search.index.ntotal and few.place[0] == 5
+            search.index.nprobe = 8
+        again = ImageSearch.load(search.save(tmp_path / factory))
+        found = again.nearest(images.images[5], k=10)
+        assert found.place[0] == 5 and found.equals(search.nearest(images.images[5], k=10))
+        if factory == "IVF8,Flat":
+            assert found.place.equals(exact.nearest(images.images[5], k=10).place)
+    for factory in ("Flatt", "IVF4096,Flat"):  # unknown; more lists than images
+        with pytest.raises(StudyError, match=f"faiss refuses the index '{factory}'"):
+            ImageSearch.of_run(record, images, factory)
+
+
+def test_what_cannot_be_searched_or_written_is_refused(folder, stored, tmp_path):
+    search = ImageSearch.of_run(*stored)
+    (tmp_path / "file").touch()
+    for k in (0, -1, 2.5, np.float32(0.5)):
+        with pytest.raises(StudyError, match="k must be a whole number of at least 1"):
+            search.nearest(folder / stored[1].paths[5], k)
+    for image in (b"bytes", None, np.zeros((4, 4, 3)), torch.zeros(4)):
+        with pytest.raises(StudyError, match="give an image's path, a PIL image, or RGB"):
+            search.nearest(image)
+    with pytest.raises(StudyError, match="none.png"):
         search.nearest(folder / "none.png")
-    with pytest.raises(StudyError, match="query.png/index cannot be written to.*another folder"):
-        search.save("~/query.png/index")
+    with pytest.raises(StudyError, match="file/index cannot be written to.*another folder"):
+        search.save(tmp_path / "file" / "index")
+
+
+def test_a_kept_index_is_whole_or_refused(stored, tmp_path):
+    search = ImageSearch.of_run(*stored)
+    kept = search.save(tmp_path / "index")
     with torch.no_grad():
         search.model.linear.weight.add_(1)
-    shutil.copy(search.save(tmp_path / "other") / "weights.safetensors", kept)
-    with pytest.raises(StudyError, match="weights.* has changed, or is of another index"):
-        ImageSearch.load(kept)
-    (kept / "weights.safetensors").write_bytes(b"nothing")
-    with pytest.raises(StudyError, match="is not a saved index that can be read"):
-        ImageSearch.load(kept)
-    (kept / "gallery.faiss").unlink()
-    with pytest.raises(StudyError, match="lacks gallery.faiss"):
+    search.index.reset()
+    other = search.save(tmp_path / "other")
+    good = {name: (kept / name).read_bytes() for name in FILES}
+    for name, content in good.items():
+        for bad in (None, b"", b"nothing", content[:-1], (other / name).read_bytes()):
+            (kept / name).unlink() if bad is None else (kept / name).write_bytes(bad)
+            with pytest.raises(StudyError, match="is no saved index that can be read"):
+                ImageSearch.load(kept)
+        (kept / name).write_bytes(content)
+    about = json.loads(good[CONFIG])
+    (kept / CONFIG).write_text(json.dumps(about | {"names": about["names"][1:]}))
+    with pytest.raises(StudyError, match="lists other images"):
         ImageSearch.load(kept)
 
 
 def test_a_small_folder_gets_a_small_batch(folder):
-    asked = "quick", folder, 0, "Triplet", [0], True, RunStore()
-    changes = {"images_per_class": 2, "batch_size": 200}
-    row = experiments.your_images(*asked, **changes)[0]
+    asked = "quick", folder, 0, "Triplet", [0], True
+    row = experiments.your_images(*asked, images_per_class=2, batch_size=200)[0]
     assert row["config"].batch_size == 2 * 16
-    row = experiments.your_images(*asked, processes=3, **changes)[0]
-    assert row["config"].batch_size == 30  # which three can share

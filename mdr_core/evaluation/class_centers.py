@@ -1,7 +1,4 @@
-"""Class centers in the embedding space, and the distances between and within classes.
-
-All is computed in float64 on the device of the embeddings, which is read once at the end.
-"""
+"""Class centers in the embedding space, and distances between and within classes, in float64."""
 
 import torch
 from torch import Tensor
@@ -23,53 +20,36 @@ def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     Args: embeddings (N, D); labels (N,) in 0 ... C - 1, each class present.
 
     Returns:
-        ``between``: the mean distance of two class centers, over ``scale``.
-        ``within``: the mean distance of an image to its class center, over ``scale``.
-        ``ratio``: between / within.
-        ``evenness``: the mean distance of a center to its nearest one, over the mean distance of
-        two centers. It is 1 where all are equally far apart.
-        ``scale``: the mean distance of two images, in the embedding's own units.
+        ``scale``: the mean distance of two images, in the embedding's own units. Over it:
+        ``between``, the mean distance of two class centers; ``within``, of an image to its center.
+        ``ratio``: between / within. ``evenness``: the mean distance of a center to its nearest one,
+        over that of two centers; 1 where all are equally far apart.
     """
     every = -(-int(labels.max() + 1) // MOST_CLASSES)
     chosen = labels % every == 0
     embeddings, labels = embeddings[chosen].double(), labels[chosen] // every
     means = centers(embeddings, labels)
-    scale = mean_distance(embeddings[:: -(-len(embeddings) // MOST_IMAGES)])
-    apart = torch.cdist(means, means).fill_diagonal_(torch.inf)
-    between = mean_distance(means)
+    scale = torch.pdist(embeddings[:: -(-len(embeddings) // MOST_IMAGES)]).mean()
+    between = torch.pdist(means).mean()
     within = (embeddings - means[labels]).norm(dim=1).mean()
-    nearest = apart.amin(dim=1).mean()
-    found = {
-        "between": between / scale,
-        "within": within / scale,
-        "ratio": between / within,
-        "evenness": nearest / between,
-        "scale": scale,
-    }
-    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-
-
-def mean_distance(points: Tensor) -> Tensor:
-    """Return the mean distance of two of the points (N, D)."""
-    d = torch.cdist(points, points).fill_diagonal_(0)
-    return d.sum() / (len(points) * (len(points) - 1))
+    nearest = torch.cdist(means, means).fill_diagonal_(torch.inf).amin(dim=1).mean()
+    names = ("between", "within", "ratio", "evenness", "scale")
+    values = (between / scale, within / scale, between / within, nearest / between, scale)
+    return dict(zip(names, torch.stack(values).tolist(), strict=True))
 
 
 def within_class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
-    """Return the mean distance of two images of a class, for MOST_CLASSES classes at most.
+    """Return by class, for MOST_CLASSES at most, the mean ``distance`` of two of its images.
 
-    Returns:
-        By class, in the embedding's own units, None for a class of one image: ``distance``, the
-        mean; ``square``, the mean squared distance, which is twice the variance.
+    Also ``square``, the mean squared one, which is twice the variance. Both are in the embedding's
+    own units, and None for a class of one image.
     """
     order, counts = labels.argsort(stable=True), labels.bincount().tolist()
     every = -(-len(counts) // MOST_CLASSES)
-    means = []
-    for of_class in order.split(counts)[::every]:
-        apart = torch.pdist(embeddings[of_class].double())
-        means.append(torch.stack([apart.mean(), apart.square().mean()]))  # NaN of no pair
-    columns = torch.stack(means).T.tolist()
-    return {
-        name: [float(f"{value:.5g}") if value == value else None for value in column]
-        for name, column in zip(("distance", "square"), columns, strict=True)
-    }
+    apart = [torch.pdist(embeddings[some].double()) for some in order.split(counts)[::every]]
+    means = torch.stack([torch.stack([d.mean(), d.square().mean()]) for d in apart])  # NaN of none
+    distance, square = (
+        [float(f"{value:.5g}") if value == value else None for value in column]
+        for column in means.T.tolist()
+    )
+    return {"distance": distance, "square": square}

@@ -1,6 +1,7 @@
 """The evaluation after an epoch: images are embedded, and the embeddings are evaluated."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from mdr_core.data import augmentation
 from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import class_centers, pair_statistics, retrieval
-from mdr_core.evaluation.ranks import first_ranks
-from mdr_core.evaluation.retrieval import Index, RetrievalSet
+from mdr_core.evaluation.full_float32 import full_float32
+from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
@@ -33,7 +34,7 @@ def storage_device(size: int, device: torch.device) -> torch.device:
 
 
 def training_sample(split: Split, config: Config) -> Split:
-    """Return about ``config.train_images`` images: every n-th, or those of every n-th class.
+    """Return every n-th image, about ``config.train_images``; or all of every n-th class.
 
     The latter where every n-th image would leave fewer than two of a class.
     """
@@ -59,33 +60,28 @@ def crops_to_evaluate(
     images = {name: RetrievalSet(split.images, split.labels) for name, split in splits.items()}
     if (gallery := whole.gallery) is not None:
         images["test"] = RetrievalSet(*images["test"][:2], gallery.images, gallery.labels)
-    device = torch.device(config.device)
-    return {
-        name: some.map(lambda images, _: center_crops(config, images, device))
-        for name, some in images.items()
-    }
+    crop = partial(center_crops, config, device=torch.device(config.device))
+    return {name: some.map(crop) for name, some in images.items()}
 
 
+@full_float32()
 def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor:
     """Return center crops (N, 3, crop, crop) uint8 of images, on the storage device."""
     place = storage_device(len(images) * 3 * config.crop**2, device)
-    batches = [
-        augmentation.center_crop(batch.to(device), config.resize, config.crop).to(place)
-        for batch in images.split(EMBED_BATCH)
-    ]
-    return torch.cat(batches)
+    sizes = config.resize, config.crop
+    batches = images.split(EMBED_BATCH)
+    return torch.cat([augmentation.center_crop(x.to(device), *sizes).to(place) for x in batches])
 
 
+@full_float32()
 @torch.inference_mode()
 def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
     """Return the embeddings (N, D) of crops (N, 3, crop, crop), float32 on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    batches = [
-        model(batch.to(device).contiguous(memory_format=torch.channels_last))
-        for batch in images.split(EMBED_BATCH)
-    ]
-    embeddings = torch.cat(batches).cpu()
+    last = torch.channels_last
+    batches = (x.to(device).contiguous(memory_format=last) for x in images.split(EMBED_BATCH))
+    embeddings = torch.cat([model(batch) for batch in batches]).cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
     return embeddings
@@ -97,46 +93,48 @@ def embed_split(config: Config, model: EmbeddingNet, split: Split) -> Tensor:
 
 
 def evaluate(
-    config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet[Tensor]]
+    config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet]
 ) -> dict[str, Any]:
-    """Return an epoch's row, of what :func:`crops_to_evaluate` gave: see :func:`epoch_row`."""
-    embedded = {
-        name: images.map(lambda crops, _: embed(model, crops)) for name, images in crops.items()
-    }
-    return epoch_row(config, mdr, embedded)
+    """Return an epoch's row (:func:`epoch_row`), given :func:`crops_to_evaluate`."""
+    return epoch_row(config, mdr, {n: x.map(partial(embed, model)) for n, x in crops.items()})
 
 
-def epoch_row(
-    config: Config, mdr: MDR, embedded: dict[str, RetrievalSet[Tensor]]
-) -> dict[str, Any]:
-    """Return what :func:`evaluate` does, given embeddings.
+def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> dict[str, Any]:
+    """Return Recall@K in percent, raw and (``_l2``) of L2-normalized embeddings, and statistics.
+
+    For the test images it also has R-precision, MAP@R, numbers by class and class distances; for
+    one batch of training images :func:`pair_statistics.batch_statistics`. A K beyond the images
+    that are searched counts all of them.
+
+    Args:
+        embedded: embeddings of ``test``, ``train``, ``batch`` and maybe ``held_out`` images.
 
     Raises:
-        ValueError: what :meth:`RetrievalSet.check` refuses, of any of them.
+        ValueError: embeddings and labels of any of them do not fit together.
     """
-    for images in embedded.values():
-        images.check(config.ks)
     row: dict[str, Any] = {}
-    device = None if config.device == "cpu" else config.device
     test, batch = embedded["test"], embedded["batch"]
+    retrieval.Ranking(batch, (1,))  # refuses what does not fit together
     train_labels = embedded["train"].labels
     each = round(len(train_labels) / len(train_labels.unique()))  # images of a training class
-    for suffix, images in raw_and_l2(test):
-        scores = retrieval.evaluate(images, config.ks, Index(images.searched[0], device=device))
-        row |= {f"test_recall@{k}{suffix}": value for k, value in scores.recall.items()}
-        row[f"test_r_precision{suffix}"] = scores.r_precision
-        row[f"test_map_at_r{suffix}"] = scores.map_at_r
-        row |= by_class(images.labels, scores, suffix)
-        row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each, device)
+    for name in [name for name in ("train", "held_out", "test") if name in embedded]:
+        for suffix, images in raw_and_l2(embedded[name].map(lambda x: x.to(config.device))):
+            most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
+            ks = [min(k, most) for k in config.ks]
+            if name == "test":
+                scores = retrieval.evaluate(images, ks)
+                row |= by_class(images.labels, scores, suffix)
+                row[f"test_r_precision{suffix}"] = scores.r_precision
+                row[f"test_map_at_r{suffix}"] = scores.map_at_r
+                row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each)
+            recall = scores.recall if name == "test" else retrieval.recall_at_k(*images[:2], ks)
+            pairs = zip(config.ks, ks, strict=True)
+            row |= {f"{name}_recall@{k}{suffix}": recall[within] for k, within in pairs}
     queries = test.query.to(config.device), test.labels.to(config.device)
-    for key, value in class_centers.class_distances(*queries).items():
-        row[f"centres_{key}"] = value
-    for key, values in class_centers.within_class_distances(*queries).items():
-        row[f"within_class_{key}"] = values
-    for name in [name for name in ("held_out", "train") if name in embedded]:
-        for suffix, images in raw_and_l2(embedded[name]):
-            recall = retrieval.recall_at_k(images.query, images.labels, config.ks, device=device)
-            row |= {f"{name}_recall@{k}{suffix}": value for k, value in recall.items()}
+    apart = class_centers.class_distances(*queries)
+    row |= {f"centres_{key}": value for key, value in apart.items()}
+    within_classes = class_centers.within_class_distances(*queries)
+    row |= {f"within_class_{key}": values for key, values in within_classes.items()}
     if config.loss != "classification":
         margin = config.margin if config.loss == "triplet" else None
         row |= pair_statistics.batch_statistics(
@@ -145,9 +143,9 @@ def epoch_row(
     return row
 
 
-def raw_and_l2(images: RetrievalSet[Tensor]) -> tuple[tuple[str, RetrievalSet[Tensor]], ...]:
+def raw_and_l2(images: RetrievalSet) -> tuple[tuple[str, RetrievalSet], ...]:
     """Return the suffix and the embeddings of both ways to evaluate them."""
-    return ("", images), ("_l2", images.map(lambda x, labels: normalize(x, dim=1)))
+    return ("", images), ("_l2", images.map(lambda x: normalize(x, dim=1)))
 
 
 def evenly(labels: Tensor, each: int) -> Tensor:
@@ -160,20 +158,18 @@ def evenly(labels: Tensor, each: int) -> Tensor:
     return order[kept].sort().values
 
 
-def matched_recall(images: RetrievalSet[Tensor], each: int, device: str | None = None) -> float:
+def matched_recall(images: RetrievalSet, each: int) -> float:
     """Return Recall@1 in percent with ``each`` images of a class, the query included.
 
-    Test images are then searched among as many of a class as training images are. Without a
-    gallery, these images are the queries as well.
+    Test images are then searched among as many of a class as training images are.
     """
-    query, labels, gallery, gallery_labels = images
-    if gallery is None or gallery_labels is None:
-        some = evenly(labels, each)
-        query, labels = query[some], labels[some]
+    if images.gallery is None:  # these images are the queries as well
+        some = evenly(images.labels, each)
+        some_images = RetrievalSet(images.query[some], images.labels[some])
     else:
-        some = evenly(gallery_labels, max(each - 1, 1))
-        gallery, gallery_labels = gallery[some], gallery_labels[some]
-    return retrieval.recall_at_k(query, labels, (1,), gallery, gallery_labels, device=device)[1]
+        some = evenly(images.gallery_labels, max(each - 1, 1))
+        some_images = RetrievalSet(*images[:2], images.gallery[some], images.gallery_labels[some])
+    return 100.0 * float((retrieval.first_ranks(*some_images) == 1).mean())
 
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> dict[str, list]:
@@ -196,28 +192,23 @@ def without_by_class(row: dict) -> dict:
     return {name: value for name, value in row.items() if not name.startswith("test_class_")}
 
 
-def findings(embedded: RetrievalSet[Tensor]) -> dict[str, Tensor]:
+def findings(embedded: RetrievalSet) -> dict[str, Tensor]:
     """Return what tables and images of single test images or classes need, in a small file.
 
     Returns:
-        ``centers`` (C, D) float16, the class means.
-        ``nearest`` (N, K) int32, the NEIGHBORS nearest gallery images.
-        ``distances`` (N, K) float16, theirs.
-        ``first_right`` (N,) int32, the rank of the first image of the query's class; 0: none.
-        ``labels`` (N,) int32.
+        ``centers`` (C, D) float16, the class means; ``labels`` (N,) int32; ``nearest`` (N, K)
+        int32, the NEIGHBORS nearest gallery images; ``distances`` (N, K) float16, theirs;
+        ``first_right`` (N,) int32, the rank of the first image of the query's class, 0: none.
     """
     query, labels, gallery, _ = embedded
-    searched, _ = embedded.searched
-    k = min(NEIGHBORS, len(searched) - (gallery is None))
-    nearest = torch.from_numpy(retrieval.nearest(query, k, gallery))
-    distances = [
-        (searched[ids] - some[:, None]).norm(dim=2)
-        for ids, some in zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
-    ]
+    searched, most = (query, len(query) - 1) if gallery is None else (gallery, len(gallery))
+    nearest = torch.from_numpy(retrieval.nearest(query, min(NEIGHBORS, most), gallery))
+    batches = zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
+    distances = [(searched[ids] - some[:, None]).norm(dim=2) for ids, some in batches]
     return {
         "centers": class_centers.centers(query, labels).half(),
         "nearest": nearest.int(),
         "distances": torch.cat(distances).half(),
-        "first_right": torch.from_numpy(first_ranks(*embedded)),
+        "first_right": torch.from_numpy(retrieval.first_ranks(*embedded)),
         "labels": labels.int(),
     }

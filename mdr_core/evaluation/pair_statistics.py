@@ -1,7 +1,4 @@
-"""The distances of a batch and the gradients on them: the paper's Figures 1 and 2, as numbers.
-
-The training loop calls :func:`batch_statistics` after every epoch on the same batch.
-"""
+"""The distances of a batch and the gradients on them: the paper's Figures 1 and 2, as numbers."""
 
 from typing import Any
 
@@ -24,19 +21,16 @@ def batch_statistics(
     """Return the distances and gradients of one batch.
 
     Args:
-        embeddings: (B, D) as the network gives them in testing.
-        labels: (B,).
-        mdr: the run's regularizer, not changed. Where no batch has set its running statistics (a
-            run without MDR), this batch's serve.
+        embeddings, labels: (B, D) as the network gives them in testing, and (B,).
+        mdr: the run's regularizer, not changed. Where no batch has set its running values (a run
+            without MDR), this batch's serve.
         normalization: the network's; ``"mean_distance"`` is applied here, as in training.
         margin: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
-        ``pair_mean``, ``pair_std``: over the distances of pairs i != j; ``positive_mean``,
-        ``negative_mean``: over those of positive and negative pairs.
-        ``z_histogram``: counts of the pairs i < j by normalized distance.
-        ``positive_histogram``, ``negative_histogram``: counts of the positive (negative) pairs by
-        distance over the mean distance of all pairs; the last bin holds the farther ones.
+        ``pair_mean``, ``pair_std`` of all pairs' distances; ``positive_mean``, ``negative_mean``.
+        ``z_histogram``: counts of the pairs i < j by normalized distance; ``positive_histogram``,
+        ``negative_histogram``: by distance over ``pair_mean``, the last bin holding all beyond.
         ``level_share``: the share of pairs nearest to each level.
         ``gradient_positive``, ``gradient_negative``: what each decile of the positive (negative)
         pairs, nearest first, adds to the sum of ``|dL/dd_ij|`` over all pairs, L being the triplet

@@ -1,223 +1,181 @@
 """Recall@K, R-precision and MAP@R, exact, by Euclidean distance.
 
-Each query ranks the gallery by distance; ties go to the lower gallery index. Without a gallery
-each query is searched among the others: its own image is left out by its index, not by its
-distance, so a duplicate at distance zero stays. No N x N matrix exists.
-
-Galleries beyond memory: embeddings may be memory maps (``numpy.load(..., mmap_mode="r")``). Some
-of faiss's indexes hold less than all embeddings (``"IVF4096,PQ32"``) or search less of them
-(``"IVF4096,Flat"``, ``"HNSW32"``). Those are approximate: :func:`overlap` tells what they miss.
+Ties go to the lower gallery index. Without a gallery each query is searched among the others: its
+own image is left out by its index, so a duplicate at distance zero stays. One product of matrices
+gives the distances of a block of queries, up to rounding; what that leaves open is decided by
+distances in float64, taken directly. Embeddings are arrays, or tensors of any type on any device.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 import torch
-from faiss.contrib.exhaustive_search import knn_ground_truth
-from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn.functional import pad
 
-from mdr_core.evaluation.ranks import first_ranks, relevant_images
-from mdr_core.evaluation.retrieval_set import RetrievalSet
+from mdr_core.evaluation.full_float32 import full_float32
 
-CHUNK = 1024  # queries searched at a time
-FEW = 64  # queries whose candidates' embeddings are gathered at a time, on a GPU
-BLOCK = 65_536  # gallery embeddings read at a time
-TRAINING = 100_000  # embeddings, at most, that an approximate index is trained on
-SPARE = 8  # candidates fetched beyond K, so that ties at the border can be put in order
+KS = (1, 2, 4, 8)
+ROUNDING = 1e-5  # of ||q||^2 + d^2, at 512 dimensions: the most that the product is off by
+LEAST, MOST = 1e-36, 1e37  # squared distances that float32 holds with all of its digits
+BLOCK, GPU_BLOCK, PAIRS = 2**22, 2**27, 2**11  # distances at a time; those taken directly
 
 
-class Index:
-    """A gallery and its Euclidean index, searched by faiss or, on a given device, by torch.
+class RetrievalSet(NamedTuple):
+    """Queries (Q, ...) and a gallery (G, ...), if any: images, crops or embeddings, with labels."""
 
-    Args:
-        gallery: (G, D) embeddings.
-        factory: a string of ``faiss.index_factory``. ``"Flat"`` is exact and held in memory.
-        search: faiss's search-time settings, as ``"nprobe=16"`` (IVF) or ``"efSearch=64"`` (HNSW).
-        device: where torch searches a ``"Flat"`` index.
+    query: Any
+    labels: Any
+    gallery: Any = None
+    gallery_labels: Any = None
+
+    def map(self, function: Callable[[Any], Any]) -> "RetrievalSet":
+        """Replace the queries and the gallery, if any, by ``function`` of them."""
+        gallery = None if self.gallery is None else function(self.gallery)
+        return self._replace(query=function(self.query), gallery=gallery)
+
+
+def embeddings_and_labels(embeddings: Any, labels: Any) -> tuple[Tensor, np.ndarray]:
+    """Return embeddings (N, D), float64 if they are, else float32, and labels (N,), if they fit.
 
     Raises:
-        ValueError: faiss refuses factory or settings, or an embedding is NaN or Inf.
+        ValueError: they don't, an embedding is NaN or Inf, or a label is missing.
+    """
+    if not isinstance(embeddings, Tensor):
+        embeddings = torch.from_numpy(np.require(embeddings, requirements=["C", "W"]))
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu()
+        labels = labels.double() if labels.is_floating_point() else labels
+    x, y = embeddings.detach(), np.asarray(labels)
+    if x.ndim != 2 or y.shape != x.shape[:1]:
+        shapes = f"{tuple(x.shape)} and {y.shape}"
+        raise ValueError(f"give embeddings (N, D) with labels (N,), one for each: got {shapes}")
+    if any(label is None or label != label for label in y.tolist()):
+        raise ValueError("a label is missing (NaN or None): leave its image out")
+    return x.to(torch.promote_types(x.dtype, torch.float32)), y
+
+
+class Ranking:
+    """Embeddings made ready for searching, a block of queries after the other.
+
+    The columns of a block are the gallery, class by class, and centered: far from the origin the
+    product would round more. ``relevant`` (Q,): how many images each query should find.
+
+    Raises:
+        ValueError: it cannot be computed, or would be a number without a meaning.
     """
 
-    def __init__(
-        self, gallery: ArrayLike, factory: str = "Flat", search: str = "", device: str | None = None
-    ):
-        self.gallery = np.ascontiguousarray(gallery, dtype=np.float32)
-        self.exact, self.device = factory == "Flat", device
-        if device is not None:
-            if not self.exact or search:
-                raise ValueError(f"index {factory!r} is searched on the CPU: leave device out")
-            self.on_device = torch.from_numpy(self.gallery).to(device)
-            self.squares = self.on_device.square().sum(dim=1)
-            if not self.squares.isfinite().all():
-                raise ValueError("an embedding is NaN or Inf")
-            return
-        try:
-            self.faiss = faiss.index_factory(self.gallery.shape[1], factory)
-            if not self.faiss.is_trained:
-                every = -(-len(self.gallery) // TRAINING)
-                self.faiss.train(np.ascontiguousarray(self.gallery[::every]))
-            for start in range(0, len(self.gallery), BLOCK):
-                block = self.gallery[start : start + BLOCK]
-                if not np.isfinite(block).all():
-                    raise ValueError("an embedding is NaN or Inf")
-                self.faiss.add(block)
-            if search:
-                faiss.ParameterSpace().set_index_parameters(self.faiss, search)  # type: ignore[arg-type]
-        except RuntimeError as problem:
-            raise ValueError(
-                f"faiss refuses index {factory!r} with {search!r}: {problem}".splitlines()[0]
-            ) from None
+    def __init__(self, images: RetrievalSet, ks: Sequence[int]):
+        if (images.gallery is None) != (images.gallery_labels is None):
+            raise ValueError("give gallery and gallery_labels together, or neither")
+        self.query, labels = embeddings_and_labels(*images[:2])
+        device, own = self.query.device, images.gallery is None
+        self.gallery, of_gallery = embeddings_and_labels(*images[:2] if own else images[2:])
+        dims = self.query.shape[1], self.gallery.shape[1]
+        if dims[0] != dims[1]:
+            raise ValueError("queries have {} dimensions and the gallery {}".format(*dims))
+        names, numbers = np.unique(np.concatenate([labels, of_gallery]), return_inverse=True)
+        all_kinds = torch.from_numpy(numbers).to(device)
+        self.kinds, kinds = all_kinds[: len(labels)], all_kinds[len(labels) :]
+        self.relevant = kinds.bincount(minlength=len(names))[self.kinds] - int(own)
+        if not (self.relevant > 0).any():
+            raise ValueError("no query has another image of its class to find: are labels right?")
+        if not len(ks) or min(ks) < 1 or max(ks) > len(kinds) - own:
+            raise ValueError(f"K must lie between 1 and {len(kinds) - own}, got {list(ks)}")
+        self.gallery = self.gallery.to(device)
+        self.column_kinds, self.index = kinds.sort(stable=True)
+        self.own = self.index.argsort() if own else None  # each query's column
+        self.rounding = 2 * ROUNDING * max(dims[0] / 512, 1) ** 0.5  # of two distances
+        self.center = self.gallery.mean(dim=0)
+        self.columns = (self.gallery[self.index] - self.center).float()
+        self.squares = self.columns.square().sum(dim=1)
+        self.query_squares = (self.query - self.center).float().square().sum(dim=1, keepdim=True)
+        if not self.squares.max() + self.query_squares.max() < MOST:
+            raise ValueError("an embedding is NaN, Inf or too large to be squared in float32")
 
-    def nearest(self, k: int, query: ArrayLike | None = None) -> np.ndarray:
-        """Return the k nearest gallery images of each query, ties by index.
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield queries (R,) that can be answered, and d^2 - ||q||^2 (R, G), up to rounding."""
+        rows = self.kinds.argsort(stable=True)
+        rows = rows[self.relevant[rows] > 0]
+        block = BLOCK if rows.device.type == "cpu" else GPU_BLOCK
+        for some in rows.split(max(block // len(self.squares), 1)):
+            queries = (self.query[some] - self.center).float()
+            with full_float32():
+                near = torch.addmm(self.squares, queries, self.columns.T, alpha=-2)
+            if self.own is not None:
+                near.scatter_(1, self.own[some][:, None], torch.inf)
+            yield some, near
 
-        Args:
-            k: at most the gallery's size, or one less without ``query``.
-            query: (Q, D); by default the gallery itself, each image's own index left out.
+    def in_order(self, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pairs (R, G)'s row and column (P,), by distance, then index; each row's first."""
+        flat = pad(chosen.flatten(), (0, -chosen.numel() % 8))
+        word = flat.view(torch.int64).nonzero().flatten()  # eight at a time: ten times as fast
+        some, byte = flat.view(-1, 8)[word].nonzero(as_tuple=True)
+        place = 8 * word[some] + byte
+        row, column = place // chosen.shape[1], place % chosen.shape[1]
+        index = self.index[column]
+        pairs = zip(rows[row].split(PAIRS), index.split(PAIRS), strict=True)
+        d = [(self.query[q].double() - self.gallery[g].double()).square().sum(1) for q, g in pairs]
+        order = index.argsort(stable=True)
+        for key in (torch.cat(d), row):
+            order = order[key[order].argsort(stable=True)]
+        first = torch.searchsorted(row, torch.arange(len(rows), device=row.device))
+        return row, column[order], first
 
-        Returns:
-            (Q, k) int64 indices, nearest first; -1 where an approximate index found fewer than k.
+    def rank(self, rows: Tensor, near: Tensor) -> Tensor:
+        """Return (R,) the rank of each query's nearest image of its class; near is then spoilt."""
+        kinds, wanted = self.column_kinds, self.kinds[rows]
+        start, stop = torch.searchsorted(kinds, torch.stack([wanted[0], wanted[-1] + 1])).tolist()
+        right = kinds[start:stop] == wanted[:, None]
+        limit = near[:, start:stop].where(right, torch.inf).amin(dim=1, keepdim=True)
+        room = self.rounding * (2 * self.query_squares[rows] + limit) + LEAST
+        before = torch.lt(near, limit - room, out=torch.empty_like(near))  # floats: twice as fast
+        near.add_(before, alpha=10 * MOST)
+        row, column, first = self.in_order(rows, near <= limit + room)
+        place = torch.arange(len(row), device=row.device)
+        place = place.where(kinds[column] == wanted[row], len(row))
+        found = torch.full_like(first, len(row)).scatter_reduce(0, row, place, "amin")
+        return (before.sum(dim=1).long() + found - first + 1).int()
 
-        Raises:
-            ValueError: k is too large, or an embedding is NaN or Inf.
-        """
-        own, size = query is None, len(self.gallery)
-        queries = self.gallery if query is None else np.ascontiguousarray(query, np.float32)
-        if not 1 <= k <= size - own:
-            raise ValueError(
-                f"k must lie between 1 and the {size - own} gallery images of a query, got {k}"
-            )
-        result = np.empty((len(queries), k), dtype=np.int64)
-        for start in range(0, len(queries), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(queries)))
-            if not np.isfinite(queries[rows]).all():
-                raise ValueError("an embedding is NaN or Inf")
-            count = min(k + own + SPARE, size)
-            while len(rows):
-                ids, settled = self._ranked(queries[rows], k, count, rows if own else None)
-                settled |= count == size or not self.exact
-                result[rows[settled]] = ids[settled]
-                rows, count = rows[~settled], min(4 * count, size)
-        return result
-
-    def _ranked(
-        self, query: np.ndarray, k: int, count: int, own_rows: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest of ``count`` candidates, and whether no other image can be nearer.
-
-        The expansion ||q - g||^2 = ||q||^2 - 2 q.g + ||g||^2, by which candidates are found, blurs
-        ties: they are ranked again by distances taken directly.
-        """
-        if self.device is None:
-            approximate, ids = self.faiss.search(query, count)
-            candidates = zip(query, ids, strict=True)
-            squared = np.stack([np.square(self.gallery[i] - q).sum(axis=1) for q, i in candidates])
-        else:
-            approximate, ids, squared = self._search_on_device(query, count)
-        absent = ids < 0  # an approximate index found no more
-        if own_rows is not None:
-            absent |= ids == own_rows[:, None]
-        squared[absent], ids = np.inf, np.where(absent, -1, ids)
-        order = np.lexsort((ids, squared), axis=1)[:, :k]
-        kth = np.take_along_axis(squared, order[:, -1:], axis=1)[:, 0]
-        # An image that was not fetched is no nearer than the last candidate, up to rounding.
-        rounding = 1e-5 * (np.square(query).sum(axis=1) + kth)
-        return np.take_along_axis(ids, order, axis=1), approximate[:, -1] - rounding > kth
-
-    def _search_on_device(self, query: np.ndarray, count: int) -> list[np.ndarray]:
-        """Return squared distances by expansion, ids, and squared distances taken directly."""
-        q = torch.from_numpy(query).to(self.on_device.device)
-        near, ids = torch.addmm(self.squares, q, self.on_device.T, alpha=-2).topk(
-            count, largest=False
-        )
-        squared = [
-            (self.on_device[few_ids] - few[:, None]).square().sum(dim=2)
-            for few, few_ids in zip(q.split(FEW), ids.split(FEW), strict=True)
-        ]
-        near = near + q.square().sum(dim=1, keepdim=True)
-        return [tensor.cpu().numpy() for tensor in (near, ids, torch.cat(squared))]
+    def nearest(self, rows: Tensor, near: Tensor, k: int) -> Tensor:
+        """Return (R, k) the columns of the nearest images, in order."""
+        limit = near.topk(k, largest=False).values[:, -1:]
+        room = self.rounding * (2 * self.query_squares[rows] + limit) + LEAST
+        _, column, first = self.in_order(rows, near <= limit + room)
+        return column[first[:, None] + torch.arange(k, device=first.device)]
 
 
-def nearest(query: ArrayLike, k: int, gallery: ArrayLike | None = None) -> np.ndarray:
-    """Return :meth:`Index.nearest` of an exact index of the gallery, or else of the queries."""
-    return Index(query).nearest(k) if gallery is None else Index(gallery).nearest(k, query)
+def first_ranks(
+    query: Any, labels: Any, gallery: Any = None, gallery_labels: Any = None, ks: Sequence = (1,)
+) -> np.ndarray:
+    """Return (Q,) int32 the rank, from 1, of each query's nearest image of its class; 0: none."""
+    ranking = Ranking(RetrievalSet(query, labels, gallery, gallery_labels), ks)
+    ranks = torch.zeros_like(ranking.kinds, dtype=torch.int32)
+    for rows, near in ranking.blocks():
+        ranks[rows] = ranking.rank(rows, near)
+    return ranks.cpu().numpy()
 
 
-def overlap(
-    query: np.ndarray,
-    k: int,
-    gallery: np.ndarray,
-    factory: str,
-    search: str = "",
-    sample: int = 1000,
-) -> float:
-    """Return the percentage of the exact k nearest that an approximate index finds.
-
-    It is taken over an even sample of the queries. The gallery need not fit into memory.
-    """
-    some = np.ascontiguousarray(query[:: -(-len(query) // sample)], dtype=np.float32)
-    blocks = (
-        np.ascontiguousarray(gallery[start : start + BLOCK], dtype=np.float32)
-        for start in range(0, len(gallery), BLOCK)
-    )
-    _, exact = knn_ground_truth(some, blocks, k, ngpu=0)
-    found = Index(gallery, factory, search).nearest(k, some)
-    return 100.0 * float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
-
-
-def _hits(images: RetrievalSet, depth: int, index: Index) -> np.ndarray:
-    """Return (Q, depth) whether the r-th nearest image is of the query's class."""
-    query = None if images.gallery is None else images.query
-    found = index.nearest(min(int(depth), len(index.gallery) - (query is None)), query)
-    labels = np.asarray(images.searched[1])
-    return (labels[found] == np.asarray(images.labels)[:, None]) & (found >= 0)
-
-
-def _recall(first: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
-    """Return Recall@K of the ranks (Q,) of each query's first image of its class, 0 for none."""
-    return {int(k): 100.0 * float(((first > 0) & (first <= k)).mean()) for k in ks}
-
-
-def _first(hits: np.ndarray) -> np.ndarray:
-    """Return (Q,) the rank of the first hit, 0 where there is none."""
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
+def recall(ranks: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
+    """Return Recall@K in percent, given :func:`first_ranks`."""
+    return {int(k): 100.0 * float(((ranks > 0) & (ranks <= k)).mean()) for k in ks}
 
 
 def recall_at_k(
-    query: ArrayLike,
-    query_labels: ArrayLike,
-    ks: Sequence[int],
-    gallery: ArrayLike | None = None,
-    gallery_labels: ArrayLike | None = None,
-    factory: str = "Flat",
-    search: str = "",
-    device: str | None = None,
+    embeddings: Any, labels: Any, ks: Sequence = KS, gallery: Any = None, gallery_labels: Any = None
 ) -> dict[int, float]:
-    """Return Recall@K: the share of queries with an image of their class among their K nearest.
-
-    An exact search counts (:mod:`ranks`) and costs the same for every K.
+    """Return Recall@K in percent: how many queries have an image of their class among K nearest.
 
     Args:
-        query, query_labels: (Q, D) embeddings and (Q,).
+        embeddings, labels: (Q, D) and (Q,), the queries.
         gallery, gallery_labels: (G, D) and (G,); by default the queries, each one's own excluded.
-        factory, search, device: of :class:`Index`.
-
-    Returns:
-        K -> Recall@K in percent. A K beyond the gallery counts the whole gallery.
 
     Raises:
-        ValueError: what :meth:`RetrievalSet.check` and :class:`Index` refuse.
+        ValueError: they do not fit together, or are NaN, Inf or beyond float32; a K is larger than
+            the gallery; no query has an image to find.
     """
-    images = RetrievalSet(query, query_labels, gallery, gallery_labels)
-    images.check(ks)
-    searched, _ = images.searched
-    if factory == "Flat" and not search:
-        return _recall(first_ranks(*images, device), ks)
-    index = Index(searched, factory, search, device)
-    return _recall(_first(_hits(images, max(ks), index)), ks)
+    return recall(first_ranks(embeddings, labels, gallery, gallery_labels, ks), ks)
 
 
 class Scores(NamedTuple):
@@ -230,36 +188,33 @@ class Scores(NamedTuple):
     average_precision: np.ndarray  # AP@R; NaN where the class has no other image
 
 
-def evaluate(images: RetrievalSet, ks: Sequence[int], index: Index) -> Scores:
+def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
     """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020).
-
-    One search for as many neighbors as a class has images; Recall@K of a larger K by counting.
 
     With R the number of gallery images of the query's class: R-precision is the share of them
     among the R nearest; MAP@R is the mean over r = 1 ... R of (precision at r if the r-th is of the
     class, else 0). Queries with R = 0 fail in Recall@K and are left out of the other two.
-
-    Args:
-        index: of the images that are searched.
-
-    Raises:
-        ValueError: what :meth:`RetrievalSet.check` refuses.
+    It refuses what :func:`recall_at_k` does.
     """
-    images.check(ks)
-    relevant = relevant_images(images.labels, images.searched[1], images.gallery is None)[2]
-    depth = max(1, relevant.max()) if index.exact else max(*ks, relevant.max())
-    hits = _hits(images, depth, index)
-    first, some = _first(hits), relevant > 0
-    if index.exact and max(ks) > depth:
-        first = np.maximum(first, first_ranks(*images, index.device, chosen=first == 0))
-    recall, right = _recall(first, ks), hits[:, 0]
-    average = np.full(len(hits), np.nan)
-    hits, relevant = hits[some], relevant[some]
-    rank = np.arange(1, hits.shape[1] + 1)
-    hits = hits & (rank <= relevant[:, None])
-    average[some] = (np.cumsum(hits, axis=1) / rank * hits).sum(axis=1) / relevant
-    r_precision = map_at_r = float("nan")
-    if some.any():
-        r_precision = 100.0 * float((hits.sum(axis=1) / relevant).mean())
-        map_at_r = 100.0 * float(average[some].mean())
-    return Scores(recall, r_precision, map_at_r, right, average)
+    ranking = Ranking(images, ks)
+    ranks = torch.zeros_like(ranking.kinds, dtype=torch.int32)
+    average, precision = ranks.new_full((2, len(ranks)), torch.nan, dtype=torch.float64)
+    for rows, near in ranking.blocks():
+        r = ranking.relevant[rows]
+        place = torch.arange(1, int(r.max()) + 1, device=r.device)
+        kinds = ranking.column_kinds[ranking.nearest(rows, near, len(place))]
+        hits = ((kinds == ranking.kinds[rows, None]) & (place <= r[:, None])).double()
+        precision[rows] = hits.sum(dim=1) / r
+        average[rows] = (hits.cumsum(dim=1) / place * hits).sum(dim=1) / r
+        ranks[rows] = ranking.rank(rows, near)
+    first, r_precision, map_at_r = ranks.cpu().numpy(), precision.nanmean(), average.nanmean()
+    found = recall(first, ks), 100 * r_precision.item(), 100 * map_at_r.item()
+    return Scores(*found, first == 1, average.cpu().numpy())
+
+
+def nearest(query: Any, k: int, gallery: Any = None) -> np.ndarray:
+    """Return (Q, k) the nearest gallery images' indices, in order, of embeddings (Q, D), (G, D)."""
+    alike = [None if x is None else np.zeros(len(x)) for x in (query, gallery)]
+    ranking = Ranking(RetrievalSet(query, alike[0], gallery, alike[1]), (k,))
+    found = [ranking.nearest(rows, near, k) for rows, near in ranking.blocks()]
+    return ranking.index[torch.cat(found)].cpu().numpy()

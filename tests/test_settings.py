@@ -1,0 +1,95 @@
+"""Crops against Pillow's and torchvision's; configurations, profiles and intervals."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from mdr_core import config, training
+from mdr_core.data import augmentation
+from mdr_core.data.catalog import KNOWN
+from mdr_core.errors import StudyError
+from mdr_core.study import profiles, statistics
+
+LANCZOS = Image.Resampling.LANCZOS
+
+
+def test_crops_equal_pil_lanczos_within_a_grey_level():
+    small = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    image = Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
+    tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
+    middle = augmentation.center_crop(tensor, 110, 96)
+    one = lambda v: torch.tensor([float(v)])  # noqa: E731
+    rows = augmentation.resample_matrix(one(20), one(67), one(20), one(87), 128, 96)
+    columns = augmentation.resample_matrix(one(10), one(90), one(10), one(100), 128, 96)
+    box = augmentation.resample(tensor.float(), rows, columns).round()
+    for found, expected in (
+        (middle, image.resize((110, 110), LANCZOS).crop((7, 7, 103, 103))),
+        (box, image.crop((10, 20, 100, 87)).resize((96, 96), LANCZOS)),
+    ):
+        assert (
+            np.abs(found[0].permute(1, 2, 0).numpy() - np.asarray(expected).astype(int)).max() <= 1
+        )
+
+
+def test_boxes_are_distributed_as_torchvisions():
+    ours = torch.stack(augmentation.random_boxes(4000, 128, torch.Generator().manual_seed(0)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        asked = torch.zeros(3, 128, 128), (0.16, 1.0), (0.75, 1.33)
+        boxes = [RandomResizedCrop.get_params(*asked) for _ in range(4000)]
+    theirs = torch.tensor(boxes).T.float()
+    assert (ours.mean(dim=1) - theirs.mean(dim=1)).abs().max() < 2.5
+    assert (ours.std(dim=1) - theirs.std(dim=1)).abs().max() < 2.0
+    assert (ours[0] + ours[2] <= 128).all() and (ours[1] + ours[3] <= 128).all()
+
+
+def test_interval_is_students_t_and_one_seed_has_none():
+    found = statistics.interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2 and found["half"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
+    assert np.isnan(statistics.interval([1.0])["half"])
+
+
+@pytest.mark.parametrize(
+    "values, line",
+    [
+        ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
+        ({"epochs": 1.5}, "epochs must be of type int"),
+        ({"lr": True}, "lr must be of type float"),
+        ({"crop": 300}, "must not exceed resize"),
+        ({"levels": [0, "x"]}, "levels must be of type float"),
+        ({"levels": []}, "at least one number"),
+        ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
+        ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
+        ({"statistics": "foo"}, "unknown statistics 'foo'"),
+        ({"seed": 2**70}, "seed must be less than"),
+        ({"train_images": 1}, "train_images must be at least 2"),
+    ],
+)
+def test_a_configuration_is_strict(values, line):
+    with pytest.raises(StudyError, match=line):
+        config.from_dict(values)
+
+
+@pytest.mark.parametrize("decay, expected", [(True, 0.5), (False, 0.0)])
+def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
+    settings = profiles.QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
+    assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
+
+
+@pytest.mark.parametrize("asked", [("quick", "drawn", "Quadruplet"), ("quick", "cub", "Triplet")])
+def test_profiles_name_what_exists(asked):
+    with pytest.raises(StudyError, match="choose one of"):
+        profiles.config(*asked)
+    with pytest.raises(StudyError, match="choose one of"):
+        profiles.datasets("fast")
+
+
+@pytest.mark.parametrize(
+    "profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)]
+)
+def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
+    settings = profiles.config(profile, name, "Triplet", held_out=True)
+    classes = KNOWN[name].classes // 2 - settings.hold_out
+    assert classes * settings.images_per_class >= settings.batch_size
