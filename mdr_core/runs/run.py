@@ -29,13 +29,8 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
     """Return a row per run and epoch: its settings and the epoch's numbers as columns.
 
     Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
-    not there and was not trained, whose numbers are NaN; ``data``, the fingerprint of the images;
-    ``loss_value`` and ``epoch_lr``, the epoch's.
-
-    Args:
-        train: another function that trains, with the arguments of :func:`mdr_core.training.train`;
-            such runs have a label of their own as their setting ``loop``.
-        choice: ``committed_too`` and ``missing_too`` as in :func:`records`.
+    nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``loss_value`` and
+    ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
     """
     return frame(configs, records(configs, train, **choice))
 
@@ -51,6 +46,8 @@ def records(
     Whatever becomes of one run, the others finish.
 
     Args:
+        train: another function that trains, with the arguments of :func:`mdr_core.training.train`;
+            such runs have a label of their own as their setting ``loop``.
         committed_too: take committed runs, before this machine's own.
         missing_too: train what is not stored.
 
@@ -62,7 +59,7 @@ def records(
     looked_up = wanted if committed_too else []
     found = {config: record for config in looked_up if (record := committed.find(config))}
     if found:
-        say_edited()
+        say(edited())
     left = [config for config in wanted if config not in found]
     if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
         found |= stored_here(left, train, must=missing_too)
@@ -80,16 +77,11 @@ def records(
     return [found.get(config) for config in configs]
 
 
-def say(line: str) -> None:
-    """Tell a line, above any bar."""
-    tqdm.write(line, file=sys.stderr)
-
-
 @functools.cache
-def say_edited() -> None:
-    """Tell once where the code differs from the one that made the committed runs."""
-    if line := edited():
-        say(line)
+def say(line: str) -> None:
+    """Tell a line once."""
+    if line:
+        tqdm.write(line, file=sys.stderr)
 
 
 def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[Config, Record]:
@@ -124,14 +116,12 @@ def train_all(configs: list[Config], train: Train | None) -> None:
     # glibc then keeps the memory of large activations between steps: about a tenth faster
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
-    problems: list[Exception | None] = []
+    problems, count = list[Exception | None](), len(configs)
     try:
-        count = len(configs)
         problems += tqdm(outcomes(configs, train), total=count, unit="run", disable=not count)
     except KeyboardInterrupt:
-        ended = count - len(unfinished(configs, train))
-        line = f"interrupted: {ended} of {count} runs are stored; the same command goes on"
-        raise KeyboardInterrupt(line) from None
+        ended = f"{problems.count(None)} of {count} runs are stored"
+        raise KeyboardInterrupt(f"interrupted: {ended}; the same command goes on") from None
     for problem in filter(None, problems):
         raise problem
 
@@ -140,7 +130,10 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     """Yield what became of each run, as it ends: None where it is stored."""
     scheduler, cores = os.environ.get("MDR_SCHEDULER"), cpu_count()
     gpu = any(config.device != "cpu" for config in configs)
-    count = min(int(os.environ.get("MDR_JOBS") or (1 if gpu else cores)), len(configs))
+    asked = os.environ.get("MDR_JOBS") or ("1" if gpu else str(cores))
+    if not asked.isdecimal():
+        raise StudyError(f"MDR_JOBS must be a whole number, got {asked!r}")
+    count = min(int(asked), len(configs))
     if count <= 1 and not scheduler:
         yield from (attempt(config, train, {}) for config in configs)
         return
