@@ -1,8 +1,8 @@
-"""Crop a whole batch on the device: each image has its own box, each box is two small matrices.
+"""Crop a batch on the device. Resampling is separable: out = R_y @ image @ R_x^T.
 
-Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the weights of PIL's Lanczos-3
-filter, widened where the image shrinks, on the input pixels for output pixel o. PIL also rounds
-between the two directions, which changes photographs by 0.19 gray levels in the mean.
+Row o of R holds the weights of PIL's Lanczos-3 filter, widened where the image shrinks, on the
+input pixels for output pixel o. PIL also rounds between the two directions, which changes
+photographs by 0.19 gray levels in the mean.
 """
 
 import math
@@ -45,8 +45,8 @@ def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return boxes in square images: top, left, height, width, each (count,), whole pixels.
 
-    The distribution is that of torchvision's RandomResizedCrop: area uniform in SCALE, log ratio
-    uniform in log RATIO, the first of ten tries that fits, else the whole image.
+    As torchvision's RandomResizedCrop: area uniform in SCALE, log ratio in log RATIO, the first of
+    ten tries that fits, else the whole image.
     """
     empty = torch.empty(count, TRIES, device=generator.device)
     area = side**2 * empty.uniform_(*SCALE, generator=generator)
@@ -67,10 +67,9 @@ def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Ten
 def random_resized_crop(
     images: Tensor, size: int, generator: torch.Generator, flip: bool = True
 ) -> Tensor:
-    """Return training crops (B, 3, size, size), float32, 0..255: a random box of each image.
+    """Return a crop (3, size, size), float32, 0..255, of each image (3, S, S): a random box.
 
-    ``images``: (B, 3, S, S), 0..255, on the generator's device. ``flip`` mirrors each crop with
-    probability 1/2.
+    ``flip`` mirrors it with probability 1/2. The images lie on the generator's device.
     """
     count, side = len(images), images.shape[-1]
     top, left, height, width = random_boxes(count, side, generator)
@@ -83,9 +82,7 @@ def random_resized_crop(
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:
-    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255:
-    the middle of the images resized to ``resize``.
-    """
+    """Return the middle (size, size) of images resized to ``resize``: uint8, channels last."""
     side, one = images.shape[-1], torch.ones(1, device=images.device)
     start, length = one * (resize - size) / 2 * side / resize, one * size * side / resize
     matrix = resample_matrix(start, length, 0 * one, side * one, side, size)
