@@ -129,6 +129,6 @@ def listed(name: str) -> tuple[Path, pd.DataFrame]:
         if rows.isna().any(axis=None):
             raise ValueError("its lists do not fit together")
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        why = f"is not {name} in its official layout ({problem!r})"
+        why = f"is not {name} in its official layout ({type(problem).__name__}: {problem})"
         raise StudyError(f"{folder} {why}: fetch it anew") from None
     return top, rows[pd.factorize(rows.number, sort=True)[0] < known.classes]
