@@ -13,9 +13,8 @@ class BalancedBatches:
     """
 
     def __init__(self, labels: Tensor, batch_size: int, images_per_class: int):
-        labels = labels.cpu()
         self.batch_size, self.images_per_class = batch_size, images_per_class
-        self.members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
+        self.members = [(labels == c).nonzero().flatten().cpu() for c in labels.unique()]
         if images_per_class < 2 or batch_size < 2:
             raise StudyError("batch_size and images_per_class must be 2 or more, for pairs")
         available = sum(min(images_per_class, len(members)) for members in self.members)

@@ -1,8 +1,7 @@
 """List the official datasets: where they lie, and how their lists of images are read.
 
-A reader returns a row for each image: ``file``, its path inside the folder; ``name``, its class;
-``number``, by which classes are sorted; and, where the dataset has them, ``family``, a coarser
-group of classes, and ``split``, "train", "test" or "gallery".
+A reader returns ``file``, ``name`` (of the class), ``number`` (classes are sorted by it) and, where
+there is one, ``family`` (a group of classes) and ``split`` of each image.
 """
 
 import csv
@@ -20,8 +19,8 @@ from mdr_core.files import data_roots
 
 def table(file: Path, columns: str, header: int = 0) -> pd.DataFrame:
     """Return the words of a text file's lines as named columns."""
-    names, quotes = columns.split(), csv.QUOTE_NONE
-    return pd.read_csv(file, sep=r"\s+", names=names, skiprows=header, dtype=str, quoting=quotes)
+    how = {"sep": r"\s+", "skiprows": header, "dtype": str, "quoting": csv.QUOTE_NONE}
+    return pd.read_csv(file, names=columns.split(), **how)
 
 
 def cub(folder: Path) -> pd.DataFrame:
@@ -29,10 +28,9 @@ def cub(folder: Path) -> pd.DataFrame:
     rows = table(folder / "images.txt", "id file")
     rows = rows.merge(table(folder / "image_class_labels.txt", "id number"), how="left")
     rows = rows.merge(table(folder / "classes.txt", "number name"), how="left")
-    name, number = rows.name.str.split(".", n=1).str[-1], rows.number.astype(int)
-    family = name.str.split("_").str[-1]
-    file, name = "images/" + rows.file, name.str.replace("_", " ")
-    return rows.assign(file=file, name=name, number=number, family=family)
+    name = rows.name.str.split(".", n=1).str[-1].str.replace("_", " ")
+    family, number = name.str.split().str[-1], rows.number.astype(int)
+    return rows.assign(file="images/" + rows.file, name=name, number=number, family=family)
 
 
 def cars(folder: Path) -> pd.DataFrame:

@@ -80,13 +80,8 @@ class RetrievalDataset:
 def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     """Return a dataset by name; the first half of its classes trains, unless a list says which.
 
-    Args:
-        name: one of NAMES. The first level of folders are the classes of
-            ``folder:PATH,class_level=1``, and so on. After ``all:`` the test classes train, too.
-        image_size: of the square that images are resized to; drawn characters are always 32.
-
-    Raises:
-        StudyError: unknown name, absent dataset, broken image, a class with too few images.
+    ``name``: one of NAMES. The first folders are the classes of ``folder:PATH,class_level=1``.
+    After ``all:`` the test classes train, too. Drawn characters have 32 pixels, whatever the size.
     """
     if name.startswith("all:"):
         return load_dataset(name.removeprefix("all:"), image_size).train_on_all()
@@ -106,10 +101,8 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
     rows = rows.assign(split=rows.get("split", halves))
     splits = splits_of(name, rows, images)
-    contents = [
-        [part, [*rows.digest[rows.split == part]], split.labels.tolist(), split.class_names]
-        for part, split in splits.items()
-    ]
+    digest = {part: [*rows.digest[rows.split == part]] for part in splits}
+    contents = [[k, digest[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
     content = [f"decoding {fingerprint.DECODING}", image_size, bool(own), contents]
     return RetrievalDataset(name, fingerprint=fingerprint.sha256(content), **splits)
 
@@ -122,15 +115,12 @@ def drawn_dataset(name: str) -> RetrievalDataset:
         every = Split(*drawn_characters.draw("pretrain"))
         fifth = torch.arange(len(every.labels)) % 5 == 0
         train, test = (every.of_images(chosen.nonzero().flatten()) for chosen in (~fifth, fifth))
-    content = [f"drawing {fingerprint.DRAWING}", name, 0]
-    return RetrievalDataset(name, train, test, fingerprint.sha256(content))
+    digest = fingerprint.sha256([f"drawing {fingerprint.DRAWING}", name, 0])
+    return RetrievalDataset(name, train, test, digest)
 
 
 def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
-    """Return the splits "train", "test" and, where there is one, "gallery".
-
-    StudyError: a split has one class, or a class one image, and no gallery to search it in.
-    """
+    """Return the splits "train", "test" and, where there is one, "gallery"."""
     classes = rows.drop_duplicates("number").sort_values("number")
     names, labels, families = tuple(classes.name), torch.tensor(rows.number.to_numpy()), None
     if "family" in rows:

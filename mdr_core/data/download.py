@@ -8,17 +8,15 @@ import tempfile
 from torchvision.datasets.utils import download_and_extract_archive
 
 from mdr_core.data.catalog import KNOWN, REMOTE
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import StudyError
 from mdr_core.files import data_roots
 
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch and unpack a dataset into the data root: whole or not at all."""
     parser = argparse.ArgumentParser(prog="python -m mdr_core download", description=__doc__)
-    parser.add_argument("dataset", help=", ".join(REMOTE))
+    parser.add_argument("dataset", choices=KNOWN)
     name = parser.parse_args(argv).dataset
-    if name not in KNOWN:
-        raise unknown("dataset to download", name, REMOTE)
     folder = data_roots()[-1] / name
     url, md5 = REMOTE.get(name, ("", ""))
     try:

@@ -1,8 +1,7 @@
 """Draw the embedded default dataset from a seed: 32x32 stroke characters. No file is needed.
 
-A family is a handful of strokes (quadratic Bezier curves), which its ten classes bend and shift. An
-unsteady hand writes each image: control points jitter, the character is turned, scaled and moved,
-pen, ink, paper and light vary.
+A family is a few strokes (quadratic Bezier curves), which its ten classes bend and shift. An
+unsteady hand writes each image: it is turned, scaled and moved, pen, ink, paper and light vary.
 """
 
 import numpy as np
@@ -53,17 +52,13 @@ def render(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(split: str, seed: int = 0) -> tuple:
-    """Return the fields of a :class:`mdr_core.data.dataset.Split`.
-
-    ``split`` has classes of its own: 150 to "pretrain" (families 0 to 14), 75 to "train" (15 to 22)
-    or 75 to "test" (22 to 29). Of family 22, five classes train and five test.
-    """
+    """Return a Split's fields. 150 classes pretrain (of families 0 to 14), 75 train, 75 test."""
     points, family = control_points(seed)
     number = list(IMAGES).index(split)
     bounds = [0, len(family) // 2, len(family) * 3 // 4, len(family)]
     classes = np.arange(bounds[number], bounds[number + 1])
     labels = np.repeat(np.arange(len(classes)), IMAGES[split])
     images = render(points[classes[labels]], np.random.default_rng([seed, number + 1]))
-    names = [f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes]
+    names = tuple(f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes)
     pixels, label, families = map(torch.from_numpy, (images, labels, family[classes]))
-    return pixels.permute(0, 3, 1, 2), label, tuple(names), ("",) * len(labels), families
+    return pixels.permute(0, 3, 1, 2), label, names, ("",) * len(labels), families

@@ -1,14 +1,10 @@
-"""Name a dataset's content: image files, labels, class names, split, image size and DECODING.
-
-The decoded pixels do not enter, so that two installations whose pixels differ in the last place
-share a run. Only the standard library is imported here.
-"""
+"""Name a dataset's content by its image files, labels, class names, splits and image size."""
 
 import hashlib
 import json
 
 # Versions of the code that decodes images, and others than JPEG, and that draws characters. Raise
-# them when a pixel may change by more than rounding.
+# them when a pixel may change by more than rounding: pixels do not enter a fingerprint.
 DECODING, NOT_JPEG, DRAWING = 1, 2, 1
 
 

@@ -20,37 +20,27 @@ SPLIT = re.compile(rf"(?i)(.*[\W_])?({WORDS})([\W_\d].*)?")  # train, test_set, 
 
 
 def unpacked(path: Path) -> Path:
-    """Return a folder as it is, a zip file unpacked into the cache: whole or not at all.
-
-    A changed zip file is unpacked anew. The module zipfile writes nothing outside, and no links.
-    """
+    """Return a folder as it is, a zip file unpacked into the cache, anew where it has changed."""
     if path.is_dir():
         return path
-    if not path.is_file():
-        raise StudyError(f"there is no folder or zip file {path}")
-    about = path.stat()
-    stamp = sha256([str(path), about.st_size, about.st_mtime_ns])[:16]
-    folder = cache_root() / "unpacked" / f"{path.stem}-{stamp}"
     try:
+        about = path.stat()
+        stamp = sha256([str(path), about.st_size, about.st_mtime_ns])[:16]
+        folder = cache_root() / "unpacked" / f"{path.stem}-{stamp}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
             if not folder.exists():  # of several processes, one unpacks
                 with zipfile.ZipFile(path, metadata_encoding="utf-8") as archive:
-                    archive.extractall(f"{partial}/all")
+                    archive.extractall(f"{partial}/all")  # which writes nothing outside
                 os.replace(f"{partial}/all", folder)
-    except MemoryError:
-        raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        advice = "fetch or pack it anew, names in UTF-8, or set MDR_CACHE to a folder with room"
+        advice = "pack it anew, names in UTF-8, or set MDR_CACHE to a folder with room"
         raise StudyError(f"{path} cannot be unpacked ({problem}): {advice}") from None
     return folder
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return all files inside a folder, without hidden ones. Links are followed.
-
-    StudyError: a folder cannot be read, or links lead in a circle.
-    """
+    """Return all files inside a folder, without hidden ones. Links are followed."""
     found = []
     try:
         for entry in os.scandir(folder):
@@ -66,9 +56,8 @@ def files_of(folder: Path) -> list[Path]:
 def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str]:
     """List a folder of class folders; return a line that says what is a class, too.
 
-    All images lie equally deep. Folders that hold all images are skipped. Where all first folders
-    are splits (train, test_set), they are merged. Then a class is the path of an image's folder,
-    in Unicode's form NFC; or the first ``class_level`` folders of it, with all below them.
+    Folders that hold all images are skipped, and first folders that are all splits are merged. A
+    class is then the path of an image's folder, or the ``class_level`` first folders of it.
     """
     ending = {path.relative_to(folder).as_posix(): path.suffix for path in files_of(folder)}
     files = sorted(file for file in ending if IMAGE.fullmatch(ending[file]))
@@ -83,7 +72,7 @@ def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str
     if why := doubt(dict(zip(files, parts, strict=True)), class_level):
         advice = "make it <class>/<image>.jpg, or say which folders are the classes, as in"
         raise StudyError(f"{folder}: {why}{notes}: {advice} folder:PATH,class_level=1")
-    depth = class_level or max(map(len, parts))
+    depth = class_level or len(parts[0])
     rows = pd.DataFrame({"file": files, "name": ["/".join(part[:depth]) for part in parts]})
     rows["number"], names = pd.factorize(rows.name, sort=True)
     count = f"{len(files)} images of {len(names)} classes ({names[0]} to {names[-1]})"
@@ -98,6 +87,6 @@ def doubt(parts: dict[str, tuple[str, ...]], class_level: int) -> str:
         return "no images in two or more class folders"
     if least < max(class_level, 1) or (least < most and not class_level):
         return f"{example[least]} and {example[most]} lie {least} and {most} folders deep"
-    second = [part[1] for part in {part[:2] for part in parts.values()} if len(part) > 1]
+    second = [part[1] for part in {part[:2] for part in parts.values()} if most > 1 > class_level]
     same = [name for name in second if second.count(name) > 1]
-    return f"two folders hold a folder {same[0]}" if same and not class_level else ""
+    return f"two folders hold a folder {same[0]}" if same else ""

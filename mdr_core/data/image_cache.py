@@ -23,17 +23,14 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
-    """Return images (N, 3, size, size), uint8, channels last, and the digest of each file.
-
-    Both are cached, the images memory-mapped, under the files' paths, sizes and times of change: a
-    file that has changed is read anew. ``upright``: apply EXIF rotation.
-    """
-    about = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright, str(folder)]
+    """Return images (N, 3, size, size) uint8, memory-mapped, and the digest of each file."""
+    # A file is known by its path, size and time of change.
+    about = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright, str(folder), files]
     cache = cache_root() / "decoded"
     try:
-        stats = [(file, os.stat(folder / file)) for file in files]
-        stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        path = cache / f"{fingerprint.sha256([about, stamps])[:16]}-{size}.npy"
+        stats = [os.stat(folder / file) for file in files]
+        about += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        path = cache / f"{fingerprint.sha256(about)[:16]}-{size}.npy"
         cache.mkdir(parents=True, exist_ok=True)
         with locked(path):  # of several processes, one decodes
             if not path.exists():
@@ -53,8 +50,7 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
         image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
         return fingerprint.image_digest(content), image
 
-    digests = []
-    work = Parallel(n_jobs=-1, prefer="threads", batch_size=8, return_as="generator")
+    digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
         np.lib.format.write_array_header_1_0(out, header)
@@ -70,20 +66,17 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 def pixels(file: str | Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
     """Return one image as RGB, (size, size, 3) uint8, resized with Lanczos, transparency on white.
 
-    ``upright``: apply EXIF rotation, as photographs by phones want. StudyError, which names it
-    ``what``: it cannot be decoded, has more than 8 bits a channel, or more than 179 megapixels
-    (twice Pillow's ``MAX_IMAGE_PIXELS``).
+    ``upright``: apply EXIF rotation. StudyError, which names the image ``what``: it cannot be
+    decoded, has more than 8 bits a channel or more than 179 megapixels.
     """
     try:
-        image = rgb(file, upright).resize((size, size), Image.Resampling.LANCZOS)
-        return np.asarray(image)
+        return np.asarray(rgb(file, upright).resize((size, size), Image.Resampling.LANCZOS))
     except MemoryError:
         raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
         if isinstance(problem, OSError) and problem.errno:  # the system's, not the image's
             raise StudyError(f"{what} cannot be read ({problem.strerror})") from None
-        told = isinstance(problem, (StudyError, Image.DecompressionBombError))
-        why = str(problem) if told else type(problem).__name__
+        why = type(problem).__name__ if isinstance(problem, OSError) else problem
         raise StudyError(f"{what} cannot be decoded ({why}): replace or remove it") from None
 
 
