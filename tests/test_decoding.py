@@ -145,31 +145,6 @@ def exif(entries: list[tuple[int, int, int, bytes]], order: str) -> bytes:
     return head + struct.pack(f"{order}H", len(entries)) + body + bytes(4)
 
 
-ENTRIES = st.lists(
-    st.tuples(
-        st.sampled_from([256, 270, 274, 282, 296, 306, 316, 330, 700, 33432, 34665, 34853, 37500]),
-        st.integers(0, 14),
-        st.sampled_from([0, 1, 2, 5, 1000]),
-        st.binary(min_size=4, max_size=4),
-    ),
-    max_size=4,
-)
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow's
-@settings(max_examples=100, deadline=None)
-@given(ENTRIES, st.sampled_from("<>"), st.integers(1, 8), st.sampled_from(["JPEG", "PNG", "WEBP"]))
-def test_an_odd_tag_refuses_no_image(entries, order, orientation, kind):
-    upright = (274, 3, 1, struct.pack(f"{order}HH", orientation, 0))
-    tags = exif(sorted([*entries, upright], key=lambda entry: entry[0]), order)
-    values = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) * 7
-    content = saved(np.stack([values] * 3, axis=2), kind, exif=tags)
-    image = decoded(saved(np.stack([values] * 3, axis=2), kind))
-    turns = [image, image[:, ::-1], image[::-1, ::-1], image[::-1]]
-    turns += [turned.transpose(1, 0, 2) for turned in turns]
-    assert any(np.array_equal(decoded(content), turned) for turned in turns)
-
-
 def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
     odd = [(274, 3, 1, struct.pack("<HH", 3, 0)), (282, 2, 4, b"72dp"), (296, 5, 1, bytes(4))]
     content = saved(np.arange(108, dtype=np.uint8).reshape(6, 6, 3), "JPEG", exif=exif(odd, "<"))

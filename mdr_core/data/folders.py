@@ -35,7 +35,7 @@ def unpacked(path: Path) -> Path:
                 os.replace(f"{partial}/all", folder)
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
         advice = "pack it anew, names in UTF-8, or set MDR_CACHE to a folder with room"
-        raise StudyError(f"{path} cannot be unpacked ({problem}): {advice}") from None
+        raise StudyError(f"{path} is no folder or good zip file ({problem}): {advice}") from None
     return folder
 
 
