@@ -1,5 +1,6 @@
 """List the images of a user's folder or zip file, and their classes."""
 
+import itertools
 import os
 import re
 import tempfile
@@ -88,5 +89,5 @@ def doubt(parts: dict[str, tuple[str, ...]], class_level: int) -> str:
     if least < max(class_level, 1) or (least < most and not class_level):
         return f"{example[least]} and {example[most]} lie {least} and {most} folders deep"
     second = [part[1] for part in {part[:2] for part in parts.values()} if most > 1 > class_level]
-    same = [name for name in second if second.count(name) > 1]
+    same = [one for one, other in itertools.pairwise(sorted(second)) if one == other]
     return f"two folders hold a folder {same[0]}" if same else ""
