@@ -61,25 +61,19 @@ def cub(root: Path, birds=BIRDS, each: int = 3) -> Path:
     return tree(root / "CUB_200_2011", files)
 
 
-def annotations(path: Path, field: str, names: list[str], classes: list[int], **more) -> None:
-    rows = np.zeros((1, len(names)), dtype=[("x", object), ("class", object), (field, object)])
+def annotations(path: Path, names: list[str], classes: list[int]) -> None:
+    rows = np.zeros((1, len(names)), dtype=[("x", object), ("class", object), ("fname", object)])
     for i, (name, number) in enumerate(zip(names, classes, strict=True)):
         rows[0, i] = (1, number, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {"annotations": rows} | more)
+    savemat(path, {"annotations": rows})
 
 
-def cars(root: Path, variant: str) -> Path:
-    """``legacy``: car_ims and cars_annos.mat; ``devkit``: cars_train and cars_test."""
-    top, meta = root / "stanford_cars", {"class_names": np.array([CARS], dtype=object)}
-    names, classes = [f"{i:05d}.jpg" for i in range(1, 9)], [1, 2, 3, 4, 4, 3, 2, 1]
-    if variant == "legacy":
-        names, classes = [f"car_ims/{i:06d}.jpg" for i in range(1, 17)], classes * 2
-        annotations(top / "cars_annos.mat", "relative_im_path", names, classes, **meta)
-        return tree(top, jpegs(names))
-    annotations(top / "devkit" / "cars_train_annos.mat", "fname", names, classes)
-    annotations(top / "cars_test_annos_withlabels.mat", "fname", names, classes)
-    savemat(top / "devkit" / "cars_meta.mat", meta)
+def cars(root: Path) -> Path:
+    top, names = root / "stanford_cars", [f"{i:05d}.jpg" for i in range(1, 9)]
+    annotations(top / "devkit" / "cars_train_annos.mat", names, [1, 2, 3, 4, 4, 3, 2, 1])
+    annotations(top / "cars_test_annos_withlabels.mat", names, [1, 2, 3, 4, 4, 3, 2, 1])
+    savemat(top / "devkit" / "cars_meta.mat", {"class_names": np.array([CARS], dtype=object)})
     return tree(top, jpegs([f"{part}/{n}" for part in ("cars_train", "cars_test") for n in names]))
 
 

@@ -1,8 +1,6 @@
-"""Crop a whole batch on the device: each image has its own box, each box is two small matrices.
+"""Crop a batch on the device. Resampling is separable: out = R_y @ image @ R_x^T.
 
-Resampling is separable: out = R_y @ image @ R_x^T. Row o of R holds the weights of PIL's Lanczos-3
-filter, widened where the image shrinks, on the input pixels for output pixel o. PIL also rounds
-between the two directions, which changes photographs by 0.19 gray levels in the mean.
+Row o of R holds the weights of PIL's Lanczos-3 filter on the input pixels for output pixel o.
 """
 
 import math
@@ -20,8 +18,7 @@ def resample_matrix(
 ) -> Tensor:
     """Return the matrix R, (B, outputs, inputs), that resamples [start, start + length) of a line.
 
-    ``low``, ``high``: the pixels that may contribute, the box's (crop, then resize) or the line's
-    (resize, then crop). All four are (B,), in pixels.
+    All four are (B,), in pixels; those from ``low`` to ``high`` may contribute.
     """
     start, low, high = (bound[:, None, None] for bound in (start, low, high))
     scale = (length / outputs)[:, None, None]
@@ -43,11 +40,7 @@ def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Return boxes in square images: top, left, height, width, each (count,), whole pixels.
-
-    The distribution is that of torchvision's RandomResizedCrop: area uniform in SCALE, log ratio
-    uniform in log RATIO, the first of ten tries that fits, else the whole image.
-    """
+    """Return top, left, height, width, each (count,), as torchvision's RandomResizedCrop."""
     empty = torch.empty(count, TRIES, device=generator.device)
     area = side**2 * empty.uniform_(*SCALE, generator=generator)
     low, high = map(math.log, RATIO)
@@ -67,11 +60,7 @@ def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Ten
 def random_resized_crop(
     images: Tensor, size: int, generator: torch.Generator, flip: bool = True
 ) -> Tensor:
-    """Return training crops (B, 3, size, size), float32, 0..255: a random box of each image.
-
-    ``images``: (B, 3, S, S), 0..255, on the generator's device. ``flip`` mirrors each crop with
-    probability 1/2.
-    """
+    """Return a random box of each image (3, S, S) as a crop (3, size, size), float32, 0..255."""
     count, side = len(images), images.shape[-1]
     top, left, height, width = random_boxes(count, side, generator)
     mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
@@ -83,9 +72,7 @@ def random_resized_crop(
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:
-    """Return test crops (B, 3, size, size), uint8, channels last, of images (B, 3, S, S), 0..255:
-    the middle of the images resized to ``resize``.
-    """
+    """Return the middle (size, size) of images resized to ``resize``: uint8, channels last."""
     side, one = images.shape[-1], torch.ones(1, device=images.device)
     start, length = one * (resize - size) / 2 * side / resize, one * size * side / resize
     matrix = resample_matrix(start, length, 0 * one, side * one, side, size)

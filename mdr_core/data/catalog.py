@@ -1,65 +1,132 @@
-"""List the datasets that the study knows: where they lie and what they hold."""
+"""List the official datasets: where they lie, and how their lists of images are read.
 
+A reader returns ``file``, ``name`` (of the class), ``number`` (classes are sorted by it) and, where
+there is one, ``family`` (a group of classes) and ``split`` of each image.
+"""
+
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.io import loadmat
 
-from mdr_core.data import layouts
 from mdr_core.data.folders import unpacked
 from mdr_core.errors import StudyError
 from mdr_core.files import data_roots
 
 
+def table(file: Path, columns: str, header: int = 0) -> pd.DataFrame:
+    """Return the words of a text file's lines as named columns."""
+    how = {"sep": r"\s+", "skiprows": header, "dtype": str, "quoting": csv.QUOTE_NONE}
+    return pd.read_csv(file, names=columns.split(), **how)
+
+
+def cub(folder: Path) -> pd.DataFrame:
+    """List CUB-200-2011. A bird's family is its last word."""
+    rows = table(folder / "images.txt", "id file")
+    rows = rows.merge(table(folder / "image_class_labels.txt", "id number"), how="left")
+    rows = rows.merge(table(folder / "classes.txt", "number name"), how="left")
+    name = rows.name.str.split(".", n=1).str[-1].str.replace("_", " ")
+    family, number = name.str.split().str[-1], rows.number.astype(int)
+    return rows.assign(file="images/" + rows.file, name=name, number=number, family=family)
+
+
+def cars(folder: Path) -> pd.DataFrame:
+    """List Stanford Cars. A car's family is its make, the first word of its name."""
+    lists = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+    rows = [
+        (f"{part}/{row['fname']}", int(row["class"]))
+        for part, file in zip(("cars_train", "cars_test"), lists, strict=True)
+        for row in loadmat(folder / file, squeeze_me=True)["annotations"]
+    ]
+    names = loadmat(folder / "devkit" / "cars_meta.mat", squeeze_me=True)["class_names"]
+    every = pd.DataFrame(rows, columns=["file", "number"])
+    name = every.number.map(dict(enumerate(names, start=1))).str.strip()
+    return every.assign(name=name, family=name.str.split().str[0])
+
+
+def products(folder: Path) -> pd.DataFrame:
+    """List Stanford Online Products."""
+    lists = {split: folder / f"Ebay_{split}.txt" for split in ("train", "test")}
+    parts = [table(file, "id number kind file", 1).assign(split=s) for s, file in lists.items()]
+    every = pd.concat(parts)
+    name = every.file.str.split("_final/").str[0] + " " + every.number
+    return every.assign(name=name, number=every.number.astype(int))
+
+
+def clothes(folder: Path) -> pd.DataFrame:
+    """List In-Shop Clothes, each split in one piece."""
+    every = table(folder / "Eval" / "list_eval_partition.txt", "file name split", header=2)
+    split = every.split.map({"train": "train", "query": "test", "gallery": "gallery"})
+    number = pd.factorize(every.name, sort=True)[0]
+    every = every.assign(file="Img/" + every.file, split=split, number=number)
+    return every.sort_values("split", ascending=False, kind="stable")
+
+
 class Known(NamedTuple):
-    """An official dataset: its reader, official counts, names of its folder, and its origin."""
+    """An official dataset."""
 
     read: Callable[[Path], pd.DataFrame]
-    classes: int
-    images: int
-    folders: tuple[str, ...]  # besides its own name; or .zip files of these names
+    classes: int  # so many are taken
+    mark: str  # a file or folder at the top of its layout
+    folders: tuple[str, ...]  # or .zip files, of these names or the dataset's own
     origin: str
 
 
-CUB, CUB_ORIGIN = ("CUB_200_2011",), "CUB-200-2011 (Wah et al. 2011), data.caltech.edu"
 CARS_ORIGIN = (
     "Stanford Cars (Krause et al. 2013), whose server has answered 404 since May 2023: from a copy "
-    "take car_ims/ and cars_annos.mat; or cars_train/, cars_test/, devkit/ and "
-    "cars_test_annos_withlabels.mat"
+    "take cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat"
 )
-SOP_ORIGIN = "Stanford Online Products (Oh Song et al. 2016), ftp.cs.stanford.edu"
 INSHOP_ORIGIN = (
     "In-Shop Clothes (Liu et al. 2016), given out under an agreement at mmlab.ie.cuhk.edu.hk/"
-    "projects/DeepFashion.html: take img/ (of Img/img.zip) and Eval/list_eval_partition.txt"
+    "projects/DeepFashion.html: take Img/img/ (of img.zip) and Eval/list_eval_partition.txt"
 )
-CARS, SOP = ("stanford_cars",), ("Stanford_Online_Products",)
-INSHOP = ("In-shop Clothes Retrieval Benchmark",)
+CUB = "images.txt", ("CUB_200_2011",), "CUB-200-2011 (Wah et al. 2011), data.caltech.edu"
+CARS = "devkit", ("stanford_cars", "cars196"), CARS_ORIGIN
+SOP = "Ebay_train.txt", ("Stanford_Online_Products",), "Stanford Online Products, cs.stanford.edu"
+INSHOP = "Eval", ("In-shop Clothes Retrieval Benchmark",), INSHOP_ORIGIN
 KNOWN = {
-    "cub50": Known(layouts.cub, 50, 2889, CUB, f"the first 50 classes of {CUB_ORIGIN}"),
-    "cub_mini": Known(layouts.cub, 10, 80, CUB, f"80 images of ten classes of {CUB_ORIGIN}"),
-    "cub200": Known(layouts.cub, 200, 11788, CUB, CUB_ORIGIN),
-    "cars196": Known(layouts.cars, 196, 16185, CARS, CARS_ORIGIN),
-    "cars50": Known(layouts.cars, 50, 4047, (*CARS, "cars196"), CARS_ORIGIN),
-    "sop": Known(layouts.products, 22634, 120053, SOP, SOP_ORIGIN),
-    "inshop": Known(layouts.clothes, 7982, 52712, INSHOP, INSHOP_ORIGIN),
+    "cub50": Known(cub, 50, *CUB),
+    "cub_mini": Known(cub, 10, *CUB),
+    "cub200": Known(cub, 200, *CUB),
+    "cars196": Known(cars, 196, *CARS),
+    "cars50": Known(cars, 50, *CARS),
+    "sop": Known(products, 22634, *SOP),
+    "inshop": Known(clothes, 7982, *INSHOP),
 }
-DOWNLOADS = ("cub200", "sop")  # by mdr_core.data.download
+CALTECH = "https://data.caltech.edu/records/65de6-vp158/files"
+STANFORD = "http://ftp.cs.stanford.edu/cs/cvgl"
+REMOTE = {  # archives and their md5, for mdr_core.data.download
+    "cub200": (f"{CALTECH}/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78"),
+    "sop": (f"{STANFORD}/Stanford_Online_Products.zip", "7f73d41a2f44250d4779881525aea32e"),
+}
 NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
 
 
 def find(name: str) -> Path:
-    """Return an official dataset's folder, unpacked from a zip file where there is one.
-
-    The dataset's own name comes first: the folder CUB_200_2011 may hold any of three datasets.
-    """
+    """Return an official dataset's folder, unpacked from a zip file where there is one."""
     places = [f"{stem}{end}" for stem in (name, *KNOWN[name].folders) for end in (".zip", "/")]
     for path in (root / place for root in data_roots() for place in places):
         if path.exists():
             return unpacked(path)
-    fetching = f"make download DATASET={name} fetches it; or " if name in DOWNLOADS else ""
-    raise StudyError(
-        f"dataset {name} is not here: looked for {' or '.join(places)} in "
-        f"{' and '.join(map(str, data_roots()))}; it is {KNOWN[name].origin}: {fetching}put it "
-        "there, or set MDR_DATA_ROOT to its folder"
-    )
+    fetching = f"make download DATASET={name} fetches it; or " if name in REMOTE else ""
+    roots = " and ".join(map(str, data_roots()))
+    why = f"looked for {' or '.join(places)} in {roots}; it is {KNOWN[name].origin}"
+    advice = f"{fetching}put it there, or set MDR_DATA_ROOT to its folder"
+    raise StudyError(f"dataset {name} is not here: {why}: {advice}")
+
+
+def listed(name: str) -> tuple[Path, pd.DataFrame]:
+    """Return the top folder of an official dataset's layout, and its images as rows."""
+    known, folder = KNOWN[name], find(name)
+    marks = sorted(folder.rglob(known.mark), key=lambda path: len(path.parts))
+    try:
+        rows = known.read(top := marks[0].parent if marks else folder)
+        if rows.isna().any(axis=None):
+            raise ValueError("its lists do not fit together")
+    except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
+        why = f"is not {name} in its official layout ({type(problem).__name__}: {problem})"
+        raise StudyError(f"{folder} {why}: fetch it anew") from None
+    return top, rows[pd.factorize(rows.number, sort=True)[0] < known.classes]

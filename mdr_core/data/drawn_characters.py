@@ -1,31 +1,18 @@
 """Draw the embedded default dataset from a seed: 32x32 stroke characters. No file is needed.
 
-A family is a handful of strokes (quadratic Bezier curves). Its ten classes bend and shift those
-strokes, each in its own way. An unsteady hand writes each image: control points jitter, the
-character is turned, scaled and moved, pen, ink, paper and light vary. So classes of one family look
-alike, and a network has something to learn.
+A family is a few strokes (quadratic Bezier curves), which its ten classes bend and shift. An
+unsteady hand writes each image: it is turned, scaled and moved, pen, ink, paper and light vary.
 """
 
-from typing import NamedTuple
-
 import numpy as np
+import torch
 
 SIDE = 32
 FAMILIES, CLASSES_PER_FAMILY = 30, 10
 STROKES = 4
-# Standard deviations of control points, in units of the image's side: between a class and its
-# family, and between an image and its class.
+# Standard deviations of control points, of a class and an image, in units of the image's side.
 CLASS_STD, IMAGE_STD = 0.085, 0.032
 IMAGES = {"pretrain": 20, "train": 10, "test": 20}  # per class
-
-
-class Drawn(NamedTuple):
-    """Images (N, 32, 32, 3) uint8, labels (N,), and the name and the family of each class."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    families: np.ndarray
 
 
 def control_points(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -64,19 +51,14 @@ def render(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return images
 
 
-def draw(split: str, seed: int = 0) -> Drawn:
-    """Return one of three splits of the classes, each with random numbers of its own.
-
-    There are 150 classes to pretrain on (families 0 to 14), 75 to train on (15 to 22) and 75 to
-    test on (22 to 29). Family 22 has five classes in training and five in testing.
-    """
+def draw(split: str, seed: int = 0) -> tuple:
+    """Return a Split's fields. 150 classes pretrain (of families 0 to 14), 75 train, 75 test."""
     points, family = control_points(seed)
     number = list(IMAGES).index(split)
     bounds = [0, len(family) // 2, len(family) * 3 // 4, len(family)]
     classes = np.arange(bounds[number], bounds[number + 1])
     labels = np.repeat(np.arange(len(classes)), IMAGES[split])
     images = render(points[classes[labels]], np.random.default_rng([seed, number + 1]))
-    names = tuple(
-        f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes.tolist()
-    )
-    return Drawn(images, labels, names, family[classes])
+    names = tuple(f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes)
+    pixels, label, families = map(torch.from_numpy, (images, labels, family[classes]))
+    return pixels.permute(0, 3, 1, 2), label, names, ("",) * len(labels), families
