@@ -33,7 +33,7 @@ train: $(READY) ## train the runs of PROFILE that are not stored into runs/, for
 keep: $(READY) ## add the runs of PROFILE in runs/ to the committed ones, reports/PROFILE/runs.csv
 	.venv/bin/python -m mdr_core keep --profile $(PROFILE)
 
-download: $(READY) ## fetch DATASET (cub200, cars196 or sop) into data/
+download: $(READY) ## fetch DATASET (cub200 or sop) into data/
 	.venv/bin/python -m mdr_core download $(DATASET)
 
 test: $(READY) ## run the tests

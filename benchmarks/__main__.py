@@ -1,5 +1,5 @@
 """Measure side by side, print tables of ratios, keep them in benchmarks/results/: ``make bench``,
-or ``python -m benchmarks store``.
+or ``python -m benchmarks recall``.
 """
 
 import argparse
@@ -9,14 +9,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import distances, recall, store, throughput, timing, training_step
+from benchmarks import distances, recall, throughput, timing, training_step
 
 PARTS = {
     "throughput": throughput,
     "training_step": training_step,
     "distances": distances,
     "recall": recall,
-    "store": store,
 }
 ON_GPU = ("throughput", "distances", "recall")  # besides on the CPU, where there is a GPU
 RESULTS = Path(__file__).parent / "results"
