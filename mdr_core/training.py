@@ -3,8 +3,7 @@
     for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
                      evaluate
 
-Nothing inside an epoch waits for the device, except inside a library's loss. Indices, crops,
-triplets and statistics are computed there. The losses are read once, at the epoch's end.
+Inside an epoch nothing waits for the device, except a library's loss.
 """
 
 import contextlib
@@ -75,13 +74,13 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
     with seeded(config.seed, device):
         net = backbone(config.backbone, config.weights if backbone_state is None else "random")
         if backbone_state is not None:
-            net.load_state_dict(backbone_state)
+            net.net.load_state_dict(backbone_state)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
-    decay = config.weight_decay if config.decay_levels else 0.0
-    groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]
+    groups: list[Row] = [{"params": [*model.parameters()], "weight_decay": config.weight_decay}]
     if config.learn_levels:
+        decay = config.weight_decay if config.decay_levels else 0.0
         groups.append({"params": [mdr.levels], "weight_decay": decay})
     optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
     host, own = (Generator(place).manual_seed(config.seed) for place in ("cpu", device))
@@ -95,13 +94,11 @@ def train(
     checkpoint: Row | None = None,
     after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
-    """Train a run to its last epoch, from a checkpoint where one is given.
-
-    A resumed run ends like the uninterrupted one, to the same digits.
+    """Train a run to its last epoch; a resumed one ends like the uninterrupted, to the same digits.
 
     Args:
-        data: its test split is evaluated before training and after every epoch. So are the
-            ``config.hold_out`` training classes that are kept from training.
+        data: its test split, and the ``config.hold_out`` training classes that are kept from
+            training, are evaluated before training and after every epoch.
         backbone_state: as of :func:`start`.
         checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
         after_epoch: called with the trainer after every evaluation; a run is saved there.
@@ -114,25 +111,33 @@ def train(
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class)
     trainer = start(config, backbone_state)
-    # Images lie on the device as bytes, and are cropped there.
+    # Images lie on the device as bytes, if it has room for them, and are cropped there.
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
     labels = data.train.labels.to(device)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
     crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
     if checkpoint is None:
-        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | row)
+        found = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
+        trainer.history.append({"epoch": 0, "seconds": 0.0} | found)
         after_epoch(trainer)
     else:
         trainer.resume(checkpoint)
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
         began = time.perf_counter()
+        row = {"epoch": epoch, "lr": learning_rate(config, epoch)}
         for group in trainer.optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch)
+            group["lr"] = row["lr"]
         indices = batches.draw(config.iterations, trainer.batch_generator)
         with seeded(1000 * config.seed + epoch, device):  # what the network itself draws
-            terms = run_epoch(config, trainer, loss, images, labels, indices)
-        row = trained_row(config, epoch, trainer.mdr, terms)
+            means = run_epoch(config, trainer, loss, images, labels, indices).mean(dim=0).tolist()
+        if not math.isfinite(sum(means)):
+            raise StudyError(
+                f"the loss became NaN or Inf in epoch {epoch}, with lr {config.lr:g}, loss "
+                f"{config.loss}, mdr_weight {config.mdr_weight:g}: lower lr or mdr_weight"
+            )
+        row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
+        row |= {f"level_{i}": level for i, level in enumerate(trainer.mdr.levels.tolist())}
+        row |= {name: getattr(trainer.mdr, name).item() for name in ("running_mean", "running_std")}
         row["train_seconds"] = time.perf_counter() - began
         row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         row["seconds"] = time.perf_counter() - began
@@ -152,23 +157,24 @@ def run_epoch(
     """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
 
     Args:
-        images: (N, 3, S, S) uint8, on the device or the host.
-        labels: (N,), on the device.
+        images, labels: (N, 3, S, S) uint8, on the device or the host; (N,), on the device.
         indices: (steps, batch) into them.
     """
-    device, mdr = labels.device, trainer.mdr
-    terms = torch.zeros(len(indices), 3, device=device)
+    mdr, terms = trainer.mdr, torch.zeros(len(indices), 3, device=labels.device)
     trainer.model.train()
     mdr.train()
-    steps = zip(indices.to(device), load_batches(images, indices, device), strict=True)
-    for step, (index, x) in enumerate(steps):
+    targets = labels[indices.to(labels.device)]
+    for step, index in enumerate(indices.to(images.device)):
+        x = images[index]
+        if x.device != labels.device:  # through pinned memory the host need not wait
+            x = x.pin_memory().to(labels.device, non_blocking=True)
         if config.augment:
             x = augmentation.random_resized_crop(x, config.crop, trainer.generator, config.flip)
         else:
             x = augmentation.center_crop(x, config.resize, config.crop)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last))
-        total = metric = loss(embeddings, labels[index], trainer.generator)
+        total = metric = loss(embeddings, targets[step], trainer.generator)
         if config.mdr_weight > 0:
             regularization = mdr(embeddings)
             total = metric + config.mdr_weight * regularization
@@ -179,41 +185,6 @@ def run_epoch(
         trainer.optimizer.step()
         terms[step, 0], terms[step, 1] = total.detach(), metric.detach()
     return terms.cpu()
-
-
-def trained_row(config: Config, epoch: int, mdr: MDR, terms: Tensor) -> Row:
-    """Return an epoch's learning rate, mean losses, levels and running values.
-
-    Raises:
-        StudyError: NaN or Inf among :func:`run_epoch`'s losses.
-    """
-    rate, means = learning_rate(config, epoch), terms.mean(dim=0).tolist()
-    if not math.isfinite(sum(means)):
-        raise StudyError(
-            f"the loss became NaN or Inf in epoch {epoch}, with lr {rate:g}, loss {config.loss}, "
-            f"mdr_weight {config.mdr_weight:g}, seed {config.seed}: lower lr or mdr_weight"
-        )
-    row = {"epoch": epoch, "lr": rate}
-    row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
-    row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
-    return row | {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
-
-
-def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield each batch of images on the device, by indices (steps, R) into those given.
-
-    From the host they come through pinned memory on their own stream, while the device works.
-    """
-    if images.device.type == device.type:
-        yield from (images[index] for index in indices.to(device))
-        return
-    sending, working = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    for index in indices:
-        with torch.cuda.stream(sending):
-            batch = images[index].pin_memory().to(device, non_blocking=True)
-        working.wait_stream(sending)
-        batch.record_stream(working)
-        yield batch
 
 
 @contextlib.contextmanager
@@ -234,8 +205,8 @@ def learning_rate(config: Config, epoch: int) -> float:
 def with_by_class(history: list[Row]) -> list[Row]:
     """Keep the numbers by class, which are long, of each epoch that somebody may choose.
 
-    Up to MANY_CLASSES test classes that is every epoch. With more it is the last one, and the best
-    trained one by Recall@1 on the test and on the held-out classes.
+    With more than MANY_CLASSES test classes those are the last one, and the best trained ones by
+    Recall@1 on the test and on the held-out classes.
     """
     if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
         return history
