@@ -43,8 +43,8 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     batch_generator: Generator  # on the CPU: draws the batches
     generator: Generator  # on the device: draws crops, flips and negatives
-    history: list[Row]  # a row per evaluated epoch; epoch 0 is before any training
     loss: nn.Module = field(default_factory=nn.Identity)  # another loop's, which may learn
+    history: list[Row] = field(default_factory=list)  # a row per epoch; 0 is before any training
 
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
@@ -84,7 +84,7 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
         groups.append({"params": [mdr.levels], "weight_decay": decay})
     optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
     host, own = (Generator(place).manual_seed(config.seed) for place in ("cpu", device))
-    return Trainer(model, mdr, optimizer, host, own, history=[])
+    return Trainer(model, mdr, optimizer, host, own)
 
 
 def train(
@@ -97,9 +97,7 @@ def train(
     """Train a run to its last epoch; a resumed one ends like the uninterrupted, to the same digits.
 
     Args:
-        data: its test split, and the ``config.hold_out`` training classes that are kept from
-            training, are evaluated before training and after every epoch.
-        backbone_state: as of :func:`start`.
+        data: test split and held-out classes are evaluated before training and after every epoch.
         checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
         after_epoch: called with the trainer after every evaluation; a run is saved there.
 
@@ -117,8 +115,8 @@ def train(
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
     crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
     if checkpoint is None:
-        found = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | found)
+        trainer.history = [{"epoch": 0, "seconds": 0.0}]
+        trainer.history[0] |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         after_epoch(trainer)
     else:
         trainer.resume(checkpoint)
@@ -136,9 +134,7 @@ def train(
                 f"{config.loss}, mdr_weight {config.mdr_weight:g}: lower lr or mdr_weight"
             )
         row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
-        row |= {f"level_{i}": level for i, level in enumerate(trainer.mdr.levels.tolist())}
-        row |= {name: getattr(trainer.mdr, name).item() for name in ("running_mean", "running_std")}
-        row["train_seconds"] = time.perf_counter() - began
+        row |= values(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
         row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         row["seconds"] = time.perf_counter() - began
         trainer.history = with_by_class([*trainer.history, row])
@@ -156,9 +152,7 @@ def run_epoch(
 ) -> Tensor:
     """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
 
-    Args:
-        images, labels: (N, 3, S, S) uint8, on the device or the host; (N,), on the device.
-        indices: (steps, batch) into them.
+    ``indices`` (steps, batch) are into images (N, 3, S, S), which may lie on the host, and labels.
     """
     mdr, terms = trainer.mdr, torch.zeros(len(indices), 3, device=labels.device)
     trainer.model.train()
@@ -185,6 +179,12 @@ def run_epoch(
         trainer.optimizer.step()
         terms[step, 0], terms[step, 1] = total.detach(), metric.detach()
     return terms.cpu()
+
+
+def values(mdr: MDR) -> Row:
+    """Return its levels and running values as they stand."""
+    levels = {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
+    return levels | {name: getattr(mdr, name).item() for name in ("running_mean", "running_std")}
 
 
 @contextlib.contextmanager
