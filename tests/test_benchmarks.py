@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import distances, ranks, recall, store, throughput, timing
+from benchmarks import distances, recall, store, throughput, timing
 from mdr_core.regularizer import MDR
 from tests.processes import SERVER
 
@@ -43,8 +43,3 @@ def test_the_loop_is_fed_in_every_way(monkeypatch):
     monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0})  # one worker
     table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]
-
-
-def test_a_process_needs_less_memory_where_there_are_more(served):
-    table = ranks.measure([2048], [1, 4])
-    assert table["peak MiB of each"][1] < 0.6 * table["peak MiB of each"][0]

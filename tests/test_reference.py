@@ -25,13 +25,7 @@ SHARED = (
 
 
 RECORDED = Path(__file__).parent / "recorded" / "mdr_small.npz"
-CASES = [
-    ("shared", "case0"),
-    ("shared", "case1"),
-    ("shared", "case2"),
-    ("recorded", "case0"),
-    ("recorded", "case1"),
-]
+CASES = [("shared", f"case{n}") for n in range(3)] + [("recorded", f"case{n}") for n in range(2)]
 
 
 @pytest.fixture
@@ -48,41 +42,40 @@ def relative(value, expected):
     return np.abs(value - expected).max() / np.abs(expected).max()
 
 
+def a_step(mdr, x):
+    mdr.zero_grad()
+    loss = mdr(x)
+    loss.backward()
+    gradients = {"grad_embeddings": x.grad, "grad_levels": mdr.levels.grad}
+    return {"mdr_loss": loss, "mean": mdr.running_mean, "std": mdr.running_std} | gradients
+
+
+def measures(x):
+    return {
+        "pdist": pairwise_distances(x),
+        "pdist_squared": pairwise_distances(x, squared=True),
+        "mean_distance_normalized": normalize_by_mean_distance(x),
+    }
+
+
 @pytest.mark.parametrize("source, case", CASES)
 def test_mdr_equals_the_released_code_over_four_steps(reference, case):
     mdr = MDR()
     for step in range(4):
-        given = {
-            k: reference[f"{case}.step{step}.{k}"]
-            for k in ("embeddings", "mdr_loss", "grad_embeddings", "grad_levels", "mean", "std")
-        }
-        embeddings = torch.tensor(given["embeddings"], requires_grad=True)
-        mdr.zero_grad()
-        loss = mdr(embeddings)
-        loss.backward()
-        assert relative(loss, given["mdr_loss"]) < 1e-5
-        assert relative(mdr.running_mean, given["mean"]) < 1e-5
-        assert relative(mdr.running_std, given["std"]) < 1e-5
-        assert relative(embeddings.grad, given["grad_embeddings"]) < 1e-4
-        assert relative(mdr.levels.grad, given["grad_levels"]) < 1e-4
+        embeddings = torch.tensor(reference[f"{case}.step{step}.embeddings"], requires_grad=True)
+        for name, value in a_step(mdr, embeddings).items():
+            most = 1e-4 if "grad" in name else 1e-5
+            assert relative(value, reference[f"{case}.step{step}.{name}"]) < most
 
 
 @pytest.mark.parametrize("source, case", CASES)
 def test_distances_triplets_and_recall_equal_the_released_code(reference, case):
     embeddings = torch.tensor(reference[f"{case}.step0.embeddings"], requires_grad=True)
     labels = torch.tensor(reference[f"{case}.labels"])
-    assert relative(pairwise_distances(embeddings), reference[f"{case}.pdist"]) < 1e-5
-    assert (
-        relative(pairwise_distances(embeddings, squared=True), reference[f"{case}.pdist_squared"])
-        < 1e-5
-    )
-    assert (
-        relative(
-            normalize_by_mean_distance(embeddings), reference[f"{case}.mean_distance_normalized"]
-        )
-        < 1e-5
-    )
-    loss = triplet_loss(embeddings, torch.tensor(reference[f"{case}.triplets"]))
+    for name, value in measures(embeddings).items():
+        assert relative(value, reference[f"{case}.{name}"]) < 1e-5
+    drawn = torch.tensor(reference[f"{case}.triplets"])
+    loss = triplet_loss(embeddings, drawn, torch.ones_like(drawn[0], dtype=torch.bool))
     loss.backward()
     assert relative(loss, reference[f"{case}.triplet_loss"]) < 1e-5
     assert relative(embeddings.grad, reference[f"{case}.triplet_grad"]) < 1e-4
@@ -99,54 +92,26 @@ def record() -> dict[str, np.ndarray]:
     """The same figures by this implementation, on two batches of its own."""
     found = {}
     for case, (classes, each, dim) in enumerate([(3, 4, 6), (6, 4, 12)]):
-        generator, labels = (
-            torch.Generator().manual_seed(case),
-            torch.arange(classes).repeat_interleave(each),
-        )
-        mdr, key = MDR(), f"case{case}"
-        for step in range(4):
-            x = (
-                torch.randn(len(labels), dim, generator=generator) + 0.5 * labels[:, None]
-            ).requires_grad_()
-            mdr.zero_grad()
-            loss = mdr(x)
-            loss.backward()
-            values = {
-                "embeddings": x,
-                "mdr_loss": loss,
-                "grad_embeddings": x.grad,
-                "grad_levels": mdr.levels.grad,
-                "mean": mdr.running_mean,
-                "std": mdr.running_std,
-            }
-            found |= {
-                f"{key}.step{step}.{name}": value.detach().numpy().copy()
-                for name, value in values.items()
-            }
-        x = torch.tensor(found[f"{key}.step0.embeddings"], requires_grad=True)
+        generator, mdr = torch.Generator().manual_seed(case), MDR()
+        labels, key = torch.arange(classes).repeat_interleave(each), f"case{case}"
+        batches = [torch.randn(len(labels), dim, generator=generator) for _ in range(4)]
+        for step, x in enumerate(batches):
+            x = (x + 0.5 * labels[:, None]).requires_grad_()
+            values = {"embeddings": x} | a_step(mdr, x)
+            found |= {f"{key}.step{step}.{n}": v.detach().clone() for n, v in values.items()}
+        x = found[f"{key}.step0.embeddings"].clone().requires_grad_()
         indices, exists = triplets(x, labels, generator)
-        loss = triplet_loss(x, indices[:, exists])
+        loss = triplet_loss(x, indices, exists)
         loss.backward()
-        ks = (1, 2, 4)
-        found |= {
-            f"{key}.{name}": np.asarray(value)
-            for name, value in {
-                "labels": labels,
-                "triplets": indices[:, exists],
-                "triplet_loss": loss.detach(),
-                "triplet_grad": x.grad,
-                "pdist": pairwise_distances(x).detach(),
-                "pdist_squared": pairwise_distances(x, squared=True).detach(),
-                "mean_distance_normalized": normalize_by_mean_distance(x).detach(),
-                "negative_probability": negative_probabilities(x, labels),
-                "recall_k": ks,
-                "recall": np.array(
-                    list(recall_at_k(x.detach().numpy(), labels.numpy(), ks).values())
-                )
-                / 100,
-            }.items()
-        }
-    return found
+        recall = recall_at_k(x.detach(), labels, (1, 2, 4))
+        values = measures(x) | {
+            "labels": labels, "triplets": indices[:, exists], "triplet_loss": loss,
+            "triplet_grad": x.grad, "negative_probability": negative_probabilities(x, labels),
+            "recall_k": torch.tensor([*recall]),
+            "recall": torch.tensor([*recall.values()], dtype=torch.float64) / 100,
+        }  # fmt: skip
+        found |= {f"{key}.{name}": value.detach() for name, value in values.items()}
+    return {name: value.numpy() for name, value in found.items()}
 
 
 if __name__ == "__main__":
