@@ -68,7 +68,7 @@ def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file as :func:`replacing` does."""
+    """Write a file by :func:`replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 

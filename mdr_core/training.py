@@ -30,8 +30,7 @@ from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
 MANY_CLASSES = 200
-WITH_STATE = ("model", "mdr", "loss", "optimizer")  # of a trainer
-GENERATORS = ("batch_generator", "generator")
+WITH_STATE, GENERATORS = ("model", "mdr", "loss", "optimizer"), ("batch_generator", "generator")
 
 
 @dataclass

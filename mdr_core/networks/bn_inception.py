@@ -63,8 +63,7 @@ class BNInception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled features (N, 1024) of images (N, 3, H, W)."""
         x = F.max_pool2d(self._convolve(x, "conv1_7x7_s2"), 3, 2, ceil_mode=True)
-        x = self._convolve(x, "conv2_3x3_reduce", "conv2_3x3")
-        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = F.max_pool2d(self._convolve(x, "conv2_3x3_reduce", "conv2_3x3"), 3, 2, ceil_mode=True)
         for key in BLOCKS:
             x = self._block(key, x)
         return x.mean(dim=(2, 3))
@@ -75,8 +74,7 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
     Nothing is checked; files older than PyTorch 0.4 have batch norm as (1, C).
     """
-    backbone: dict[str, Tensor] = {}
-    head: dict[str, Tensor] = {}
+    backbone, head = dict[str, Tensor](), dict[str, Tensor]()
     for key, tensor in state.items():
         name = key.removeprefix("module.").removeprefix("base.model.")
         if name.startswith("linear."):
