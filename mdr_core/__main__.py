@@ -27,12 +27,9 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted: the same command goes on", file=sys.stderr)
         return 130
-    except StudyError as problem:
+    except (StudyError, OSError) as problem:  # of a full disk, say
         print(problem, file=sys.stderr)
-    except OSError as problem:
-        line = f"a file cannot be read or written: {problem}; make room, or give another folder"
-        print(line, file=sys.stderr)
-    return 2
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,22 +1,30 @@
 """A run's whole configuration: what is not in it cannot change a run's numbers."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 
-from mdr_core.errors import StudyError
+from mdr_core.errors import StudyError, unknown
 
 POSITIVE = ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class")
 NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed")
+LEAST = dict.fromkeys((*POSITIVE, "ks"), 1) | dict.fromkeys((*NOT_NEGATIVE, "momentum"), 0)
+LEAST |= {"lr_drops": 0, "train_images": 2}
+BELOW = {"seed": 2**63, "momentum": 1, "lr_drops": 1}
+CHOICES = {
+    "normalization": ("mean_distance", "l2", "none"),
+    "device": ("cpu", "cuda"),
+    "statistics": ("released", "pairs"),
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """What trains and evaluates a run. Defaults are the paper's (BN-Inception, CUB-200-2011).
 
-    ``ks`` and ``train_images`` say what is evaluated, and change no training. ``loop`` is a label
-    of who trained. ``weights="classes"`` starts from the backbone of another run, that of
-    :func:`pretraining`. A value of a wrong type or out of its range is a StudyError.
+    ``ks`` and ``train_images`` only evaluate; ``loop`` is a label of who trained. A value of a
+    wrong type or out of its range is a StudyError.
     """
 
     # The data
@@ -30,7 +38,7 @@ class Config:
 
     # The network
     backbone: str = "bn_inception"
-    weights: str = "imagenet"  # or "random", a path, "classes" (of the run that pretrains)
+    weights: str = "imagenet"  # or "random", a path, "classes" (of the run by `pretraining`)
     dim: int = 512  # of the embedding
     normalization: str = "mean_distance"  # or "l2", "none"
     freeze_batch_norm: bool = True
@@ -56,7 +64,7 @@ class Config:
     lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
     lr_factor: float = 0.2  # ... the learning rate is multiplied by this
     seed: int = 0
-    loop: str = "study"  # whose training loop; "library": pytorch-metric-learning's and its losses
+    loop: str = "study"  # or another label, as "library": pytorch-metric-learning's
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
@@ -68,23 +76,11 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = checked(field.name, field.type, getattr(self, field.name))
+            if value not in CHOICES.get(field.name, (value,)):
+                raise unknown(field.name, value, CHOICES[field.name])
             object.__setattr__(self, field.name, value)
-        checks = (
-            *((getattr(self, name) >= 1, f"{name} must be at least 1") for name in POSITIVE),
-            *((getattr(self, name) >= 0, f"{name} must not be negative") for name in NOT_NEGATIVE),
-            (self.device in ("cpu", "cuda"), "device must be cpu or cuda"),
-            (self.statistics in ("released", "pairs"), "statistics must be released or pairs"),
-            (self.seed < 2**63, "seed must be less than 2**63"),
-            (self.train_images >= 2, "train_images must be at least 2: a query and one to find"),
-            (0 <= self.momentum < 1, "momentum must lie between 0 and 1, 1 excluded"),
-            (self.levels, "levels must hold at least one number"),
-            (self.crop <= self.resize, f"crop must not exceed resize ({self.resize})"),
-            (self.ks and min(self.ks) >= 1, "ks must hold numbers of at least 1"),
-            (all(0 < drop < 1 for drop in self.lr_drops), "lr_drops must lie between 0 and 1"),
-        )
-        for valid, rule in checks:
-            if not valid:
-                raise StudyError(f"{rule}, got {getattr(self, rule.split()[0])}")
+        if self.crop > self.resize:
+            raise StudyError(f"crop must not exceed resize ({self.resize}), got {self.crop}")
 
     def replace(self, **changes: typing.Any) -> "Config":
         """Return a copy with some fields changed; an unknown name is refused."""
@@ -106,15 +102,19 @@ def from_dict(values: dict[str, typing.Any]) -> Config:
 def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
     """Return ``value`` as ``kind``: integers pass as floats, lists as tuples, nothing else."""
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise StudyError(f"{name} must be a list, got {value!r}")
+        if not isinstance(value, list | tuple) or (not value and name != "lr_drops"):
+            raise StudyError(f"{name} must be a list of at least one number, got {value!r}")
         return tuple(checked(name, typing.get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise StudyError(f"{name} must be of type {kind.__name__}, got {value!r}")
-    if kind is float and value != value:
-        raise StudyError(f"{name} is not a number")
+    if kind is float and not math.isfinite(value):
+        raise StudyError(f"{name} must be finite, got {value}")
+    if name in LEAST and value < LEAST[name]:
+        raise StudyError(f"{name} must be at least {LEAST[name]}, got {value}")
+    if name in BELOW and value >= BELOW[name]:
+        raise StudyError(f"{name} must be less than {BELOW[name]}, got {value}")
     return value
 
 

@@ -10,7 +10,7 @@ class StudyError(Exception):
         super().__init__(" ".join(str(message).splitlines()))  # a file's name may hold a line break
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of a traceback: the line that a reader needs."""
+        """Return what IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 

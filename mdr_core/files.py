@@ -1,6 +1,6 @@
-"""Where this machine keeps data, caches and runs; files written whole; a folder worked on alone.
+"""Where this machine keeps its files, and how they are written.
 
-Environment variables say what the machine is. A relative folder is one in the study.
+Environment variables say it. A relative folder is one in the study.
 
 | variable | what | default |
 |---|---|---|
@@ -43,14 +43,12 @@ def data_roots() -> list[Path]:
 
 
 def cache_root() -> Path:
-    """Return the folder of what can be made again: decoded images, unpacked archives."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     default = Path(caches) / "mdr-study" if INSTALLED else REPOSITORY / ".cache"
     return folder_of("MDR_CACHE", default)
 
 
 def runs_root() -> Path:
-    """Return the folder of this machine's runs."""
     return folder_of("MDR_RUNS", REPOSITORY / "runs")
 
 
@@ -58,8 +56,7 @@ def runs_root() -> Path:
 def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Yield a file that moves to ``path`` at the end, so that no reader ever sees half of it.
 
-    Until then it lies at ``partial``, by default a name of this process's own. After any error,
-    as OSError on a full disk, nothing is left of it.
+    Until then it is ``partial``, or has a name of this process. No error leaves it behind.
     """
     partial = partial or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
@@ -71,25 +68,19 @@ def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file as :func:`replacing` does."""
+    """Write a file by :func:`replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def check_writable(folder: Path, setting: str) -> None:
-    """Refuse a folder where no file can be made, before hours are spent; it is not made.
-
-    Raises:
-        StudyError: no file can be made there; the message names the ``setting`` to change.
-    """
+    """Refuse a folder, which need not exist, where no file can be made; ``setting`` names it."""
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         tempfile.TemporaryFile(dir=there).close()
     except OSError as problem:
-        line = (
-            f"{folder} cannot be written to ({problem.strerror}): set {setting} to another folder"
-        )
-        raise StudyError(line) from None
+        line = f"{folder} cannot be written to ({problem.strerror})"
+        raise StudyError(f"{line}: set {setting} to another folder") from None
 
 
 @contextlib.contextmanager

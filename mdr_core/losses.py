@@ -1,12 +1,10 @@
 """Metric-learning losses on Euclidean distances between embeddings as they come.
 
-A loss is called as ``loss(embeddings, labels, generator)`` and returns a scalar. Whether embeddings
-are L2-normalized is the network's choice, never a loss's: pytorch-metric-learning normalizes by
-default, and is told not to here.
+A loss is called as ``loss(embeddings, labels, generator)`` and returns a scalar. None normalizes
+the embeddings: that is the network's choice.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +17,7 @@ from mdr_core.errors import StudyError
 from mdr_core.regularizer import at_least_float32, pairwise_distances
 
 Loss = Callable[[Tensor, Tensor, Generator], Tensor]
-NAMES = ("triplet", "contrastive", "margin", "multi_similarity", "classification")
-OF_LIBRARY = (  # the losses of pytorch-metric-learning that need a distance alone
-    "ContrastiveLoss", "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss",
-    "LiftedStructureLoss", "MarginLoss", "MultiSimilarityLoss", "NCALoss", "NPairsLoss",
-    "NTXentLoss", "SupConLoss", "TripletMarginLoss",
-)  # fmt: skip
+LISTED = "triplet, contrastive, margin, multi_similarity, classification"
 
 
 @torch.no_grad()
@@ -33,13 +26,13 @@ def negative_probabilities(
 ) -> Tensor:
     """Return the probability that anchor i draws j as its negative (Wu et al. 2017).
 
-    Distances d are those of L2-normalized copies of the embeddings (B, D), clamped from below at
-    ``nearest``. A negative's weight is the inverse of their density on the unit sphere:
+    Distances d are those of L2-normalized embeddings, at least ``nearest``. A negative's weight is
+    the inverse of their density on the unit sphere, q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2):
 
         log w = (2 - D) log d - (D - 3)/2 log(1 - d^2/4),     none for d >= ``farthest``.
 
-    An anchor left without a candidate draws uniformly from its negatives. Rows of the (B, B) sum
-    to one, with zeros for the anchor's own class; a row without a negative is zero.
+    An anchor left without a candidate draws uniformly from its negatives. Rows of the result
+    (B, B) sum to one, or to zero for an anchor without a negative.
     """
     x = F.normalize(embeddings.detach().float(), dim=1)
     dim = x.shape[1]
@@ -62,9 +55,9 @@ def triplets(
 
     Args:
         embeddings, labels: (B, D), (B,).
-        generator: on the embeddings' device.
-        most_positives: an upper bound P for the positives of an anchor (images per class - 1). With
-            it nothing waits for the device; without it, it is counted.
+        generator: on their device.
+        most_positives: P, a bound for an anchor's positives (images per class - 1). Without it, it
+            is counted, which waits for the device.
 
     Returns:
         Indices (3, B * P) of anchor, positive and negative, and a mask (B * P,) of those that
@@ -87,49 +80,38 @@ def triplets(
 
 
 def triplet_loss(
-    embeddings: Tensor, indices: Tensor, exists: Tensor | None = None, margin: float = 0.2
+    embeddings: Tensor, indices: Tensor, exists: Tensor, margin: float = 0.2
 ) -> Tensor:
     """Return the mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
-    Of embeddings (B, D), ``indices`` (3, T) are anchor, positive and negative. Where ``exists``
-    (T,) is False, a triplet is left out.
+    ``indices`` (3, T) are those of :func:`triplets` into embeddings (B, D); ``exists`` (T,) leaves
+    out those that do not.
     """
     anchor, positive, negative = (embeddings[i] for i in indices)
     each = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
-    if exists is None:
-        exists = torch.ones_like(each, dtype=torch.bool)
     return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
 
 
-def drawn_triplet_loss(
-    embeddings: Tensor, labels: Tensor, generator: Generator, margin: float, most: int | None
-) -> Tensor:
-    indices, exists = triplets(embeddings, labels, generator, most)
-    return triplet_loss(at_least_float32(embeddings), indices, exists, margin)
-
-
 def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> Loss:
-    """Return a loss by name: one of :data:`OF_LIBRARY`, with the library's defaults, or
+    """Return a loss by name; ``margin``, of ``triplet`` and ``margin``, is in units of distance.
 
-    ``triplet``: mean of max(0, d_ap - d_an + ``margin``), distance-weighted negatives;
-    ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
-    negative ones (Hadsell et al. 2006);
-    ``margin``: max(0, d_ap - beta + ``margin``) + max(0, beta - d_an + ``margin``), beta = 1.2
-    (Wu et al. 2017), on all triplets;
-    ``multi_similarity``: (1/alpha) log(1 + sum over positives of exp(alpha (d - base)))
-    + (1/beta) log(1 + sum over negatives of exp(beta (base - d))), averaged over anchors, with
-    alpha = 2, beta = 50, base = 0.5 (Wang et al. 2019, with distances for similarities);
-    ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
-
-    ``images_per_class``: of the batches to come; with it no ``triplet`` step waits for the device.
-
-    Raises:
-        StudyError: an unknown name, or a loss that is not a function of distances alone (it learns
-            a weight per class, say); the message lists the names that exist.
+    - ``triplet``: :func:`triplet_loss` of :func:`triplets`.
+    - ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
+      negative ones (Hadsell et al. 2006).
+    - ``margin``: max(0, d_ap - 1.2 + margin) + max(0, 1.2 - d_an + margin), on all triplets
+      (Wu et al. 2017).
+    - ``multi_similarity``: (1/2) log(1 + sum over positives of exp(2 (d - 0.5)))
+      + (1/50) log(1 + sum over negatives of exp(50 (0.5 - d))), averaged over anchors (Wang et al.
+      2019, with distances for similarities).
+    - ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
+    - any other: a loss class of pytorch-metric-learning, with its defaults; StudyError where a
+      distance alone does not make it (it learns a weight per class, say).
     """
     if name == "triplet":
         most = None if images_per_class is None else images_per_class - 1
-        return partial(drawn_triplet_loss, margin=margin, most=most)
+        return lambda embeddings, labels, generator: triplet_loss(
+            at_least_float32(embeddings), *triplets(embeddings, labels, generator, most), margin
+        )
     if name == "classification":
         return lambda embeddings, labels, generator: F.cross_entropy(embeddings.float(), labels)
     ours: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,11 +120,13 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
         "multi_similarity": ("MultiSimilarityLoss", {}),
     }
     of_library, arguments = ours.get(name, (name, {}))
-    if of_library not in OF_LIBRARY:
+    unfit = ("BaseMetricLossFunction", "HistogramLoss")  # the latter bins similarities in [-1, 1]
+    kind: Any = None if of_library in unfit else getattr(library, of_library, None)
+    try:
+        loss = kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
+    except (TypeError, KeyError, ValueError, AssertionError):
         raise StudyError(
-            f"unknown loss {name!r}, or not a function of pairwise distances alone: choose one of "
-            f"{', '.join(NAMES + OF_LIBRARY)}"
-        )
-    euclidean = distances.LpDistance(normalize_embeddings=False, p=2, power=1)
-    loss = getattr(library, of_library)(distance=euclidean, **arguments)
+            f"unknown loss {name!r}: choose one of {LISTED}, or a loss of pytorch-metric-learning "
+            "that any distance suffices to make, as NTXentLoss"
+        ) from None
     return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)

@@ -3,8 +3,7 @@
     for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
                      evaluate
 
-Nothing inside an epoch waits for the device, except inside a library's loss. Indices, crops,
-triplets and statistics are computed there. The losses are read once, at the epoch's end.
+Inside an epoch nothing waits for the device, except a library's loss.
 """
 
 import contextlib
@@ -18,21 +17,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from mdr_core import losses
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch as evaluation
-from mdr_core.losses import Loss, make
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
 MANY_CLASSES = 200
-STATES = ("model", "mdr", "loss", "optimizer")  # of a trainer
-GENERATORS = ("batch_generator", "generator")
+WITH_STATE, GENERATORS = ("model", "mdr", "loss", "optimizer"), ("batch_generator", "generator")
 
 
 @dataclass
@@ -44,20 +42,20 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     batch_generator: Generator  # on the CPU: draws the batches
     generator: Generator  # on the device: draws crops, flips and negatives
-    history: list[Row]  # a row per evaluated epoch; epoch 0 is before any training
     loss: nn.Module = field(default_factory=nn.Identity)  # another loop's, which may learn
+    history: list[Row] = field(default_factory=list)  # a row per epoch; 0 is before any training
 
     def checkpoint(self) -> bytes:
         """Return the content of a checkpoint file."""
         content = io.BytesIO()
-        state: Row = {name: getattr(self, name).state_dict() for name in STATES}
+        state: Row = {name: getattr(self, name).state_dict() for name in WITH_STATE}
         state |= {name: getattr(self, name).get_state() for name in GENERATORS}
         torch.save(state | {"history": self.history}, content)
         return content.getvalue()
 
     def resume(self, checkpoint: Row) -> None:
         """Go on from a loaded checkpoint."""
-        for name in STATES:
+        for name in WITH_STATE:
             getattr(self, name).load_state_dict(checkpoint[name])
         for name in GENERATORS:
             getattr(self, name).set_state(checkpoint[name])
@@ -65,24 +63,27 @@ class Trainer:
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step. Its backbone's weights may be given."""
+    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
+
+    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
+    """
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
     with seeded(config.seed, device):
         net = backbone(config.backbone, config.weights if backbone_state is None else "random")
         if backbone_state is not None:
-            net.load_state_dict(backbone_state)
+            net.net.load_state_dict(backbone_state)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
-    groups = [{"params": model.parameters(), "weight_decay": config.weight_decay}]
+    groups: list[Row] = [{"params": [*model.parameters()], "weight_decay": config.weight_decay}]
     if config.learn_levels:
         decay = config.weight_decay if config.decay_levels else 0.0
-        groups.append({"params": mdr.parameters(), "weight_decay": decay})
+        groups.append({"params": [mdr.levels], "weight_decay": decay})
     optimizer = torch.optim.Adam(groups, lr=config.lr, fused=True)
     host, own = (Generator(place).manual_seed(config.seed) for place in ("cpu", device))
-    return Trainer(model, mdr, optimizer, host, own, history=[])
+    return Trainer(model, mdr, optimizer, host, own)
 
 
 def train(
@@ -92,13 +93,11 @@ def train(
     checkpoint: Row | None = None,
     after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
-    """Train a run to its last epoch. A resumed one ends like a whole one, to the same digits.
+    """Train a run to its last epoch; a resumed one ends like the uninterrupted, to the same digits.
 
     Args:
-        data: its test split is evaluated before training and after every epoch. So are the
-            ``config.hold_out`` training classes that are kept from training.
-        backbone_state: the backbone's weights where ``config.weights`` is ``"classes"``.
-        checkpoint: :meth:`Trainer.checkpoint`, loaded: where the run goes on.
+        data: test split and held-out classes are evaluated before training and after every epoch.
+        checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
         after_epoch: called with the trainer after every evaluation; a run is saved there.
 
     Raises:
@@ -107,28 +106,34 @@ def train(
     device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
-    loss = make(config.loss, config.margin, config.images_per_class)
+    loss = losses.make(config.loss, config.margin, config.images_per_class)
     trainer = start(config, backbone_state)
-    # Images lie on the device as bytes, and are cropped there.
+    # Images lie on the device as bytes, if it has room for them, and are cropped there.
     images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
     labels = data.train.labels.to(device)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
     crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
     if checkpoint is None:
-        row = evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
-        trainer.history.append({"epoch": 0, "seconds": 0.0} | row)
+        trainer.history = [{"epoch": 0, "seconds": 0.0}]
+        trainer.history[0] |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         after_epoch(trainer)
     else:
         trainer.resume(checkpoint)
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
         began = time.perf_counter()
+        row = {"epoch": epoch, "lr": learning_rate(config, epoch)}
         for group in trainer.optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch)
+            group["lr"] = row["lr"]
         indices = batches.draw(config.iterations, trainer.batch_generator)
         with seeded(1000 * config.seed + epoch, device):  # what the network itself draws
-            terms = run_epoch(config, trainer, loss, images, labels, indices)
-        row = trained_row(config, epoch, trainer.mdr, terms)
-        row["train_seconds"] = time.perf_counter() - began
+            means = run_epoch(config, trainer, loss, images, labels, indices).mean(dim=0).tolist()
+        if not math.isfinite(sum(means)):
+            raise StudyError(
+                f"the loss became NaN or Inf in epoch {epoch}, with lr {config.lr:g}, loss "
+                f"{config.loss}, mdr_weight {config.mdr_weight:g}: lower lr or mdr_weight"
+            )
+        row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
+        row |= values(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
         row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
         row["seconds"] = time.perf_counter() - began
         trainer.history = with_by_class([*trainer.history, row])
@@ -137,26 +142,32 @@ def train(
 
 
 def run_epoch(
-    config: Config, trainer: Trainer, loss: Loss, images: Tensor, labels: Tensor, indices: Tensor
+    config: Config,
+    trainer: Trainer,
+    loss: losses.Loss,
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
 ) -> Tensor:
     """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
 
-    ``images`` (N, 3, S, S) uint8 are on the device or the host, ``labels`` (N,) on the device;
-    ``indices`` (steps, batch) go into both.
+    ``indices`` (steps, batch) are into images (N, 3, S, S), which may lie on the host, and labels.
     """
-    device, mdr = labels.device, trainer.mdr
-    terms = torch.zeros(len(indices), 3, device=device)
+    mdr, terms = trainer.mdr, torch.zeros(len(indices), 3, device=labels.device)
     trainer.model.train()
     mdr.train()
-    steps = zip(indices.to(device), load_batches(images, indices, device), strict=True)
-    for step, (index, x) in enumerate(steps):
+    targets = labels[indices.to(labels.device)]
+    for step, index in enumerate(indices.to(images.device)):
+        x = images[index]
+        if x.device != labels.device:  # through pinned memory the host need not wait
+            x = x.pin_memory().to(labels.device, non_blocking=True)
         if config.augment:
             x = augmentation.random_resized_crop(x, config.crop, trainer.generator, config.flip)
         else:
             x = augmentation.center_crop(x, config.resize, config.crop)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             embeddings = trainer.model(x.contiguous(memory_format=torch.channels_last))
-        total = metric = loss(embeddings, labels[index], trainer.generator)
+        total = metric = loss(embeddings, targets[step], trainer.generator)
         if config.mdr_weight > 0:
             regularization = mdr(embeddings)
             total = metric + config.mdr_weight * regularization
@@ -169,35 +180,10 @@ def run_epoch(
     return terms.cpu()
 
 
-def trained_row(config: Config, epoch: int, mdr: MDR, terms: Tensor) -> Row:
-    """Return an epoch's learning rate, mean losses, levels and running values; refuse NaN, Inf."""
-    rate, means = learning_rate(config, epoch), terms.mean(dim=0).tolist()
-    if not math.isfinite(sum(means)):
-        raise StudyError(
-            f"the loss became NaN or Inf in epoch {epoch}, with lr {rate:g}, loss {config.loss}, "
-            f"mdr_weight {config.mdr_weight:g}, seed {config.seed}: lower lr or mdr_weight"
-        )
-    row = {"epoch": epoch, "lr": rate}
-    row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
-    row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
-    return row | {"running_mean": mdr.running_mean.item(), "running_std": mdr.running_std.item()}
-
-
-def load_batches(images: Tensor, indices: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield each batch of images on the device, by indices (steps, R) into those given.
-
-    From the host they come through pinned memory on their own stream, while the device works.
-    """
-    if images.device.type == device.type:
-        yield from (images[index] for index in indices.to(device))
-        return
-    sending, working = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    for index in indices:
-        with torch.cuda.stream(sending):
-            batch = images[index].pin_memory().to(device, non_blocking=True)
-        working.wait_stream(sending)
-        batch.record_stream(working)
-        yield batch
+def values(mdr: MDR) -> Row:
+    """Return its levels and running values as they stand."""
+    levels = {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
+    return levels | {name: getattr(mdr, name).item() for name in ("running_mean", "running_std")}
 
 
 @contextlib.contextmanager
@@ -216,10 +202,10 @@ def learning_rate(config: Config, epoch: int) -> float:
 
 
 def with_by_class(history: list[Row]) -> list[Row]:
-    """Keep the numbers by class of each epoch that somebody may choose: they are long.
+    """Keep the numbers by class, which are long, of each epoch that somebody may choose.
 
-    Of more than MANY_CLASSES test classes, the last epoch and the best trained ones by Recall@1 on
-    test and on held-out classes.
+    With more than MANY_CLASSES test classes those are the last one, and the best trained ones by
+    Recall@1 on the test and on the held-out classes.
     """
     if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
         return history

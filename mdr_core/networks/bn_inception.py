@@ -1,12 +1,8 @@
 """BN-Inception (Ioffe and Szegedy 2015) with the names of the released checkpoints."""
 
-from textwrap import shorten
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from mdr_core.networks.embedding import Backbone
 
 # Channels of each block: its input; 1x1; 3x3 reduced, 3x3; double 3x3 reduced, double 3x3; the
 # pooled input's projection. Without a 1x1 branch a block halves the resolution and projects none.
@@ -24,11 +20,8 @@ BLOCKS = {
 }
 
 
-class BNInception(Backbone):
+class BNInception(nn.Module):
     """The backbone, without ImageNet's classifier."""
-
-    features = 1024
-    mean, std, order = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
 
     def __init__(self):
         super().__init__()
@@ -36,21 +29,18 @@ class BNInception(Backbone):
         self._add("conv2_3x3_reduce", 64, 64, 1)
         self._add("conv2_3x3", 64, 192, 3)
         for key, (inputs, one, three_in, three, double_in, double, projected) in BLOCKS.items():
-            stride = 1 if one else 2
-            for name, *convolution in (
-                ("1x1", inputs, one, 1),
-                ("3x3_reduce", inputs, three_in, 1),
-                ("3x3", three_in, three, 3, stride),
-                ("double_3x3_reduce", inputs, double_in, 1),
-                ("double_3x3_1", double_in, double, 3),
-                ("double_3x3_2", double, double, 3, stride),
-                ("pool_proj", inputs, projected, 1),
-            ):
-                if convolution[1]:
-                    self._add(f"inception_{key}_{name}", *convolution)
+            name, stride = f"inception_{key}", 1 if one else 2
+            if one:
+                self._add(f"{name}_1x1", inputs, one, 1)
+            self._add(f"{name}_3x3_reduce", inputs, three_in, 1)
+            self._add(f"{name}_3x3", three_in, three, 3, stride)
+            self._add(f"{name}_double_3x3_reduce", inputs, double_in, 1)
+            self._add(f"{name}_double_3x3_1", double_in, double, 3)
+            self._add(f"{name}_double_3x3_2", double, double, 3, stride)
+            if one:
+                self._add(f"{name}_pool_proj", inputs, projected, 1)
 
     def _add(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        """Add a convolution and its batch norm."""
         self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
@@ -67,47 +57,28 @@ class BNInception(Backbone):
         double = self._convolve(x, *(f"{name}_double_3x3_{step}" for step in ("reduce", 1, 2)))
         pool = F.max_pool2d if halves or key == "5b" else F.avg_pool2d
         pooled = pool(x, 3, 1 + halves, 1 - halves, ceil_mode=True)
-        if not halves:
-            pooled = self._convolve(pooled, f"{name}_pool_proj")
+        pooled = pooled if halves else self._convolve(pooled, f"{name}_pool_proj")
         return torch.cat([*one, three, double, pooled], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled features (N, 1024) of images (N, 3, H, W)."""
         x = F.max_pool2d(self._convolve(x, "conv1_7x7_s2"), 3, 2, ceil_mode=True)
-        x = self._convolve(x, "conv2_3x3_reduce", "conv2_3x3")
-        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = F.max_pool2d(self._convolve(x, "conv2_3x3_reduce", "conv2_3x3"), 3, 2, ceil_mode=True)
         for key in BLOCKS:
             x = self._block(key, x)
         return x.mean(dim=(2, 3))
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        self.load_state_dict(from_released(state)[0])
-
 
 def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a released state dict into backbone and embedding head.
+    """Split a checkpoint (``base.model.*``, ``linear.*``), or ImageNet's file, into net and head.
 
-    Args:
-        state: an MDR checkpoint (``base.model.*`` and ``linear.*``) or the ImageNet file (the bare
-            backbone); a leading ``module.`` and the classifier ``last_linear`` are dropped. Files
-            older than PyTorch 0.4 store batch norm as (1, C) and count nothing.
-
-    Raises:
-        ValueError: the backbone's tensors are missing, unknown or of another shape.
+    Nothing is checked; files older than PyTorch 0.4 have batch norm as (1, C).
     """
-    backbone: dict[str, Tensor] = {}
-    head: dict[str, Tensor] = {}
+    backbone, head = dict[str, Tensor](), dict[str, Tensor]()
     for key, tensor in state.items():
         name = key.removeprefix("module.").removeprefix("base.model.")
         if name.startswith("linear."):
             head[name.removeprefix("linear.")] = tensor
         elif not name.startswith("last_linear."):
-            old = "_bn." in name and tensor.dim() == 2
-            backbone[name] = tensor[0] if old else tensor
-    with torch.device("meta"):
-        net = BNInception()
-    try:
-        net.load_state_dict(backbone, assign=True)  # which adds the counts that old files lack
-    except RuntimeError as problem:
-        raise ValueError(f"not a BN-Inception state dict: {shorten(str(problem), 200)}") from None
-    return net.state_dict(), head
+            backbone[name] = tensor.squeeze(0) if "_bn." in name else tensor
+    return backbone, head

@@ -1,30 +1,23 @@
-"""The embedding network: a backbone, global average pooling, one linear layer, and a normalization.
+"""The embedding network: images (N, 3, H, W) -> features (N, F) -> embeddings (N, D)."""
 
-images (N, 3, H, W), RGB, 0..255 -> backbone -> features (N, F) -> linear -> embeddings (N, D)
-"""
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdr_core.errors import unknown
 from mdr_core.networks.fold_batch_norm import fold
 from mdr_core.regularizer import at_least_float32, normalize_by_mean_distance
 
-NORMALIZATIONS = ("mean_distance", "l2", "none")
 
-
-class Backbone(nn.Module):
+class Backbone(NamedTuple):
     """A network that returns pooled features (N, ``features``) of (pixel - mean) / std."""
 
+    net: nn.Module
     features: int
     mean: tuple[float, ...]  # of the channels, in RGB or BGR order; pixels are 0..255
     std: tuple[float, ...]
-    order = "rgb"
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Copy the tensors of a file; ValueError or RuntimeError where they do not fit."""
-        self.load_state_dict(state)
+    bgr: bool = False
 
 
 class EmbeddingNet(nn.Module):
@@ -33,38 +26,26 @@ class EmbeddingNet(nn.Module):
     Args:
         dim: D, the embedding's dimension.
         normalization: ``"mean_distance"``, the paper's, divides a batch by its mean distance in
-            training and leaves the embedding raw in testing. ``"l2"`` puts it on the unit sphere
-            in both. ``"none"`` does neither.
-        freeze_batch_norm: keep batch-norm layers in eval mode, in training too. Their statistics
-            stay ImageNet's, while their scale and shift are learned. They are folded into the
-            convolutions, which changes no function, only the time it takes.
+            training alone. ``"l2"`` puts embeddings on the unit sphere; ``"none"`` does neither.
+        freeze_batch_norm: keep the statistics of batch norm in training too, while its scale and
+            shift are learned. It is folded into the convolutions, for speed.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(
-        self,
-        backbone: Backbone,
-        dim: int,
-        normalization: str = "mean_distance",
-        freeze_batch_norm: bool = True,
+        self, backbone: Backbone, dim: int, normalization: str, freeze_batch_norm: bool = True
     ):
         super().__init__()
-        if normalization not in NORMALIZATIONS:
-            raise unknown("normalization", normalization, NORMALIZATIONS)
-        self.backbone, self.normalization = backbone, normalization
-        self.freeze_batch_norm = freeze_batch_norm
+        self.backbone, self.bgr = backbone.net, backbone.bgr
+        self.normalization, self.freeze_batch_norm = normalization, freeze_batch_norm
         if freeze_batch_norm:
-            fold(backbone)
+            fold(self.backbone)
         self.linear = nn.Linear(backbone.features, dim)
-        mean, std = (torch.tensor(each)[:, None, None] for each in (backbone.mean, backbone.std))
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
+        self.pixel_mean = nn.Buffer(torch.tensor(backbone.mean)[:, None, None], persistent=False)
+        self.pixel_std = nn.Buffer(torch.tensor(backbone.std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings (N, D), float32 or better, of images (N, 3, H, W), RGB, 0..255."""
-        if self.backbone.order == "bgr":
+        if self.bgr:
             images = images.flip(1)
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         embeddings = at_least_float32(self.linear(self.backbone(images)))
