@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_output
-from PIL import Image
 
 from mdr_core.report import notebook
 from mdr_core.report.pages import index
 from mdr_core.study import profiles
+from tests import trees
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = (
@@ -52,18 +51,6 @@ for name in names:
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Class folders of noise; the classes of these names are tested on."""
-    rng, root = np.random.default_rng(0), tmp_path / "my <i>$photos$"
-    for name in (*(f"!{number}" for number in range(len(NAMES))), *NAMES):
-        (root / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture
 def ascii_locale():
     """A file opened without an encoding takes ASCII alone (unless Python is in UTF-8 mode)."""
     before = locale.setlocale(locale.LC_CTYPE)
@@ -97,27 +84,28 @@ def executed(name: str, given: dict, monkeypatch) -> nbformat.NotebookNode:
     return nb
 
 
-def test_a_page_shows_names_as_text_wherever_they_stand(
-    folder, tmp_path, monkeypatch, ascii_locale
-):
+def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     small = replace(profiles.PROFILES["quick"], others=profiles.Setting(TINY), ablation_seeds=1)
     monkeypatch.setitem(profiles.PROFILES, "quick", small)
-    for variable in ("MDR_CACHE", "MDR_RUNS"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    saved = tmp_path / "saved"  # tables and figures
-    machine = {"output_root": str(tmp_path / "runs"), "jobs": 1, "seeds": [0]}
-    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "save_root": str(saved)}
+    for name, value in (("CACHE", tmp_path / "cache"), ("RUNS", tmp_path / "runs"), ("JOBS", 1)):
+        monkeypatch.setenv(f"MDR_{name}", str(value))
+    classes = (*(f"!{number}" for number in range(len(NAMES))), *NAMES)  # these are tested on
+    images = [f"{name}/{number}.png" for name in classes for number in range(4)]
+    folder = trees.tree(tmp_path / "my <i>$photos$", images)
+    own = {"folder": str(folder), "index_root": str(tmp_path / "index"), "seeds": [0]}
+    own |= {"new_image": str(folder / NAMES[0] / "0.png"), "method": "Triplet"}
+    gallery = {"dataset": f"folder:{folder}", "queries": 1, "hardest": 1, "top": 2, "seeds": [0]}
     asked = {
-        "retrieval_gallery": {"dataset": f"folder:{folder}", "queries": 1, "hardest": 1, "top": 2},
-        "your_images": own | {"new_image": str(folder / NAMES[0] / "0.png"), "method": "Triplet"},
+        "retrieval_gallery": gallery | {"methods": ["Triplet"]},
+        "your_images": own | {"save_root": str(tmp_path / "saved")},
     }
     reports = tmp_path / "reports"
     (reports / "quick").mkdir(parents=True)
     for name, given in asked.items():
-        nb = executed(name, given | machine, monkeypatch)
+        nb = executed(name, given, monkeypatch)
         nbformat.write(nb, reports / "quick" / f"{name}.ipynb")
     index.write_reports(reports)
-    table = pd.read_csv(saved / "names-quick.csv", encoding="utf-8")
+    table = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
     assert table["class"].tolist() == [*NAMES]
     for name in (*asked, "../index"):
         page = (reports / "quick" / f"{name}.html").read_text(encoding="utf-8")
