@@ -1,6 +1,6 @@
 """Ranks, confusions, the choice of queries, on known neighbors; the page to explore, by hand.
 
-Accessibility is tested on the committed pages.
+Accessibility, requests and a phone's width are tested on the committed pages.
 """
 
 import base64
@@ -120,18 +120,10 @@ def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
             )
 
 
-def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(explored, path, browser):
+def test_a_reader_explores_by_mouse_and_keyboard(explored, path, browser):
     about, _ = explored
-    problems = []
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("request", lambda request: problems.append(request.url[:99]))
+    page = browser.new_page()
     page.goto(path.as_uri())
-    problems = [p for p in problems if not p.startswith(("data:image/webp", path.as_uri()))]
-    assert not problems
-    wide = "document.documentElement.scrollWidth"
-    assert page.evaluate(wide) == 390
     check_what_is_shown(page, about, 0)
     page.keyboard.press("ArrowRight")
     check_what_is_shown(page, about, 1)
@@ -143,12 +135,10 @@ def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(explored, path, 
     check_what_is_shown(page, about, 5)
     page.select_option("#class", str(7))
     assert page.locator("#picker input").count() == 3
+    page.select_option("#class", "")
     kind = about["queries"][0]["kind"]
     page.select_option("#kind", str(kind))
     of_kind = [query for query in about["queries"] if query["kind"] == kind]
-    both = [query for query in of_kind if about["classOf"][query["image"]] == 7]
-    assert page.locator("#picker input").count() == len(both or of_kind)
-    page.select_option("#class", "")
     assert page.locator("#picker input").count() == len(of_kind)
     page.locator("#picker input").first.check()
     page.locator(".model").nth(1).locator(".view").nth(1).focus()
@@ -156,14 +146,12 @@ def test_a_reader_explores_by_mouse_and_keyboard_and_on_a_phone(explored, path, 
     assert "Triplet + L2, rank 2, distance" in page.locator("dialog").inner_text()
     page.keyboard.press("ArrowRight")
     assert "rank 3" in page.locator("dialog").inner_text()
-    assert page.evaluate(wide) == 390
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    assert page.evaluate("window.hurt") is None and not problems
     address = page.url  # of this query: another reader sees the same
     page.goto("about:blank")
     page.goto(address)
-    assert page.locator("#name").inner_text() == NASTY
+    assert page.locator("#name").inner_text() == NASTY and page.evaluate("window.hurt") is None
     page.close()
 
 

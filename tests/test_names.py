@@ -46,7 +46,6 @@ report.table(table, "names", "; ".join(names))
 report.table(table.set_index(["class", names[0]]), "names", names[1])
 for name in names:
     report.note("## {name}", name=name)
-    report.note("{name}", name=name)
 """
 
 
