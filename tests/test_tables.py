@@ -179,13 +179,3 @@ def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_r
     assert tables.searched(part).loc[("cars", 5e-5)].isna().tolist() == [True, False, True, False]
     assert tables.preferred(part, used).startswith("Where each rate was run")
     assert tables.preferred(lacking(search, search.lr == 1e-4), used) == ""
-
-
-def test_a_loss_that_ends_below_its_start_undoes_damage():
-    ends = grid(
-        lambda dataset, method: 47.0 if method == BEFORE else {"d": 40.0, "e": 48.0}[dataset],
-        dataset="de", method=[TRIPLET, BEFORE],
-    )  # fmt: skip
-    assert tables.undone(ends).startswith("On d the triplet loss ends at 40.0 %, below 47.0 %")
-    assert "On e" not in tables.undone(ends)
-    assert tables.undone(ends[ends.method == TRIPLET]) == ""
