@@ -30,7 +30,7 @@ def store(tmp_path, monkeypatch) -> dict:
     monkeypatch.setattr(committed, "find", lambda c: found.get(names.committed_name(c)))
     monkeypatch.setenv("MDR_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STORED", "1")
-    monkeypatch.setattr(runs, "say_edited", lambda: None)
+    monkeypatch.setattr(runs, "edited", lambda: "")
     return found
 
 
@@ -55,18 +55,11 @@ def table1(seeds: list[int], **changes) -> list[dict]:
 
 
 @pytest.mark.parametrize("profile", profiles.PROFILES)
-def test_without_changes_every_run_is_the_profile_s_own(profile):
-    for name, grid in experiments.of_notebooks(profile).items():
-        plain = [row for row in grid if row["config"].hold_out == 0]
-        other = [row for row in plain if row["config"] != row["own"]]
-        assert not other or name in ("recall_at_k", "claims")  # rows beyond their first grid
-
-
-@pytest.mark.parametrize("profile", profiles.PROFILES)
-def test_a_changed_run_knows_the_run_that_the_profile_has_in_its_place(profile):
+def test_every_run_knows_the_run_that_the_profile_has_in_its_place(profile):
     changes = {"mdr_weight": 0.1, "epochs": 3, "lr": 7e-4}
     own, changed = (experiments.of_notebooks(profile, seeds=[0], **some) for some in ({}, changes))
-    for name in own.keys() - {"recall_at_k", "claims"}:
+    for name in own.keys() - {"recall_at_k", "claims"}:  # which have rows beyond their first grid
+        assert all(row["config"] == row["own"] for row in own[name] if not row["config"].hold_out)
         expected = {(reruns.experiment(row), row["config"].dataset): row for row in own[name]}
         for row in changed[name]:
             place = expected[reruns.experiment(row), row["config"].dataset]
@@ -82,9 +75,8 @@ def test_every_changed_parameter_is_named_with_both_values():
         {"parameter": "methods", OWN: ", ".join(METHODS), RERUN: f"{L2}, {MDR}"},
         {"parameter": "seeds", OWN: "the profile's own", RERUN: "0"},
     ]
-    assert (
-        reruns.changes(experiments.table1("full", ["cub200"], [MDR], [0], mdr_weight=0.6), {}) == []
-    )
+    grid = experiments.table1("full", ["cub200"], [MDR], [0], mdr_weight=0.6)
+    assert reruns.changes(grid, {}) == []
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have(store):
@@ -103,19 +95,16 @@ def test_differences_are_paired_over_the_seeds_that_both_have(store):
     assert row["over test classes"] and row.verdict == "not significant"
 
 
-@pytest.mark.parametrize("counts, verdict", [(True, "larger"), (False, "one seed")])
-def test_one_seed_is_decided_by_the_test_classes_or_not_at_all(store, counts, verdict):
+@pytest.mark.parametrize(
+    "seed, counts, verdict",
+    [(0, True, "larger"), (0, False, "one seed"), (5, True, "no common seed")],
+)
+def test_one_seed_is_decided_by_the_test_classes_or_not_at_all(store, seed, counts, verdict):
     put(store, table1([0]), counts=counts)
-    grid = table1([0], mdr_weight=0.1)
-    row = reruns.beside_own(grid, put(store, grid, 3, counts), seeds=3).iloc[2]
-    assert row.verdict == verdict and bool(row["over test classes"]) == counts
-
-
-def test_a_seed_that_the_profile_lacks_has_no_difference(store):
-    put(store, table1([0]))
-    grid = table1([5], mdr_weight=0.1)
-    row = reruns.beside_own(grid, put(store, grid, 3), seeds=1).iloc[2]
-    assert row.verdict == "no common seed" and row[OWN].n == row[RERUN].n == 1
+    grid = table1([seed], mdr_weight=0.1)
+    row = reruns.beside_own(grid, put(store, grid, 3, counts), seeds=1).iloc[2]
+    assert row.verdict == verdict and row[OWN].n == row[RERUN].n == 1
+    assert bool(row["over test classes"]) == (verdict == "larger")
 
 
 def shown(monkeypatch, grid: list[dict], **given) -> list[dict]:
@@ -131,23 +120,14 @@ def shown(monkeypatch, grid: list[dict], **given) -> list[dict]:
     return found
 
 
-def saved(path: Path, outputs: list[dict]) -> Path:
-    """Write an executed notebook with these outputs."""
-    cell = new_code_cell(outputs=[new_output("display_data", data=data) for data in outputs])
-    path.write_text(writes(new_notebook(cells=[new_markdown_cell("# Does it help?"), cell])))
-    return path
-
-
 def test_a_notebook_shows_what_it_changes_only_where_it_does(store, monkeypatch):
     own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
     put(store, grid[2:3] + grid[5:], 3)
-    unknown = shown(monkeypatch, grid, mdr_weight=0.1)
-    assert "own runs are not stored" in unknown[3]["text/html"] and len(unknown) == 4
+    assert len(shown(monkeypatch, grid, mdr_weight=0.1)) == 4  # without the profile's own runs
     put(store, own)
     assert len(shown(monkeypatch, own)) == 2  # the table and the finding
     text = "".join(str(data) for data in shown(monkeypatch, grid, mdr_weight=0.1))
     assert "What this rerun changes" in text and "the same runs" in text
-    assert "not stored" not in text
 
 
 def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsys):
@@ -156,15 +136,17 @@ def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsy
     own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)
     put(store, own)
     put(store, grid[2:3] + grid[5:], 3)
-    paths = [
-        saved(tmp_path / "own.ipynb", shown(monkeypatch, own)),
-        saved(tmp_path / "less.ipynb", shown(monkeypatch, grid, mdr_weight=0.1)),
-    ]
-    assert main(["compare", *map(str, paths), "--output", str(tmp_path / "new" / "all.csv")]) == 0
+    paths = [str(tmp_path / name) for name in ("own.ipynb", "less.ipynb")]
+    for path, found in zip(
+        paths, (shown(monkeypatch, own), shown(monkeypatch, grid, mdr_weight=0.1)), strict=True
+    ):
+        cell = new_code_cell(outputs=[new_output("display_data", data=data) for data in found])
+        Path(path).write_text(writes(new_notebook(cells=[new_markdown_cell("# Does it?"), cell])))
+    assert main(["compare", *paths, "--output", str(tmp_path / "new" / "all.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 3 and "+21.4" in printed[2]
     table = pd.read_csv(tmp_path / "new" / "all.csv")
-    assert list(table.mdr_weight) == [0.2, 0.1] and list(table.notebook) == list(map(str, paths))
+    assert list(table.mdr_weight) == [0.2, 0.1] and list(table.notebook) == paths
     # MDR − L2: four right answers more in each of four classes, of 140 queries; then 3 + seed more
     expected = [100 * 4 * 4 / 140, 100 * 4 * 7.5 / 140]
     assert list(table["drawn: MDR − L2, mean"]) == pytest.approx(expected)
@@ -173,13 +155,10 @@ def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsy
     assert (low < expected).all() and (high > expected).all()
 
 
-@pytest.mark.parametrize(
-    "text", [None, "", "{}", '{"cells": []}', "[]", '{"cells": [{"outputs": 1}]}']
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"cells": [{"outputs": 1}]}'])
 def test_what_is_no_executed_notebook_ends_in_one_line(text, tmp_path, capsys):
-    path = tmp_path / "x.ipynb"
-    if text is not None:
-        path.write_text(text)
-    assert main(["compare", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "is no executed notebook of this study" in said
+    (tmp_path / "x.ipynb").write_text(text)
+    for path in ("x.ipynb", "none.ipynb"):
+        assert main(["compare", str(tmp_path / path)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "is no executed notebook of this study" in said
