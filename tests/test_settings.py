@@ -60,7 +60,7 @@ def test_interval_is_students_t_and_one_seed_has_none():
         ({"crop": 300}, "must not exceed resize"),
         ({"levels": [0, "x"]}, "levels must be of type float"),
         ({"levels": []}, "at least one number"),
-        ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
+        ({"momentum": 1.5}, "momentum must be less than 1"),
         ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
         ({"statistics": "foo"}, "unknown statistics 'foo'"),
         ({"seed": 2**70}, "seed must be less than"),
