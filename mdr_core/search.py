@@ -23,7 +23,7 @@ from mdr_core.evaluation.full_float32 import full_float32
 from mdr_core.files import check_writable, write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.runs.record import Record, tensors
+from mdr_core.runs.local import Record, tensors
 
 FILES = WEIGHTS, INDEX, CONFIG = "weights.safetensors", "gallery.faiss", "config.json"
 TRAINING = 100_000  # embeddings, at most, that an index is trained on

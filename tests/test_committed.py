@@ -10,7 +10,7 @@ from mdr_core.config import from_dict
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.runs import committed, local, names
-from mdr_core.runs.record import tensors
+from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records
 from mdr_core.study import data_facts, evidence, experiments, keep, profiles, train
 

@@ -5,6 +5,7 @@ store, so a run is trained once.
 """
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from nbclient import NotebookClient
 from mdr_core.__main__ import main
 from mdr_core.errors import StudyError
 from mdr_core.report import notebook, parameters, render
-from mdr_core.runs import local
 from tests import trees
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,7 +131,7 @@ def test_two_at_the_same_time_train_a_run_once_and_both_end(tmp_path):
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     [stored] = (tmp_path / "runs").glob("*/run.json")
-    assert local.read(stored.parent) is not None
+    assert json.loads(stored.read_text())["content"]
     assert not list((tmp_path / "runs").glob("*.lock")) and not list(
         (tmp_path / "reports").rglob(".*")
     )
@@ -162,7 +162,8 @@ def test_from_an_empty_store_the_whole_pretraining_is_trained(tmp_path):
     where = os.environ | {"MDR_RUNS": str(tmp_path / "runs")}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=where)
     assert done.returncode == 0, done.stderr
-    trained = [local.read(path.parent)["config"] for path in (tmp_path / "runs").glob("*/run.json")]
+    stored = (tmp_path / "runs").glob("*/run.json")
+    trained = [json.loads(path.read_text())["config"] for path in stored]
     assert sorted(config["dataset"] for config in trained) == [
         "drawn",
         "drawn",

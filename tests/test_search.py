@@ -13,7 +13,7 @@ from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.runs import local
-from mdr_core.runs.record import tensors
+from mdr_core.runs.local import tensors
 from mdr_core.search import CONFIG, FILES, ImageSearch
 from mdr_core.study import drawn_folder, experiments
 from tests.test_retrieval import autocast, default_type

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mdr_core.runs.record import Record, tensors
+from mdr_core.runs.local import Record, tensors
 from mdr_core.runs.run import frame
 from mdr_core.study import class_bootstrap
 

@@ -27,7 +27,7 @@ from mdr_core.report.parameters import checked_parameters as checked_parameters
 from mdr_core.report.parameters import path_of
 from mdr_core.report.reruns import SETTINGS
 from mdr_core.runs import local
-from mdr_core.runs.record import Record, tensors
+from mdr_core.runs.local import Record, tensors
 from mdr_core.study import claims, data_facts, experiments, profiles, statistics, train
 
 FINDING = "application/vnd.mdr.finding+json"

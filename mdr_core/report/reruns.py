@@ -20,7 +20,7 @@ from mdr_core.errors import StudyError
 from mdr_core.files import write
 from mdr_core.report import tables
 from mdr_core.report.frames import labeled, with_counts
-from mdr_core.runs.record import Record
+from mdr_core.runs.local import Record
 from mdr_core.study import claims, profiles, statistics
 from mdr_core.study.claims import Cell, Claim
 from mdr_core.study.profiles import L2, MDR

@@ -7,30 +7,45 @@
 A folder from another machine may be copied there, with or without the large files.
 """
 
-import contextlib
 import functools
 import json
-import os
+import platform
 import time
-import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import PIL.features
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from mdr_core.config import Config, pretraining
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
 from mdr_core.files import locked, runs_root, write
-from mdr_core.runs.names import local_name
-from mdr_core.runs.record import Record, provenance, tensors
+from mdr_core.runs.names import code_digest, git, local_name
 
 Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer
 FILES = ("weights", "embeddings", "findings")
+PACKAGES = (
+    "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
+)  # fmt: skip
 drawn = functools.lru_cache(maxsize=2)(load_dataset)  # the only images that never change
+
+
+class Record(TypedDict):
+    """A stored run."""
+
+    key: str
+    config: dict[str, Any]
+    history: list[dict[str, Any]]  # a row for each epoch evaluated
+    content: str  # checksum of config and history
+    provenance: dict[str, Any]
+    files: dict[str, str]  # the path of each of FILES that is there
 
 
 def dataset(config: Config) -> RetrievalDataset:
@@ -39,53 +54,45 @@ def dataset(config: Config) -> RetrievalDataset:
     return load(config.dataset, config.image_size)
 
 
+def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:
+    """Return a run's ``weights``, ``embeddings`` or ``findings``; None where they are not there.
+
+    ``weights``: the model's by name, MDR's under ``mdr.``. ``embeddings``: of the final epoch,
+    ``test`` (N, D) and ``test_labels`` (N,), and those of a gallery. ``findings``: those of
+    :func:`mdr_core.evaluation.epoch.findings`.
+    """
+    try:
+        return load_file(record["files"][name]) if name in record["files"] else None
+    except (OSError, SafetensorError) as problem:
+        path = record["files"][name]
+        raise StudyError(f"{path} cannot be read ({problem}): remove it or fetch it anew") from None
+
+
 def find(
     config: Config, fingerprint: str, train: Train | None = None, files: bool = False
 ) -> Record | None:
     """Return a stored run; None where there is none, or it lacks the ``files`` that are needed.
 
-    Args:
-        fingerprint: of the data here.
-        train: who trains it, as for :func:`mdr_core.runs.run.run`.
+    ``fingerprint``: of the data here. ``train``: who trains it, if not the study's loop. A
+    StudyError says that it is there and cannot be read, or is not what its checksum says.
     """
-    record = read(runs_root() / local_name(config, fingerprint, train))
-    return None if record is None or (files and len(record["files"]) < len(FILES)) else record
-
-
-def read(folder: Path) -> Record | None:
-    """Return the run of a folder; None where there is none.
-
-    One that is not what its checksum says is corrupt: it is kept under another name.
-
-    Raises:
-        StudyError: it is there, and the system cannot read it.
-    """
+    folder = runs_root() / local_name(config, fingerprint, train)
     try:
-        text = (folder / "run.json").read_text(encoding="utf-8", errors="replace")
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if sha256([record["config"], record["history"]]) != record["content"]:
+            raise ValueError("it is not what its checksum says: remove its folder")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as problem:
-        raise StudyError(
-            f"{folder}/run.json cannot be read ({problem.strerror}): mend that, or set MDR_RUNS"
-        ) from None
-    try:
-        record = json.loads(text)
-        if sha256([record["config"], record["history"]]) != record["content"]:
-            raise ValueError("run.json is not what its checksum says")
-    except (ValueError, LookupError, TypeError, RecursionError) as problem:
-        aside = folder.with_name(f"{folder.name}.corrupt-{time.time_ns()}")
-        with contextlib.suppress(OSError):  # of a folder that may only be read
-            os.replace(folder, aside)
-        line = f"stored run {folder.name} is corrupt ({problem}): kept as {aside.name}"
-        warnings.warn(line, stacklevel=2)
-        return None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as problem:
+        raise StudyError(f"{folder}/run.json cannot be read ({problem})") from None
     paths = {name: folder / f"{name}.safetensors" for name in FILES}
-    files = {name: str(path) for name, path in paths.items() if path.exists()}
-    return record | {"key": folder.name, "files": files}
+    there = {name: str(path) for name, path in paths.items() if path.exists()}
+    found = record | {"key": folder.name, "files": there}
+    return None if files and len(there) < len(FILES) else found
 
 
 def train(config: Config, train: Train | None = None, files: bool = False) -> Record:
-    """Return a run, trained now unless it is stored.
+    """Return a run, trained now unless it is stored; arguments as of :func:`find`.
 
     Raises:
         StudyError: before the training, the folder cannot be written to; or what that raises.
@@ -97,27 +104,27 @@ def train(config: Config, train: Train | None = None, files: bool = False) -> Re
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):  # of two processes, one trains it
-            record = find(config, data.fingerprint, train, files)
-            return record or trained(config, data, folder, train)
+            if not find(config, data.fingerprint, train, files):
+                store(config, data, folder, train)
     except OSError as problem:  # a full disk, say
-        raise StudyError(
-            f"run {folder.name} cannot be written to {folder.parent}: "
-            f"{problem.strerror or problem}; make room, or set MDR_RUNS"
-        ) from None
+        why = f"{folder} cannot be written to ({problem.strerror or problem})"
+        raise StudyError(f"{why}: make room, or set MDR_RUNS") from None
+    return find(config, data.fingerprint, train, files)  # type: ignore[return-value]
 
 
-def trained(config: Config, data: RetrievalDataset, folder: Path, train: Train | None) -> Record:
-    """Train a run, or go on from its checkpoint, and store it."""
+def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | None) -> None:
+    """Train a run, or go on from its checkpoint, and write its folder."""
     from mdr_core import training
     from mdr_core.evaluation import epoch
 
-    began = time.perf_counter()
+    began, saved = time.perf_counter(), folder / "checkpoint.pt"
+    state = torch.load(saved, map_location="cpu", weights_only=True) if saved.exists() else None
     trainer = (train or training.train)(
         config,
         data,
         backbone_state=backbone_of(config),
-        checkpoint=checkpoint(folder),
-        after_epoch=lambda trainer: write(folder / "checkpoint.pt", trainer.checkpoint()),
+        checkpoint=state,
+        after_epoch=lambda trainer: write(saved, trainer.checkpoint()),
     )
     weights = trainer.model.state_dict()
     weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
@@ -131,36 +138,35 @@ def trained(config: Config, data: RetrievalDataset, folder: Path, train: Train |
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
     about = json.loads(json.dumps(config.to_dict()))
-    record = {
-        "config": about,
-        "history": trainer.history,
-        "content": sha256([about, trainer.history]),
-        "provenance": provenance(config.device, data.fingerprint, time.perf_counter() - began),
-    }
+    made = provenance(config.device, data.fingerprint, time.perf_counter() - began)
+    record = {"config": about, "history": trainer.history, "provenance": made}
+    record["content"] = sha256([about, trainer.history])
     write(folder / "run.json", json.dumps(record, indent=1))
-    for left in (folder / "checkpoint.pt", *folder.glob(".*")):  # the latter of killed processes
+    for left in (saved, *folder.glob(".*")):  # the latter of killed processes
         left.unlink(missing_ok=True)
-    return read(folder) or record  # type: ignore[return-value]
 
 
 def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
     """Return the backbone's weights where a run pretrains them, on drawn characters."""
     if config.weights != "classes":
         return None
-    weights = tensors(train(pretraining(config), files=True), "weights") or {}
-    own = [name for name in weights if name.startswith("backbone.")]
-    return {name.removeprefix("backbone."): weights[name] for name in own}
+    weights, own = tensors(train(pretraining(config), files=True), "weights") or {}, "backbone."
+    return {name.removeprefix(own): w for name, w in weights.items() if name.startswith(own)}
 
 
-def checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return a killed run's state after its last epoch, if there is one that can be read."""
-    try:
-        return torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
-    except (MemoryError, OSError):  # for want of room now, say: the state stays
-        raise
-    except Exception as problem:  # noqa: BLE001 - whatever a torn file makes torch raise
-        line = f"the checkpoint of run {folder.name} cannot be read ({problem}): training anew"
-        warnings.warn(line, stacklevel=2)
-        return None
+def provenance(device: str, fingerprint: str, seconds: float) -> dict[str, Any]:
+    """Return what is stored of a run that was just trained: data, code, libraries, processor."""
+    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
+    commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "data": fingerprint,
+        "code": code_digest(),
+        "commit": commit or None,
+        "versions": {"python": platform.python_version(), "libjpeg": jpeg}
+        | {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_this_process": round(seconds, 1),
+    }

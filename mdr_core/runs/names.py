@@ -1,9 +1,7 @@
-"""Name a run: by its settings alone where it is committed, on this machine by data and code, too.
+"""Name a run by its settings where it is committed; on this machine by data and code, too.
 
-* **A committed run** is a published result: settings and the dataset's name find it, whoever has
-  which copy of the data.
-* **A local run** is a cache: the fingerprint of the data and the text of every file that computes
-  numbers enter its name, so that after any edit nothing stale is read.
+A committed run is a published result, whoever has which copy of the data. A local run is a cache:
+after any edit of a file that computes numbers, it has another name.
 """
 
 import functools
@@ -26,17 +24,15 @@ COMPUTE = (  # the files whose text enters the name of a local run
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return what decides a run's numbers: the settings that differ from their defaults.
+    """Return what decides a run's numbers: settings that differ from their defaults.
 
-    Those that only evaluate are left out and, where λ is 0, those of MDR.
+    Without those that only evaluate and, where λ is 0, without those of MDR.
     """
-    default = Config()
-    values = {k: v for k, v in config.to_dict().items() if v != getattr(default, k)}
-    for name in (*ONLY_EVALUATE, *(ONLY_MDR if config.mdr_weight == 0 else ())):
-        values.pop(name, None)
+    left_out = ONLY_EVALUATE if config.mdr_weight else ONLY_EVALUATE + ONLY_MDR
+    default, values = Config(), {k: v for k, v in config.to_dict().items() if k not in left_out}
     if Path(config.weights).is_file():
         values["weights"] = sha256(Path(config.weights).read_bytes())
-    return values
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
 def committed_name(config: Config) -> str:
@@ -47,21 +43,12 @@ def committed_name(config: Config) -> str:
 def local_name(config: Config, fingerprint: str, train: Callable | None = None) -> str:
     """Return the name of a run's folder on this machine, 16 hexadecimal digits.
 
-    Args:
-        fingerprint: of the dataset.
-        train: the function that trains it where that is not the study's own loop; the source of
-            its module enters.
+    The source of another ``train`` than the study's enters: its module's, in a notebook its own.
     """
-    parts: list[object] = [settings(config), fingerprint, code_digest()]
-    if train is not None:
-        parts.append(source_of(train))
-    return sha256(parts)[:16]
-
-
-def source_of(train: Callable) -> str:
-    """Return the text of the module that a function stands in; in a notebook, its own text."""
-    module: Any = inspect.getmodule(train)
-    return inspect.getsource(module if getattr(module, "__file__", None) else train)
+    module: Any = train and inspect.getmodule(train)
+    source = module if getattr(module, "__file__", None) else train
+    text = inspect.getsource(source) if source else ""
+    return sha256([settings(config), fingerprint, code_digest(), text])[:16]
 
 
 @functools.cache
@@ -75,22 +62,16 @@ def code_digest() -> str:
 def edited() -> str:
     """Return a line on the files that compute numbers and differ from the commit; "": none does."""
     names = [f"mdr_core/{name}.py" for name in COMPUTE]
-    changed = git("diff", "--name-only", "HEAD", "--", *names).split()
-    if not changed:
-        return ""
-    return (
-        f"{', '.join(changed)} differs from the commit: the committed runs were made without that "
-        "edit. STORED=0 trains with it."
-    )
+    changed = ", ".join(git("diff", "--name-only", "HEAD", "--", *names).split())
+    line = f"{changed} differs from the commit: the committed runs were made without that edit"
+    return f"{line}; STORED=0 trains with it" if changed else ""
 
 
 def git(*arguments: str) -> str:
     """Return what git says in the study's folder; nothing where there is no git."""
-    if not (REPOSITORY / ".git").exists():
-        return ""
     try:
-        return subprocess.check_output(
-            ["git", *arguments], cwd=REPOSITORY, stderr=subprocess.DEVNULL, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+        return subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+        ).stdout
+    except OSError:
         return ""

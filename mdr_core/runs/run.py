@@ -18,9 +18,8 @@ from mdr_core.errors import StudyError
 from mdr_core.files import runs_root
 from mdr_core.networks.backbones import check_backbone
 from mdr_core.runs import committed, local
-from mdr_core.runs.local import Train
+from mdr_core.runs.local import Record, Train
 from mdr_core.runs.names import edited, local_name
-from mdr_core.runs.record import Record
 
 OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
 
@@ -67,8 +66,12 @@ def records(
     if missing and missing_too:
         counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
         say(f"{len(wanted)} runs: {counts}, {len(missing)} to train")
-        for config in missing:
-            check(config, train)
+        for config in missing:  # before hours are spent on the others
+            check_backbone(config.backbone)
+            if train is None:
+                losses.make(config.loss)
+            if train is None and config.loop != "study":
+                raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=…)")
         first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
         train_all([*first], None)  # once, before those that start from them
         train_all(missing, train)
@@ -86,36 +89,23 @@ def say(line: str) -> None:
 
 def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[Config, Record]:
     """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
-    fingerprints: dict[tuple[str, int], str] = {}
+    prints: dict[tuple[str, int], str] = {}
     found: dict[Config, Record] = {}
     for config in configs:
         images = config.dataset, config.image_size
         try:
-            if images not in fingerprints:
-                fingerprints[images] = local.dataset(config).fingerprint
+            prints[images] = prints.get(images) or local.dataset(config).fingerprint
         except StudyError:
             if must:
                 raise
             continue
-        if record := local.find(config, fingerprints[images], train):
+        if record := local.find(config, prints[images], train):
             found[config] = record
     return found
 
 
-def check(config: Config, train: Train | None) -> None:
-    """Refuse an unknown backbone or loss before hours are spent on the other runs."""
-    check_backbone(config.backbone)
-    if train is None:
-        losses.make(config.loss)
-        if config.loop != "study":
-            raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=...)")
-
-
 def train_all(configs: list[Config], train: Train | None) -> None:
     """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
-    # glibc then keeps the memory of large activations between steps: about a tenth faster
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**33))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
     problems, count = list[Exception | None](), len(configs)
     try:
         problems += tqdm(outcomes(configs, train), total=count, unit="run", disable=not count)
@@ -128,49 +118,40 @@ def train_all(configs: list[Config], train: Train | None) -> None:
 
 def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception | None]:
     """Yield what became of each run, as it ends: None where it is stored."""
-    scheduler, cores = os.environ.get("MDR_SCHEDULER"), cpu_count()
-    gpu = any(config.device != "cpu" for config in configs)
-    asked = os.environ.get("MDR_JOBS") or ("1" if gpu else str(cores))
+    scheduler, gpu = os.environ.get("MDR_SCHEDULER"), any(c.device != "cpu" for c in configs)
+    asked = os.environ.get("MDR_JOBS") or ("1" if gpu else str(cpu_count()))
     if not asked.isdecimal():
         raise StudyError(f"MDR_JOBS must be a whole number, got {asked!r}")
-    count = min(int(asked), len(configs))
-    if count <= 1 and not scheduler:
+    jobs = max(min(int(asked), len(configs)), 1)
+    if jobs == 1 and not scheduler:
         yield from (attempt(config, train, {}) for config in configs)
         return
+    # a process that joblib keeps from an earlier call has that call's environment
+    here = {} if scheduler else {k: v for k, v in os.environ.items() if k.startswith("MDR_")}
     try:
-        with place(scheduler, count, max(cores // max(count, 1), 1)):
+        with place(scheduler, jobs):
             work = Parallel(return_as="generator_unordered", batch_size=1)
-            # a process that joblib keeps from an earlier call has that call's environment
-            here = {} if scheduler else {k: v for k, v in os.environ.items() if k[:4] == "MDR_"}
             yield from work(delayed(attempt)(config, train, here) for config in configs)
+    except (OSError, TimeoutError) as problem:
+        why = f"{scheduler} has no Dask scheduler with a worker ({problem})".splitlines()[0]
+        raise StudyError(f"{why}: start dask scheduler and dask worker") from None
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        begun = (c for c, folder in unfinished(configs, train).items() if folder.exists())
-        names = [
-            f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}" for c in begun
-        ]
+        begun = ", or ".join(unfinished(configs, train))
         raise StudyError(
-            f"a process died (killed, or out of memory) that trained {' or '.join(names)}; the "
-            "runs that ended are stored: ask again, and these go on from their last epoch"
+            f"a process died (killed, or out of memory) that trained {begun}; the runs that ended "
+            "are stored: ask again, and these go on from their last epoch"
         ) from None
 
 
-def place(scheduler: str | None, count: int, threads: int) -> parallel_config:
+def place(scheduler: str | None, jobs: int) -> parallel_config:
     """Return where joblib's processes run: on this machine, or on a Dask cluster's workers."""
     if not scheduler:
-        return parallel_config("loky", n_jobs=count, inner_max_num_threads=threads)
+        return parallel_config("loky", n_jobs=jobs, inner_max_num_threads=cpu_count() // jobs or 1)
     from dask.distributed import Client
 
-    try:
-        client = Client(scheduler, timeout="10s", set_as_default=False)
-        client.wait_for_workers(1, timeout=30)
-    except (OSError, ValueError, TimeoutError) as problem:
-        why = str(problem).partition("\n")[0]
-        raise StudyError(
-            f"no Dask scheduler with a worker answers at {scheduler} ({why}): start dask scheduler "
-            "and dask worker, or unset MDR_SCHEDULER"
-        ) from None
+    client = Client(scheduler, timeout="10s", set_as_default=False)
     return parallel_config("dask", client=client, n_jobs=-1)
 
 
@@ -184,23 +165,24 @@ def attempt(config: Config, train: Train | None, environment: dict[str, str]) ->
     return None
 
 
-def unfinished(configs: list[Config], train: Train | None) -> dict[Config, Path]:
-    """Return the runs that are not stored here, each with its folder, there or not."""
-    names = {c: local_name(c, local.dataset(c).fingerprint, train) for c in configs}
-    folders = {config: runs_root() / name for config, name in names.items()}
-    return {c: folder for c, folder in folders.items() if not (folder / "run.json").exists()}
+def unfinished(configs: list[Config], train: Train | None) -> Iterator[str]:
+    """Yield the runs that have begun on this machine and are not stored, in words."""
+    for c in configs:
+        folder: Path = runs_root() / local_name(c, local.dataset(c).fingerprint, train)
+        if folder.exists() and not (folder / "run.json").exists():
+            yield f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
 
 
 def check_copies(found: Iterable[Record]) -> None:
     """Refuse runs of one dataset name on two copies of the data."""
     copies: dict[tuple[str, int], str] = {}
     for record in found:
-        images = record["config"]["dataset"], record["config"]["image_size"]
-        one, other = copies.setdefault(images, record["provenance"]["data"]), record["provenance"]
-        if one != other["data"]:
+        images, data = record["config"]["dataset"], record["provenance"]["data"]
+        one = copies.setdefault((images, record["config"]["image_size"]), data)
+        if one != data:
             raise StudyError(
-                f"the runs on {images[0]} are of two copies of the data ({one[:8]} and "
-                f"{other['data'][:8]}), which cannot be compared: STORED=0 trains all on yours"
+                f"the runs on {images} are of two copies of the data ({one[:8]} and {data[:8]}), "
+                "which cannot be compared: STORED=0 trains all on yours"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
-from mdr_core.runs.record import Record
+from mdr_core.runs.local import Record
 from mdr_core.runs.run import records
 from mdr_core.study import drop_in, evidence, profiles
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from mdr_core.runs.record import Record
+from mdr_core.runs.local import Record
 
 COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
     "c259421d94b7": "re-encoded copy, short side 160 px",
