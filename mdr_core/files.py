@@ -1,15 +1,6 @@
 """Where this machine keeps its files, and how they are written.
 
-Environment variables say it. A relative folder is one in the study.
-
-| variable | what | default |
-|---|---|---|
-| ``MDR_DATA_ROOT`` | folder of the datasets | ``../shared/data``, then ``data``, in the study |
-| ``MDR_CACHE`` | decoded images, unpacked files | ``.cache`` in the study, or the user's cache |
-| ``MDR_RUNS`` | this machine's runs | ``runs`` in the study |
-| ``MDR_JOBS`` | runs trained at a time | one per core, one on a GPU |
-| ``MDR_SCHEDULER`` | a Dask scheduler to train on, as ``tcp://host:8786`` | none |
-| ``STORED`` | 1: committed runs are taken; 0: they are not looked at | by profile |
+Environment variables say where (docs/runs.md has their table); a relative folder is in the study.
 """
 
 import contextlib

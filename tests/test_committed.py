@@ -57,7 +57,7 @@ def test_a_kept_run_is_read_back_to_the_digit_and_never_overwritten(place):
     path = place / "reports" / "quick" / "runs.csv"
     before = path.read_bytes()
     local.train(other := TINY.replace(seed=1))
-    assert committed.keep([local.train(TINY), local.train(other)], path.parent, set()) == 1
+    assert keep.add([local.train(TINY), local.train(other)], path.parent, set()) == 1
     assert path.read_bytes().startswith(before)
     about = data_facts.about("drawn", record["provenance"]["data"])
     test = load_dataset("drawn").test
@@ -148,6 +148,6 @@ def test_an_old_name_of_a_backbone_is_read_as_timm_s():
     assert committed.config_of(rows) == {"backbone": "tf_efficientnet_lite0", "dim": 8}
     record = {"key": "k", "config": replace(TINY).to_dict(), "history": [{"epoch": 0, "a": [1.5]}]}
     record |= {"content": "c", "provenance": {"data": "d"}, "files": {}}
-    again = committed.from_rows(pd.DataFrame(committed.to_rows(record)), committed.REPORTS)
+    again = committed.from_rows(pd.DataFrame(keep.to_rows(record)), committed.REPORTS)
     assert json.loads(json.dumps(record["config"])) == json.loads(json.dumps(again["config"]))
     assert again["history"] == record["history"]

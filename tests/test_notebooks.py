@@ -210,7 +210,7 @@ def test_another_dataset_becomes_a_report_from_its_files_in_the_official_layout(
     assert " on cub_mini, " in page and "256×256 images; Recall@K" in page
 
 
-MACHINE = "# The machine; its folders are environment variables (mdr_core/files.py)."
+MACHINE = "# The machine; its folders are environment variables (docs/runs.md)."
 MACHINE_PARAMETERS = ("device", "save_root", "train")
 
 

@@ -6,7 +6,6 @@ provenance. ``findings/KEY.safetensors`` beside it are kept for a few runs.
 
 import functools
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from mdr_core.config import Config, from_dict
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY, write
+from mdr_core.files import REPOSITORY
 from mdr_core.runs.local import Record
 from mdr_core.runs.names import committed_name
 
@@ -60,7 +59,7 @@ def config_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
-    """Return the run that :func:`to_rows` made these rows of; an empty cell was not there."""
+    """Return the run that these rows are of; an empty cell was not there."""
     first = rows.iloc[0]
     findings = folder / "findings" / f"{first['key']}.safetensors"
     numbers = [name for name in rows if name not in ONCE and not name.startswith("config.")]
@@ -75,31 +74,3 @@ def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
         "provenance": json.loads(first["provenance"]),
         "files": {"findings": str(findings)} if findings.exists() else {},
     }
-
-
-def to_rows(record: Record) -> list[dict[str, str]]:
-    """Return a row per epoch, every cell text: a string as it is, anything else as JSON."""
-    about = {f"config.{name}": value for name, value in record["config"].items()}
-    rows: list[dict] = [{"key": record["key"]} | about | row for row in record["history"]]
-    rows[0] |= {"content": record["content"], "provenance": record["provenance"]}
-    return [{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows]
-
-
-def keep(records: Iterable[Record], folder: Path, findings: set[str]) -> int:
-    """Add runs to the committed ones of a folder, which stay as they are; return how many.
-
-    ``findings``: keys of the runs whose findings are kept, too.
-    """
-    path = folder / "runs.csv"
-    there = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
-    known = table(path, path.stat().st_mtime_ns) if there is not None else {}
-    new = [r for r in records if committed_name(from_dict(r["config"])) not in known]
-    (folder / "findings").mkdir(parents=True, exist_ok=True)
-    for record in new:
-        if record["key"] in findings and (own := record["files"].get("findings")):
-            write(folder / "findings" / f"{record['key']}.safetensors", Path(own).read_bytes())
-    if new:
-        rows = pd.DataFrame([row for record in new for row in to_rows(record)])
-        whole = pd.concat([there, rows]).fillna("")
-        write(path, whole.to_csv(index=False, lineterminator="\n"))
-    return len(new)
