@@ -76,6 +76,7 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = checked(field.name, field.type, getattr(self, field.name))
+            check_range(field.name, value)
             if value not in CHOICES.get(field.name, (value,)):
                 raise unknown(field.name, value, CHOICES[field.name])
             object.__setattr__(self, field.name, value)
@@ -111,11 +112,16 @@ def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
         raise StudyError(f"{name} must be of type {kind.__name__}, got {value!r}")
     if kind is float and not math.isfinite(value):
         raise StudyError(f"{name} must be finite, got {value}")
-    if name in LEAST and value < LEAST[name]:
-        raise StudyError(f"{name} must be at least {LEAST[name]}, got {value}")
-    if name in BELOW and value >= BELOW[name]:
-        raise StudyError(f"{name} must be less than {BELOW[name]}, got {value}")
     return value
+
+
+def check_range(name: str, value: typing.Any) -> None:
+    """Refuse a value, or one of a list, that is out of its setting's range."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if name in LEAST and item < LEAST[name]:
+            raise StudyError(f"{name} must be at least {LEAST[name]}, got {item}")
+        if name in BELOW and item >= BELOW[name]:
+            raise StudyError(f"{name} must be less than {BELOW[name]}, got {item}")
 
 
 PRETRAINING = Config(  # what weights="classes" starts from: a run on other drawn characters

@@ -254,7 +254,7 @@ def test_structure(path):
 WRONG = [
     ({"sedes": "[0]"}, "unknown parameter 'sedes': choose one of"),
     ({"epochs": "many"}, "epochs must be of type int"),
-    ({"lr": float("nan")}, "lr is not a number"),
+    ({"lr": float("nan")}, "lr must be finite"),
     ({"seeds": "5"}, "seeds must be a list"),
     ({"dataset": "birds"}, "unknown dataset 'birds': choose one of"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
