@@ -1,6 +1,5 @@
 """Search images by a trained network, ``ImageSearch.load("my_index").nearest("photo.jpg")``."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import torch as safetensors
 
 from mdr_core.config import Config, from_dict
@@ -19,7 +18,7 @@ from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.evaluation.full_float32 import full_float32
+from mdr_core.evaluation.retrieval import full_float32
 from mdr_core.files import check_writable, write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
@@ -33,8 +32,8 @@ TRAINING = 100_000  # embeddings, at most, that an index is trained on
 class ImageSearch:
     """A network and the embedded images that it searches.
 
-    An approximate index is set before it is saved (``index.nprobe = 16``). A search in a process
-    forked after another search hangs, in torch: start processes by "spawn".
+    An approximate index is set before it is saved (``index.nprobe = 16``). To search in processes,
+    start them by "spawn": torch hangs in forked ones.
     """
 
     model: EmbeddingNet  # in eval mode
@@ -49,7 +48,6 @@ class ImageSearch:
 
         ``factory`` is what ``faiss.index_factory`` takes: "Flat" is exact; "IVF4096,PQ64" is
         trained on a sample of the images, keeps 64 bytes of each, and misses some of the nearest.
-        A StudyError says that faiss has no such index, or cannot train it on so few images.
         """
         weights = tensors(record, "weights")
         if weights is None:
@@ -69,13 +67,12 @@ class ImageSearch:
         """Write FILES into a folder, which is returned; the last one has the others' checksums."""
         folder = Path(folder).expanduser()
         check_writable(folder, "folder")
-        folder.mkdir(parents=True, exist_ok=True)
         model = getattr(self.model, "_orig_mod", self.model)  # of a compiled one
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         about["sha256"] = [sha256(each) for each in content]
-        content.append(json.dumps(about, indent=1).encode())
+        content.append(json.dumps(about).encode())
         for name, each in zip(FILES, content, strict=True):
             write(folder / name, each)
         return folder
@@ -100,8 +97,9 @@ class ImageSearch:
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """Return the embeddings (N, D) of square images (N, 3, S, S) uint8."""
-        crops = epoch.center_crops(self.config, images, images.device)
-        return epoch.embed(self.model, crops).numpy()
+        return epoch.embed(
+            self.model, epoch.center_crops(self.config, images, images.device)
+        ).numpy()
 
     def nearest(self, image: Any, k: int = 5) -> pd.DataFrame:
         """Return the k nearest images: ``class``, ``path``, ``distance`` (Euclidean), ``place``.
@@ -112,10 +110,8 @@ class ImageSearch:
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
-        what = f"image {image}" if isinstance(image, str | Path) else "the image"
-        query = torch.from_numpy(pixels(opened(image), self.config.image_size, what).copy())
-        embedding = self.embed(query.permute(2, 0, 1)[None])
-        d, (found,) = self.index.search(embedding, min(int(k), self.index.ntotal))
+        query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
+        d, (found,) = self.index.search(self.embed(query[None]), min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
         answer: dict[str, Any] = {"class": [self.names[i] for i in places]}
         answer |= {"path": [self.paths[i] for i in places]}
@@ -123,18 +119,17 @@ class ImageSearch:
         return pd.DataFrame(answer)
 
 
-def opened(image: Any) -> Path | io.BytesIO:
-    """Return an image's file, on the disk or in memory; a StudyError if it is no image."""
+def loaded(image: Any, size: int) -> np.ndarray:
+    """Return an image of any kind as RGB, (size, size, 3) uint8."""
+    if isinstance(image, str | Path):
+        return pixels(Path(image).expanduser(), size, f"image {image}")
     try:
         if isinstance(image, torch.Tensor):
             image = image.permute(1, 2, 0).cpu().numpy()
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        if not isinstance(image, Image.Image):
-            return Path(image).expanduser()
-        ImageOps.exif_transpose(image).save(file := io.BytesIO(), "PNG")
-        return file
-    except (TypeError, ValueError, RuntimeError, OSError) as problem:
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as problem:
         raise StudyError(f"give an image's path, a PIL image, or RGB in uint8: {problem}") from None
+    return pixels(image, size, "the image")
 
 
 @full_float32()

@@ -120,7 +120,7 @@ def test_labels_that_do_not_fit_are_refused_and_a_k_beyond_the_gallery_counts_al
     wrong = right._replace(labels=right.labels[:1])  # would be broadcast
     names = ("test", "train", "batch")
     for name in names:
-        with pytest.raises(ValueError, match="one for each"):
+        with pytest.raises(ValueError, match="give embeddings"):
             epoch.epoch_row(Config(), MDR(), dict.fromkeys(names, right) | {name: wrong})
     row = epoch.epoch_row(Config(ks=(1, 1000)), MDR(), dict.fromkeys(names, right))
     assert row["test_recall@1000"] == row["train_recall@1000_l2"] == 100 > row["test_recall@1"]

@@ -8,8 +8,7 @@ import torch
 
 from mdr_core import recall_at_k
 from mdr_core.evaluation import retrieval
-from mdr_core.evaluation.full_float32 import full_float32
-from mdr_core.evaluation.retrieval import RetrievalSet, evaluate, first_ranks, nearest
+from mdr_core.evaluation.retrieval import RetrievalSet, evaluate, first_ranks, full_float32, nearest
 
 KS = (1, 3, 10, 60)
 
