@@ -46,11 +46,10 @@ class ImageSearch:
     def of_run(cls, record: Record, split: Split, factory: str = "Flat") -> "ImageSearch":
         """Return a stored run's network, with the images of a split to search.
 
-        ``factory`` is what ``faiss.index_factory`` takes: "Flat" is exact; "IVF4096,PQ64" is
-        trained on a sample of the images, keeps 64 bytes of each, and misses some of the nearest.
+        ``factory`` is ``faiss.index_factory``'s: "Flat" is exact, "IVF4096,PQ64" is trained on a
+        sample of the images, keeps 64 bytes of each, and misses some of the nearest.
         """
-        weights = tensors(record, "weights")
-        if weights is None:
+        if (weights := tensors(record, "weights")) is None:
             raise StudyError(f"run {record['key']} has no weights here: train it on this machine")
         model = trained_network(config := from_dict(record["config"]), weights)
         embeddings = epoch.embed_split(config, model, split).numpy()
@@ -65,15 +64,14 @@ class ImageSearch:
 
     def save(self, folder: str | Path) -> Path:
         """Write FILES into a folder, which is returned; the last one has the others' checksums."""
-        folder = Path(folder).expanduser()
-        check_writable(folder, "folder")
+        check_writable(folder := Path(folder).expanduser(), "folder")
+        folder.mkdir(parents=True, exist_ok=True)
         model = getattr(self.model, "_orig_mod", self.model)  # of a compiled one
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         about["sha256"] = [sha256(each) for each in content]
-        content.append(json.dumps(about).encode())
-        for name, each in zip(FILES, content, strict=True):
+        for name, each in zip(FILES, [*content, json.dumps(about)], strict=True):
             write(folder / name, each)
         return folder
 
@@ -82,41 +80,39 @@ class ImageSearch:
         """Read what :meth:`save` wrote. No code is run from it; changed files are a StudyError."""
         folder = Path(folder).expanduser()
         try:
-            weights, indexed, about = ((folder / name).read_bytes() for name in FILES)
+            *content, about = ((folder / name).read_bytes() for name in FILES)
             values = json.loads(about)
             config, names, paths = from_dict(values["config"]), values["names"], values["paths"]
-            if [sha256(weights), sha256(indexed)] != values["sha256"]:
+            if [sha256(each) for each in content] != values["sha256"]:
                 raise ValueError("a file has changed, or is of another index")
-            index = faiss.deserialize_index(np.frombuffer(indexed, dtype=np.uint8))
+            index = faiss.deserialize_index(np.frombuffer(content[1], dtype=np.uint8))
             if not len(names) == len(paths) == index.ntotal:
                 raise ValueError(f"{CONFIG} lists other images than {INDEX} holds")
-            model = trained_network(config, safetensors.load(weights))
+            model = trained_network(config, safetensors.load(content[0]))
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as bad:
             raise StudyError(f"{folder} is no saved index that can be read: {bad}") from None
         return cls(model, config, index, names, paths)
 
     def embed(self, images: torch.Tensor) -> np.ndarray:
         """Return the embeddings (N, D) of square images (N, 3, S, S) uint8."""
-        return epoch.embed(
-            self.model, epoch.center_crops(self.config, images, images.device)
-        ).numpy()
+        crops = epoch.center_crops(self.config, images, images.device)
+        return epoch.embed(self.model, crops).numpy()
 
     def nearest(self, image: Any, k: int = 5) -> pd.DataFrame:
-        """Return the k nearest images: ``class``, ``path``, ``distance`` (Euclidean), ``place``.
+        """Return the k nearest images (or all): ``class``, ``path``, ``distance``, ``place``.
 
-        Args:
-            image: a path, a PIL image, or RGB in uint8: an array (H, W, 3) or tensor (3, H, W).
-            k: any whole number; more than the index holds is all of it.
+        ``image`` is a path, a PIL image, or RGB in uint8: an array (H, W, 3) or tensor (3, H, W).
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
         query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
         d, (found,) = self.index.search(self.embed(query[None]), min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
-        answer: dict[str, Any] = {"class": [self.names[i] for i in places]}
-        answer |= {"path": [self.paths[i] for i in places]}
-        answer |= {"distance": np.sqrt(d[0, : len(places)].clip(min=0)), "place": places}
-        return pd.DataFrame(answer)
+        images = [(self.names[i], self.paths[i]) for i in places]
+        distance = np.sqrt(d[0, : len(places)].clip(min=0))
+        return pd.DataFrame(images, columns=["class", "path"]).assign(
+            distance=distance, place=places
+        )
 
 
 def loaded(image: Any, size: int) -> np.ndarray:

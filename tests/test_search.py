@@ -64,23 +64,6 @@ def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, dataset, t
     assert drawn_folder.new_image(folder, dataset, True, elsewhere)[:2] == (elsewhere, "")
 
 
-def test_all_classes_of_a_folder_train(folder, dataset):
-    every = load_dataset(f"all:folder:{folder}", image_size=32)
-    assert every.train.class_names == dataset.train.class_names + dataset.test.class_names
-    assert every.train.labels.bincount().tolist() == [drawn_folder.IMAGES] * drawn_folder.CLASSES
-    for label, path in zip(every.train.labels.tolist(), every.train.paths, strict=True):
-        assert Path(path).parent.name == every.train.class_names[label]
-    assert torch.equal(every.train.images[len(dataset.train.labels) :], dataset.test.images)
-    assert every.test.class_names == dataset.test.class_names
-
-
-def test_an_example_is_taken_from_the_data_root_alone(tmp_path):
-    assert drawn_folder.example("food.zip", str(tmp_path)) is None
-    (tmp_path / "food.zip").touch()
-    assert drawn_folder.example("food.zip", str(tmp_path)) == tmp_path / "food.zip"
-    assert drawn_folder.example("", str(tmp_path)) is None
-
-
 @pytest.fixture(scope="module")
 def stored(folder, tmp_path_factory):
     """A stored run on the drawn folder, and the images it was tested on."""
@@ -199,9 +182,3 @@ def test_a_kept_index_is_whole_or_refused(stored, tmp_path):
     (kept / CONFIG).write_text(json.dumps(about | {"names": about["names"][1:]}))
     with pytest.raises(StudyError, match="lists other images"):
         ImageSearch.load(kept)
-
-
-def test_a_small_folder_gets_a_small_batch(folder):
-    asked = "quick", folder, 0, "Triplet", [0], True
-    row = experiments.your_images(*asked, images_per_class=2, batch_size=200)[0]
-    assert row["config"].batch_size == 2 * 16

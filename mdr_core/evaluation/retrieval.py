@@ -64,10 +64,7 @@ def embeddings_and_labels(embeddings: Any, labels: Any) -> tuple[Tensor, np.ndar
 
 
 class Ranking:
-    """Search a gallery, in columns class by class, for a block of queries at a time.
-
-    Both are centered: far from the origin the product would round more.
-    """
+    """Search a gallery, in columns class by class, for a block of queries at a time."""
 
     def __init__(self, images: RetrievalSet, ks: Sequence[int]):
         if (images.gallery is None) != (images.gallery_labels is None):
@@ -89,7 +86,7 @@ class Ranking:
         self.column_kinds, self.index = kinds.sort(stable=True)
         self.own = self.index.argsort() if own else None  # each query's column
         self.rounding = 2 * ROUNDING * max(dim / 512, 1) ** 0.5  # of two distances
-        self.center = self.gallery.mean(dim=0)
+        self.center = self.gallery.mean(dim=0)  # far from it the product would round more
         self.columns = (self.gallery[self.index] - self.center).float()
         self.squares = self.columns.square().sum(dim=1)
         self.query_squares = (self.query - self.center).float().square().sum(dim=1, keepdim=True)
