@@ -32,8 +32,8 @@ TRAINING = 100_000  # embeddings, at most, that an index is trained on
 class ImageSearch:
     """A network and the embedded images that it searches.
 
-    An approximate index is set before it is saved (``index.nprobe = 16``). To search in processes,
-    start them by "spawn": torch hangs in forked ones.
+    Set an approximate index before it is saved (``index.nprobe = 16``). Search in processes that
+    are started by "spawn": torch hangs in forked ones.
     """
 
     model: EmbeddingNet  # in eval mode
@@ -130,7 +130,6 @@ def loaded(image: Any, size: int) -> np.ndarray:
 
 @full_float32()
 def trained_network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
-    """Return the network of a configuration with a run's weights, in eval mode."""
     net = backbone(config.backbone, "random")
     model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("mdr.")})
