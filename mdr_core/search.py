@@ -71,7 +71,7 @@ class ImageSearch:
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         about["sha256"] = [sha256(each) for each in content]
-        for name, each in zip(FILES, [*content, json.dumps(about)], strict=True):
+        for name, each in zip(FILES, [*content, json.dumps(about).encode()], strict=True):
             write(folder / name, each)
         return folder
 
