@@ -56,12 +56,15 @@ def test_interval_is_students_t_and_one_seed_has_none():
     [
         ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
         ({"epochs": 1.5}, "epochs must be of type int"),
+        ({"lr": True}, "lr must be of type float"),
         ({"crop": 300}, "must not exceed resize"),
+        ({"levels": [0, "x"]}, "levels must be of type float"),
         ({"levels": []}, "at least one number"),
         ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
         ({"device": "gpu"}, "device must be cpu or cuda, got gpu"),
         ({"statistics": "foo"}, "statistics must be released or pairs, got foo"),
         ({"seed": 2**70}, "seed must be less than"),
+        ({"train_images": 1}, "train_images must be at least 2"),
     ],
 )
 def test_a_configuration_is_strict(values, line):
