@@ -1,6 +1,5 @@
 """Search images by a trained network, ``ImageSearch.load("my_index").nearest("photo.jpg")``."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import torch as safetensors
 
 from mdr_core.config import Config, from_dict
@@ -19,7 +18,7 @@ from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.evaluation.full_float32 import full_float32
+from mdr_core.evaluation.retrieval import full_float32
 from mdr_core.files import check_writable, write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
@@ -33,8 +32,8 @@ TRAINING = 100_000  # embeddings, at most, that an index is trained on
 class ImageSearch:
     """A network and the embedded images that it searches.
 
-    An approximate index is set before it is saved (``index.nprobe = 16``). A search in a process
-    forked after another search hangs, in torch: start processes by "spawn".
+    Set an approximate index before it is saved (``index.nprobe = 16``). Search in processes that
+    are started by "spawn": torch hangs in forked ones.
     """
 
     model: EmbeddingNet  # in eval mode
@@ -47,12 +46,10 @@ class ImageSearch:
     def of_run(cls, record: Record, split: Split, factory: str = "Flat") -> "ImageSearch":
         """Return a stored run's network, with the images of a split to search.
 
-        ``factory`` is what ``faiss.index_factory`` takes: "Flat" is exact; "IVF4096,PQ64" is
-        trained on a sample of the images, keeps 64 bytes of each, and misses some of the nearest.
-        A StudyError says that faiss has no such index, or cannot train it on so few images.
+        ``factory`` is ``faiss.index_factory``'s: "Flat" is exact, "IVF4096,PQ64" is trained on a
+        sample of the images, keeps 64 bytes of each, and misses some of the nearest.
         """
-        weights = tensors(record, "weights")
-        if weights is None:
+        if (weights := tensors(record, "weights")) is None:
             raise StudyError(f"run {record['key']} has no weights here: train it on this machine")
         model = trained_network(config := from_dict(record["config"]), weights)
         embeddings = epoch.embed_split(config, model, split).numpy()
@@ -67,16 +64,14 @@ class ImageSearch:
 
     def save(self, folder: str | Path) -> Path:
         """Write FILES into a folder, which is returned; the last one has the others' checksums."""
-        folder = Path(folder).expanduser()
-        check_writable(folder, "folder")
+        check_writable(folder := Path(folder).expanduser(), "folder")
         folder.mkdir(parents=True, exist_ok=True)
         model = getattr(self.model, "_orig_mod", self.model)  # of a compiled one
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
         about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
         about["sha256"] = [sha256(each) for each in content]
-        content.append(json.dumps(about, indent=1).encode())
-        for name, each in zip(FILES, content, strict=True):
+        for name, each in zip(FILES, [*content, json.dumps(about).encode()], strict=True):
             write(folder / name, each)
         return folder
 
@@ -85,15 +80,15 @@ class ImageSearch:
         """Read what :meth:`save` wrote. No code is run from it; changed files are a StudyError."""
         folder = Path(folder).expanduser()
         try:
-            weights, indexed, about = ((folder / name).read_bytes() for name in FILES)
+            *content, about = ((folder / name).read_bytes() for name in FILES)
             values = json.loads(about)
             config, names, paths = from_dict(values["config"]), values["names"], values["paths"]
-            if [sha256(weights), sha256(indexed)] != values["sha256"]:
+            if [sha256(each) for each in content] != values["sha256"]:
                 raise ValueError("a file has changed, or is of another index")
-            index = faiss.deserialize_index(np.frombuffer(indexed, dtype=np.uint8))
+            index = faiss.deserialize_index(np.frombuffer(content[1], dtype=np.uint8))
             if not len(names) == len(paths) == index.ntotal:
                 raise ValueError(f"{CONFIG} lists other images than {INDEX} holds")
-            model = trained_network(config, safetensors.load(weights))
+            model = trained_network(config, safetensors.load(content[0]))
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as bad:
             raise StudyError(f"{folder} is no saved index that can be read: {bad}") from None
         return cls(model, config, index, names, paths)
@@ -104,42 +99,37 @@ class ImageSearch:
         return epoch.embed(self.model, crops).numpy()
 
     def nearest(self, image: Any, k: int = 5) -> pd.DataFrame:
-        """Return the k nearest images: ``class``, ``path``, ``distance`` (Euclidean), ``place``.
+        """Return the k nearest images (or all): ``class``, ``path``, ``distance``, ``place``.
 
-        Args:
-            image: a path, a PIL image, or RGB in uint8: an array (H, W, 3) or tensor (3, H, W).
-            k: any whole number; more than the index holds is all of it.
+        ``image`` is a path, a PIL image, or RGB in uint8: an array (H, W, 3) or tensor (3, H, W).
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
-        what = f"image {image}" if isinstance(image, str | Path) else "the image"
-        query = torch.from_numpy(pixels(opened(image), self.config.image_size, what).copy())
-        embedding = self.embed(query.permute(2, 0, 1)[None])
-        d, (found,) = self.index.search(embedding, min(int(k), self.index.ntotal))
+        query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
+        d, (found,) = self.index.search(self.embed(query[None]), min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
-        answer: dict[str, Any] = {"class": [self.names[i] for i in places]}
-        answer |= {"path": [self.paths[i] for i in places]}
-        answer |= {"distance": np.sqrt(d[0, : len(places)].clip(min=0)), "place": places}
-        return pd.DataFrame(answer)
+        images = [(self.names[i], self.paths[i]) for i in places]
+        distance = np.sqrt(d[0, : len(places)].clip(min=0))
+        return pd.DataFrame(images, columns=["class", "path"]).assign(
+            distance=distance, place=places
+        )
 
 
-def opened(image: Any) -> Path | io.BytesIO:
-    """Return an image's file, on the disk or in memory; a StudyError if it is no image."""
+def loaded(image: Any, size: int) -> np.ndarray:
+    """Return an image of any kind as RGB, (size, size, 3) uint8."""
+    if isinstance(image, str | Path):
+        return pixels(Path(image).expanduser(), size, f"image {image}")
     try:
         if isinstance(image, torch.Tensor):
             image = image.permute(1, 2, 0).cpu().numpy()
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        if not isinstance(image, Image.Image):
-            return Path(image).expanduser()
-        ImageOps.exif_transpose(image).save(file := io.BytesIO(), "PNG")
-        return file
-    except (TypeError, ValueError, RuntimeError, OSError) as problem:
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as problem:
         raise StudyError(f"give an image's path, a PIL image, or RGB in uint8: {problem}") from None
+    return pixels(image, size, "the image")
 
 
 @full_float32()
 def trained_network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
-    """Return the network of a configuration with a run's weights, in eval mode."""
     net = backbone(config.backbone, "random")
     model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("mdr.")})

@@ -6,7 +6,7 @@ import torch
 
 from mdr_core import training
 from mdr_core.config import Config
-from mdr_core.evaluation import class_centers, epoch, pair_statistics, retrieval
+from mdr_core.evaluation import epoch, pair_statistics, retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
 from tests.test_retrieval import rankings
@@ -95,14 +95,17 @@ def test_histograms_of_positive_and_negative_pairs_are_apart():
 
 def test_distances_within_a_class_are_those_of_its_pairs(monkeypatch):
     x, labels = embedded()
-    found = class_centers.within_class_distances(x, labels)
+    x, labels = torch.cat([x, x[:1]]), torch.cat([labels, torch.tensor([6])])  # a class of one
+    found = pair_statistics.class_distances(x, labels)
     d = torch.pdist(x[labels == 4])
-    assert found["distance"][4] == pytest.approx(d.mean().item(), rel=1e-4)
-    assert found["square"][4] == pytest.approx(d.square().mean().item(), rel=1e-4)
-    alone = class_centers.within_class_distances(x[:1], torch.tensor([0]))
-    assert alone == {"distance": [None], "square": [None]}
-    monkeypatch.setattr(class_centers, "MOST_CLASSES", 3)
-    assert class_centers.within_class_distances(x, labels)["distance"] == found["distance"][::2]
+    assert found["within_class_distance"][4] == pytest.approx(d.mean().item(), rel=1e-4)
+    assert found["within_class_square"][4] == pytest.approx(d.square().mean().item(), rel=1e-4)
+    assert found["within_class_distance"][6] is found["within_class_square"][6] is None
+    monkeypatch.setattr(pair_statistics, "MOST_CLASSES", 4)  # thinned evenly
+    even = labels % 2 == 0
+    few = pair_statistics.class_distances(x[even], labels[even] // 2)
+    assert pair_statistics.class_distances(x, labels) == few
+    assert few["within_class_distance"] == found["within_class_distance"][::2]
 
 
 @pytest.mark.parametrize("classes, kept", [(200, [0, 1, 2, 3]), (201, [2, 3])])
@@ -120,7 +123,7 @@ def test_labels_that_do_not_fit_are_refused_and_a_k_beyond_the_gallery_counts_al
     wrong = right._replace(labels=right.labels[:1])  # would be broadcast
     names = ("test", "train", "batch")
     for name in names:
-        with pytest.raises(ValueError, match="one for each"):
+        with pytest.raises(ValueError, match="give embeddings"):
             epoch.epoch_row(Config(), MDR(), dict.fromkeys(names, right) | {name: wrong})
     row = epoch.epoch_row(Config(ks=(1, 1000)), MDR(), dict.fromkeys(names, right))
     assert row["test_recall@1000"] == row["train_recall@1000_l2"] == 100 > row["test_recall@1"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdr_core.evaluation import class_centers
+from mdr_core.evaluation import pair_statistics
 from mdr_core.report import plots
 from mdr_core.report.plots import class_centers as maps
 
@@ -23,7 +23,7 @@ def points(classes=5, each=6):
 def test_spread_is_what_loops_give():
     x, labels = (tensor.numpy() for tensor in points())
     middle = [x[labels == c].mean(axis=0) for c in range(5)]
-    assert np.allclose(class_centers.centers(*points()), middle, atol=1e-5)
+    assert np.allclose(pair_statistics.centers(*points()), middle, atol=1e-5)
     norm = np.linalg.norm
     scale = np.mean([norm(a - b) for i, a in enumerate(x) for b in x[:i]])
     between = np.mean([norm(a - b) for i, a in enumerate(middle) for b in middle[:i]])
@@ -31,28 +31,12 @@ def test_spread_is_what_loops_give():
     nearest = [
         min(norm(a - b) for j, b in enumerate(middle) if j != i) for i, a in enumerate(middle)
     ]
-    found = class_centers.class_distances(*points())
+    row = pair_statistics.class_distances(*points())
+    found = {k.removeprefix("centres_"): v for k, v in row.items() if k.startswith("centres_")}
     values = (between / scale, within / scale, between / within, np.mean(nearest) / between, scale)
     names = ("between", "within", "ratio", "evenness", "scale")
     assert found == pytest.approx(dict(zip(names, values, strict=True)), rel=1e-5)
     assert all(type(v) is float for v in found.values())  # a checkpoint is read with weights_only
-
-
-def test_the_scale_alone_grows_with_the_embedding():
-    x, labels = points()
-    found = class_centers.class_distances(x, labels)
-    assert class_centers.class_distances(7 * x, labels) == pytest.approx(
-        found | {"scale": 7 * found["scale"]}, rel=1e-5
-    )
-
-
-def test_many_classes_are_thinned_evenly(monkeypatch):
-    x, labels = points(classes=8)
-    monkeypatch.setattr(class_centers, "MOST_CLASSES", 4)
-    even = labels % 2 == 0
-    assert class_centers.class_distances(x, labels) == pytest.approx(
-        class_centers.class_distances(x[even], labels[even] // 2)
-    )
 
 
 def test_maps_are_the_same_for_the_same_seed_and_trusted_as_far_as_they_keep_the_neighbors():

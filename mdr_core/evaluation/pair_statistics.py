@@ -1,5 +1,6 @@
-"""The distances of a batch and the gradients on them: the paper's Figures 1 and 2, as numbers."""
+"""Distances of a batch and the gradients on them (Figures 1 and 2), and of classes (Figure 3)."""
 
+import copy
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ BINS, REACH = 48, 6.0  # of the histogram of normalized distances, over [-REACH,
 DISTANCE_BINS, FARTHEST = 128, 2.0  # of those of distances over their mean, over [0, FARTHEST]
 DECILES = 10
 DRAWS = 16  # of negatives, over which the triplet loss's gradient is averaged
+MOST_CLASSES, MOST_IMAGES = 500, 1500  # looked at, evenly spread; more would only take longer
 
 
 @torch.no_grad()
@@ -21,26 +23,21 @@ def batch_statistics(
     """Return the distances and gradients of one batch.
 
     Args:
-        embeddings, labels: (B, D) as the network gives them in testing, and (B,).
-        mdr: the run's regularizer, not changed. Where no batch has set its running values (a run
-            without MDR), this batch's serve.
-        normalization: the network's; ``"mean_distance"`` is applied here, as in training.
+        embeddings, labels: (B, D) without ``normalization``, which is applied here, and (B,).
+        mdr: the run's regularizer, not changed; if no batch has set its running values, this does.
         margin: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
-        ``pair_mean``, ``pair_std`` of all pairs' distances; ``positive_mean``, ``negative_mean``.
-        ``z_histogram``: counts of the pairs i < j by normalized distance; ``positive_histogram``,
-        ``negative_histogram``: by distance over ``pair_mean``, the last bin holding all beyond.
-        ``level_share``: the share of pairs nearest to each level.
-        ``gradient_positive``, ``gradient_negative``: what each decile of the positive (negative)
-        pairs, nearest first, adds to the sum of ``|dL/dd_ij|`` over all pairs, L being the triplet
-        loss. ``gradient_mdr``: that sum for L_MDR (unweighted), each pair's part being the same.
+        ``pair_mean``, ... of distances; ``z_histogram``: pairs i < j by normalized distance;
+        ``..._histogram``: by distance over ``pair_mean``, the last bin holding all beyond.
+        ``level_share``: of the pairs, nearest to each level. ``gradient_positive``,
+        ``gradient_negative``: what each decile of these pairs, nearest first, adds to the sum of
+        the triplet loss's ``|dL/dd_ij|``. ``gradient_mdr``: that sum for L_MDR, unweighted.
     """
     x = normalize_by_mean_distance(embeddings) if normalization == "mean_distance" else embeddings
+    mdr = copy.deepcopy(mdr).to(x.device)
     if not mdr.started:
-        levels = mdr.levels.detach().tolist()
-        mdr = MDR(levels, mdr.momentum, learnable=False, statistics=mdr.statistics).to(x.device)
-        mdr(x)
+        mdr.train()(x)
     d = pairwise_distances(x)
     upper = torch.ones_like(d, dtype=torch.bool).triu(1)
     same = labels[:, None] == labels[None, :]
@@ -61,9 +58,8 @@ def batch_statistics(
     }
     if margin is not None:
         gradient = triplet_gradient(x, d, labels, margin)
-        off_diagonal = ~torch.eye(len(d), dtype=torch.bool)
-        row["gradient_positive"] = rounded(sum_by_decile(d, gradient, same & off_diagonal))
-        row["gradient_negative"] = rounded(sum_by_decile(d, gradient, ~same))
+        for name, chosen in (("positive", same & (upper | upper.T)), ("negative", ~same)):
+            row[f"gradient_{name}"] = rounded(sum_by_decile(d, gradient, chosen))
     return row
 
 
@@ -92,6 +88,44 @@ def sum_by_decile(d: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
     return torch.stack([part.sum() for part in values[chosen][order].tensor_split(DECILES)])
 
 
-def rounded(values: Tensor) -> list[float]:
-    """Return five digits of each: enough for an image, and short in a file."""
-    return [float(f"{v:.5g}") for v in values.tolist()]
+def rounded(values: Tensor) -> list[float | None]:
+    """Return five digits of each, short in a file; None for NaN."""
+    return [float(f"{v:.5g}") if v == v else None for v in values.tolist()]
+
+
+def centers(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Return the class means (C, D) of embeddings (N, D), labels (N,) in 0 ... C - 1, float64."""
+    count = labels.bincount()
+    total = embeddings.new_zeros(len(count), embeddings.shape[1], dtype=torch.float64)
+    total.index_put_((labels,), embeddings.double(), accumulate=True)  # always in the same order
+    return total / count[:, None]
+
+
+def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return how far apart classes and their images lie.
+
+    Embeddings are (N, D); labels (N,) in 0 ... C - 1, each class present.
+
+    Returns:
+        ``centres_scale``: the mean distance of two images. Over it: ``centres_between``, of two
+        class centers, and ``centres_within``, of an image to its center. ``centres_ratio``: between
+        / within. ``centres_evenness``: a center's distance to its nearest one, over that of two.
+        By class, None if of one image: ``within_class_distance``, the mean distance of two of its
+        images, and ``within_class_square``, the mean square, which is twice the variance.
+    """
+    every = -(-int(labels.max() + 1) // MOST_CLASSES)
+    chosen = labels % every == 0
+    embeddings, labels = embeddings[chosen].double(), labels[chosen] // every
+    means = centers(embeddings, labels)
+    scale = torch.pdist(embeddings[:: -(-len(embeddings) // MOST_IMAGES)]).mean()
+    between = torch.pdist(means).mean()
+    within = (embeddings - means[labels]).norm(dim=1).mean()
+    nearest = torch.cdist(means, means).fill_diagonal_(torch.inf).amin(dim=1).mean()
+    names = ("between", "within", "ratio", "evenness", "scale")
+    values = (between / scale, within / scale, between / within, nearest / between, scale)
+    row: dict[str, Any] = {f"centres_{k}": v.item() for k, v in zip(names, values, strict=True)}
+    classes = embeddings[labels.argsort(stable=True)].split(labels.bincount().tolist())
+    apart = [torch.pdist(images) for images in classes]
+    for name, power in (("distance", 1), ("square", 2)):
+        row[f"within_class_{name}"] = rounded(torch.stack([d.pow(power).mean() for d in apart]))
+    return row

@@ -1,25 +1,39 @@
 """Recall@K, R-precision and MAP@R, exact, by Euclidean distance.
 
-Ties go to the lower gallery index. Without a gallery each query is searched among the others: its
-own image is left out by its index, so a duplicate at distance zero stays. One product of matrices
-gives the distances of a block of queries, up to rounding; what that leaves open is decided by
-distances in float64, taken directly. Embeddings are arrays, or tensors of any type on any device.
+Ties go to the lower gallery index. Without a gallery a query is searched among the others: it is
+left out by index, its duplicates are not. One product of matrices gives a block of distances, up to
+rounding; what that leaves open is decided in float64. Embeddings are arrays, or any tensors.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, backends
 from torch.nn.functional import pad
-
-from mdr_core.evaluation.full_float32 import full_float32
 
 KS = (1, 2, 4, 8)
 ROUNDING = 1e-5  # of ||q||^2 + d^2, at 512 dimensions: the most that the product is off by
 LEAST, MOST = 1e-36, 1e37  # squared distances that float32 holds with all of its digits
 BLOCK, GPU_BLOCK, PAIRS = 2**22, 2**27, 2**11  # distances at a time; those taken directly
+OPERATIONS: list[Any] = [backends.cuda.matmul, backends.cudnn.conv]  # type: ignore[attr-defined]
+OPERATIONS += [backends.mkldnn.matmul, backends.mkldnn.conv]  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute without autocast, another default type, or TF32, which keeps 10 bits of 23."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        for each in OPERATIONS:
+            stack.callback(setattr, each, "fp32_precision", each.fp32_precision)
+            each.fp32_precision = "ieee"
+        yield
 
 
 class RetrievalSet(NamedTuple):
@@ -37,34 +51,20 @@ class RetrievalSet(NamedTuple):
 
 
 def embeddings_and_labels(embeddings: Any, labels: Any) -> tuple[Tensor, np.ndarray]:
-    """Return embeddings (N, D), float64 if they are, else float32, and labels (N,), if they fit.
-
-    Raises:
-        ValueError: they don't, an embedding is NaN or Inf, or a label is missing.
-    """
+    """Return embeddings (N, D) in float32, or float64 if they are, and labels (N,), all there."""
     if not isinstance(embeddings, Tensor):
         embeddings = torch.from_numpy(np.require(embeddings, requirements=["C", "W"]))
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu()
-        labels = labels.double() if labels.is_floating_point() else labels
-    x, y = embeddings.detach(), np.asarray(labels)
-    if x.ndim != 2 or y.shape != x.shape[:1]:
-        shapes = f"{tuple(x.shape)} and {y.shape}"
-        raise ValueError(f"give embeddings (N, D) with labels (N,), one for each: got {shapes}")
+    y = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+    shape = tuple(embeddings.shape)
+    if len(shape) != 2 or y.shape != shape[:1]:
+        raise ValueError(f"give embeddings (N, D) with labels (N,): got {shape} and {y.shape}")
     if any(label is None or label != label for label in y.tolist()):
         raise ValueError("a label is missing (NaN or None): leave its image out")
-    return x.to(torch.promote_types(x.dtype, torch.float32)), y
+    return embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32)), y
 
 
 class Ranking:
-    """Embeddings made ready for searching, a block of queries after the other.
-
-    The columns of a block are the gallery, class by class, and centered: far from the origin the
-    product would round more. ``relevant`` (Q,): how many images each query should find.
-
-    Raises:
-        ValueError: it cannot be computed, or would be a number without a meaning.
-    """
+    """Search a gallery, in columns class by class, for a block of queries at a time."""
 
     def __init__(self, images: RetrievalSet, ks: Sequence[int]):
         if (images.gallery is None) != (images.gallery_labels is None):
@@ -72,13 +72,12 @@ class Ranking:
         self.query, labels = embeddings_and_labels(*images[:2])
         device, own = self.query.device, images.gallery is None
         self.gallery, of_gallery = embeddings_and_labels(*images[:2] if own else images[2:])
-        dims = self.query.shape[1], self.gallery.shape[1]
-        if dims[0] != dims[1]:
-            raise ValueError("queries have {} dimensions and the gallery {}".format(*dims))
+        dim, of_images = self.query.shape[1], self.gallery.shape[1]
+        if dim != of_images:
+            raise ValueError(f"queries have {dim} dimensions and the gallery {of_images}")
         names, numbers = np.unique(np.concatenate([labels, of_gallery]), return_inverse=True)
-        all_kinds = torch.from_numpy(numbers).to(device)
-        self.kinds, kinds = all_kinds[: len(labels)], all_kinds[len(labels) :]
-        self.relevant = kinds.bincount(minlength=len(names))[self.kinds] - int(own)
+        self.kinds, kinds = torch.from_numpy(numbers).to(device).tensor_split([len(labels)])
+        self.relevant = kinds.bincount(minlength=len(names))[self.kinds] - int(own)  # to be found
         if not (self.relevant > 0).any():
             raise ValueError("no query has another image of its class to find: are labels right?")
         if not len(ks) or min(ks) < 1 or max(ks) > len(kinds) - own:
@@ -86,8 +85,8 @@ class Ranking:
         self.gallery = self.gallery.to(device)
         self.column_kinds, self.index = kinds.sort(stable=True)
         self.own = self.index.argsort() if own else None  # each query's column
-        self.rounding = 2 * ROUNDING * max(dims[0] / 512, 1) ** 0.5  # of two distances
-        self.center = self.gallery.mean(dim=0)
+        self.rounding = 2 * ROUNDING * max(dim / 512, 1) ** 0.5  # of two distances
+        self.center = self.gallery.mean(dim=0)  # far from it the product would round more
         self.columns = (self.gallery[self.index] - self.center).float()
         self.squares = self.columns.square().sum(dim=1)
         self.query_squares = (self.query - self.center).float().square().sum(dim=1, keepdim=True)
@@ -109,10 +108,9 @@ class Ranking:
 
     def in_order(self, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return pairs (R, G)'s row and column (P,), by distance, then index; each row's first."""
-        flat = pad(chosen.flatten(), (0, -chosen.numel() % 8))
-        word = flat.view(torch.int64).nonzero().flatten()  # eight at a time: ten times as fast
-        some, byte = flat.view(-1, 8)[word].nonzero(as_tuple=True)
-        place = 8 * word[some] + byte
+        flat = pad(chosen.flatten(), (0, -chosen.numel() % 8)).view(-1, 8)
+        word = flat.view(torch.int64).nonzero()[:, :1]  # eight at a time: ten times as fast
+        place = (8 * word + torch.arange(8, device=word.device))[flat[word[:, 0]]]
         row, column = place // chosen.shape[1], place % chosen.shape[1]
         index = self.index[column]
         pairs = zip(rows[row].split(PAIRS), index.split(PAIRS), strict=True)
@@ -133,9 +131,8 @@ class Ranking:
         before = torch.lt(near, limit - room, out=torch.empty_like(near))  # floats: twice as fast
         near.add_(before, alpha=10 * MOST)
         row, column, first = self.in_order(rows, near <= limit + room)
-        place = torch.arange(len(row), device=row.device)
-        place = place.where(kinds[column] == wanted[row], len(row))
-        found = torch.full_like(first, len(row)).scatter_reduce(0, row, place, "amin")
+        hit = (kinds[column] == wanted[row]).nonzero().flatten()
+        found = hit[torch.searchsorted(row[hit], torch.arange(len(rows), device=row.device))]
         return (before.sum(dim=1).long() + found - first + 1).int()
 
     def nearest(self, rows: Tensor, near: Tensor, k: int) -> Tensor:
@@ -167,13 +164,10 @@ def recall_at_k(
 ) -> dict[int, float]:
     """Return Recall@K in percent: how many queries have an image of their class among K nearest.
 
-    Args:
-        embeddings, labels: (Q, D) and (Q,), the queries.
-        gallery, gallery_labels: (G, D) and (G,); by default the queries, each one's own excluded.
+    Queries are (Q, D) with labels (Q,), the gallery (G, D) with (G,); by default the other queries.
 
-    Raises:
-        ValueError: they do not fit together, or are NaN, Inf or beyond float32; a K is larger than
-            the gallery; no query has an image to find.
+    A ValueError refuses what does not fit together, or is NaN, Inf or beyond float32, a K larger
+    than the gallery, and queries none of which has an image to find.
     """
     return recall(first_ranks(embeddings, labels, gallery, gallery_labels, ks), ks)
 
@@ -184,17 +178,16 @@ class Scores(NamedTuple):
     recall: dict[int, float]
     r_precision: float
     map_at_r: float
-    right: np.ndarray  # whether the nearest image is of the query's class
-    average_precision: np.ndarray  # AP@R; NaN where the class has no other image
+    right: Tensor  # whether the nearest image is of the query's class
+    average_precision: Tensor  # AP@R; NaN where the class has no other image
 
 
 def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
-    """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020).
+    """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020); refuse as recall_at_k does.
 
-    With R the number of gallery images of the query's class: R-precision is the share of them
-    among the R nearest; MAP@R is the mean over r = 1 ... R of (precision at r if the r-th is of the
-    class, else 0). Queries with R = 0 fail in Recall@K and are left out of the other two.
-    It refuses what :func:`recall_at_k` does.
+    With R the number of gallery images of the query's class: R-precision is their share of the R
+    nearest; MAP@R the mean over r = 1 ... R of (precision at r if the r-th is of the class, else
+    0). Queries with R = 0 fail in Recall@K and are left out of the other two.
     """
     ranking = Ranking(images, ks)
     ranks = torch.zeros_like(ranking.kinds, dtype=torch.int32)
@@ -207,9 +200,9 @@ def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
         precision[rows] = hits.sum(dim=1) / r
         average[rows] = (hits.cumsum(dim=1) / place * hits).sum(dim=1) / r
         ranks[rows] = ranking.rank(rows, near)
-    first, r_precision, map_at_r = ranks.cpu().numpy(), precision.nanmean(), average.nanmean()
-    found = recall(first, ks), 100 * r_precision.item(), 100 * map_at_r.item()
-    return Scores(*found, first == 1, average.cpu().numpy())
+    ranks, average = ranks.cpu(), average.cpu()
+    r_precision, map_at_r = (100 * values.nanmean().item() for values in (precision, average))
+    return Scores(recall(ranks.numpy(), ks), r_precision, map_at_r, ranks == 1, average)
 
 
 def nearest(query: Any, k: int, gallery: Any = None) -> np.ndarray:
