@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import distances, recall, store, throughput, timing
+from benchmarks import distances, recall, throughput, timing
 from mdr_core.regularizer import MDR
 from tests.processes import SERVER
 
@@ -31,15 +31,8 @@ def test_every_query_finds_what_the_literal_loop_finds():
     assert table["queries equal to it, %"].tolist() == [100.0]
 
 
-def test_the_store_is_built_both_ways(monkeypatch):
-    monkeypatch.setattr(store, "IMAGES", 6)
-    monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")  # drawn photographs
-    assert store.measure().images.tolist() == [6]
-
-
 def test_the_loop_is_fed_in_every_way(monkeypatch):
-    monkeypatch.setattr(store, "IMAGES", 16)
-    monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
+    monkeypatch.setattr(throughput, "IMAGES", 16)
     monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0})  # one worker
     table = throughput.measure([("resnet18", 32, 40, 8, 2)], rounds=1)
     assert table["fed from"].tolist() == ["fixed tensor", "store", "files", "fixed tensor, no MDR"]

@@ -124,7 +124,7 @@ def listed(name: str) -> tuple[Path, pd.DataFrame]:
     marks = sorted(folder.rglob(known.mark), key=lambda path: len(path.parts))
     try:
         rows = known.read(top := marks[0].parent if marks else folder)
-        if rows.isna().any(axis=None):
+        if rows.empty or rows.isna().any(axis=None):
             raise ValueError("its lists do not fit together")
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
         why = f"is not {name} in its official layout ({type(problem).__name__}: {problem})"

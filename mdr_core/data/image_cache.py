@@ -63,7 +63,9 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
         write(path.with_suffix(".json"), json.dumps(digests))
 
 
-def pixels(file: str | Path | BinaryIO, size: int, what: str, upright: bool = True) -> np.ndarray:
+def pixels(
+    file: str | Path | BinaryIO | Image.Image, size: int, what: str, upright: bool = True
+) -> np.ndarray:
     """Return one image as RGB, (size, size, 3) uint8, resized with Lanczos, transparency on white.
 
     ``upright``: apply EXIF rotation. StudyError, which names the image ``what``: it cannot be
@@ -80,9 +82,9 @@ def pixels(file: str | Path | BinaryIO, size: int, what: str, upright: bool = Tr
         raise StudyError(f"{what} cannot be decoded ({why}): replace or remove it") from None
 
 
-def rgb(file: str | Path | BinaryIO, upright: bool) -> Image.Image:
+def rgb(file: str | Path | BinaryIO | Image.Image, upright: bool) -> Image.Image:
     """Return an image as RGB: see :func:`pixels`."""
-    image: Image.Image = Image.open(file)
+    image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
     image.load()
     if image.mode.startswith(("I", "F")):
         raise StudyError("more than 8 bits a channel: save it with 8 bits")
