@@ -73,8 +73,8 @@ def typed(name: str, default: object, value: object) -> object:
     """Return the value as the default's type; a list's items have that of the default's first."""
     if default is None:  # of a switch
         return value if value is None else checked(name, bool, value)
-    if not isinstance(default, list):
-        return checked(name, type(default), value)
+    if not isinstance(default, list):  # a default may be -1, "the profile's own", of any field
+        return value if value == default else checked(name, type(default), value)
     if isinstance(value, str):
         with contextlib.suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
