@@ -184,15 +184,17 @@ class Report:
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
-            carried, changed = reruns.of(*self.first, self.given)
+            changed = reruns.changes(self.first[0], self.given)
+            carried = {"profile": self.profile, "changes": changed}
+            carried["results"] = reruns.results(*self.first)
             shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
             shown |= {FINDING: self.answer | {"finding": plain(told)}, reruns.CARRIED: carried}
             display(shown, raw=True)
             self.answer = {}
             if changed:
                 self.note("## What this rerun changes")
-            for name, (table, caption) in changed.items():
-                self.table(table, name, caption)
+                about = "The parameters that differ from the profile's own."
+                self.table(pd.DataFrame(changed), "rerun_changes", about)
 
     def save(self, table: pd.DataFrame, name: str) -> None:
         """Save a table as CSV, where a folder is given."""
