@@ -35,7 +35,7 @@ from mdr_core.report.reruns import MACHINE
 from mdr_core.study.profiles import PROFILES, datasets
 
 REPORTS = REPOSITORY / "reports"
-OF_IMAGES = ("retrieval_gallery", "your_images")  # without the images, they are no committed page
+OF_IMAGES = ("retrieval_gallery", "your_images")  # committed pages need the images
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -145,12 +145,11 @@ def report(arguments: argparse.Namespace) -> int:
             raise unknown(f"parameter of {name}", parameter, own)
     folder, failed = place_of(arguments, parameters), 0
     check_writable(folder, "--output")
-    without = folder
-    if images_absent(arguments.profile) and folder.parent == REPORTS:
-        without = REPOSITORY / "outputs" / "reports" / f"{arguments.profile}-without-images"
+    shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     for kernel, (name, own) in zip(kernels(len(known)), known.items(), strict=True):
-        where = without if name in OF_IMAGES else folder
-        shown = where.relative_to(REPOSITORY) if where.is_relative_to(REPOSITORY) else where
+        if name in OF_IMAGES and folder.parent == REPORTS and images_absent(arguments.profile):
+            tqdm.write(f"{name} is not rendered: its images are not here", file=sys.stderr)
+            continue
         saving = {"save_root": shown.as_posix()} if "save_root" in own else {}
         try:
             executed = execute(notebooks[name], saving | parameters, kernel)
@@ -161,17 +160,16 @@ def report(arguments: argparse.Namespace) -> int:
             tqdm.write(f"{name}: {error}", file=sys.stderr)
             failed += 1
             continue
-        where.mkdir(parents=True, exist_ok=True)
-        write(where / f"{name}.ipynb", nbformat.writes(executed) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / f"{name}.ipynb", nbformat.writes(executed) + "\n")
         tqdm.write(f"{shown}/{name}.html")
-    for where in {without, folder}:
-        if not where.exists():  # no notebook had anything to show
-            continue
-        if where.parent == arguments.output.resolve():  # links among all pages: all written anew
-            write_reports(arguments.output.resolve())
-        else:
-            write_pages(where, reports_of(where), {})
-    return 1 if failed or not folder.exists() else 0
+    if not folder.exists():  # no notebook had anything to show
+        return 1
+    if folder.parent == arguments.output.resolve():  # links among all pages: all written anew
+        write_reports(folder.parent)
+    else:
+        write_pages(folder, reports_of(folder), {})
+    return 1 if failed else 0
 
 
 def images_absent(profile: str) -> bool:
