@@ -86,46 +86,20 @@ def test_deciles_are_ordered_by_distance():
     ).tolist() == [0] * 9 + [10]
 
 
-def test_shares_of_easy_and_hard_pairs():
-    row = {
-        "gradient_positive": [0.0] * 9 + [1.0],
-        "gradient_negative": [1.0] + [0.0] * 9,
-        "gradient_mdr": 2.0,
-        "batch_size": 24,
-        "images_per_class": 4,
-    }
-    alone, also = (
-        gradient_by_difficulty.shares(pd.DataFrame([row | {"mdr_weight": weight}])).iloc[0]
-        for weight in (0.0, 1.0)  # as much gradient again, spread evenly over all pairs
-    )
-    assert (alone.easy, alone.hardest) == (0, 100)
-    assert also.easy == pytest.approx(25) and also.hardest == pytest.approx(50 + 5)
+def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
+    first, last = [1.0] + [0.0] * 9, [0.0] * 9 + [1.0]
+    row = {"gradient_positive": last, "gradient_negative": first, "gradient_mdr": 2.0}
+    row |= {"batch_size": 24, "images_per_class": 4}
+    none = row | {"gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}
+    mixed = [row | {"mdr_weight": 0.0}, row | {"mdr_weight": 1.0}, none | {"mdr_weight": 0.0}]
+    found = gradient_by_difficulty.shares(pd.DataFrame(mixed))
+    # with MDR as much gradient again, spread evenly over all pairs; without any no share
+    assert found.easy.tolist() == pytest.approx([0, 25, np.nan], nan_ok=True)
+    assert found.hardest.tolist() == pytest.approx([100, 50 + 5, np.nan], nan_ok=True)
     # each of the triplets drawn, 16 times 3 for each of 24 anchors, is violated
-    assert alone.violated == also.violated == 16 * 24 * 3
-    row = pd.Series(row | {"mdr_weight": 1.0})
-    assert sum(sum(v) for v in gradient_by_difficulty.by_decile(row).values()) == pytest.approx(100)
-
-
-def test_a_run_without_a_gradient_keeps_its_last_epoch_and_has_no_shares():
-    some = {
-        "gradient_negative": [0.1] * 10,
-        "gradient_mdr": 2.0,
-        "mdr_weight": 0.0,
-        "batch_size": 24,
-        "images_per_class": 4,
-    }
-    frame = pd.DataFrame(
-        [
-            some | {"epoch": 1, "gradient_positive": [0.1] * 10},
-            some | {"epoch": 2, "gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10},
-        ]
-    )
-    found = gradient_by_difficulty.shares(frame)
-    assert (
-        found.epoch.tolist() == [1, 2]
-        and found.easy[0] == pytest.approx(50)
-        and found[["easy", "hardest"]].loc[1].isna().all()
-    )
+    assert found.violated.tolist() == [16 * 24 * 3] * 2 + [0]
+    by_decile = gradient_by_difficulty.by_decile(pd.Series(mixed[1]))
+    assert sum(sum(v) for v in by_decile.values()) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])

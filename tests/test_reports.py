@@ -159,14 +159,16 @@ def test_pages_under_changed_parameters_go_to_a_place_of_their_own():
     assert render.place_of(arguments, changed) == Path("/elsewhere/quick")
 
 
-def test_without_the_images_their_pages_are_no_committed_ones_and_tiles_are_gray(
-    monkeypatch, tmp_path
+def test_without_the_images_no_gallery_is_rendered_among_the_committed_pages(
+    monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
-    assert render.images_absent("photos") and not render.images_absent("quick")
+    monkeypatch.setattr(render, "REPORTS", tmp_path / "reports")
+    build(tmp_path / "notebooks" / "retrieval_gallery.ipynb")
+    assert run(tmp_path, "--profile", "photos") == 1
+    assert "retrieval_gallery is not rendered: its images" in capsys.readouterr().err
     (tmp_path / "cub50").mkdir()
-    assert not render.images_absent("photos")
+    assert not (render.images_absent("photos") or render.images_absent("quick"))
     about = {"test_classes": ["a", "b"], "test_families": None, "fingerprint": "f"}
-    found = absent.dataset("cub50", about, {"labels": torch.tensor([0, 0, 1])})
-    assert found.test.images.shape == (3, 3, 128, 128) and found.test.labels.tolist() == [0, 0, 1]
-    assert 2 < found.test.images[0].float().std() < 60
+    test = absent.dataset("cub50", about, {"labels": torch.tensor([0, 0, 1])}).test
+    assert test.images.shape == (3, 3, 128, 128) and test.labels.tolist() == [0, 0, 1]
