@@ -110,10 +110,8 @@ def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
     for query in about["queries"]:
         assert torch.equal(shown[query["image"]], queries.images[query["number"]])
         for model, found in zip(query["models"], findings.values(), strict=True):
-            near = found["nearest"][query["number"], :3]
-            assert torch.equal(
-                torch.stack([shown[i] for i in model["nearest"]]), images.images[near]
-            )
+            near = images.images[found["nearest"][query["number"], :3]]
+            assert torch.equal(torch.stack([shown[i] for i in model["nearest"]]), near)
 
 
 def test_a_reader_explores_by_mouse_and_keyboard(explored, path, browser):

@@ -73,8 +73,7 @@ def test_a_table_is_saved_as_numbers_and_shown_as_text(frame, tmp_path):
     best = tables.better_side(table, "with", "without")
     html = tables.styled(table, "caption", best=best).data
     unbroken = "+1.9\u00a0±\u00a00.2", "61.0\u00a0±\u00a02.5"
-    for text in (*unbroken, "−2.0", "<th", ">n</th>", ">3</td>", "caption"):
-        assert text in html
+    assert all(text in html for text in (*unbroken, "−2.0", ">n</th>", ">3</td>", "caption"))
     assert html.count("<strong>") == 1
 
 
@@ -155,21 +154,18 @@ def test_datasets_stay_together_and_what_does_not_apply_leaves_an_empty_cell():
 
 
 def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():
-    held_out = {
-        ("cub", 1e-4): (20, 30), ("cub", 3e-4): (10, 10),
-        ("cars", 1e-4): (20, 10), ("cars", 5e-5): (10, 20),
-    }  # fmt: skip
+    cells = ("cub", 1e-4), ("cub", 3e-4), ("cars", 1e-4), ("cars", 5e-5)
+    held_out = {TRIPLET: (20, 10, 20, 10), "Triplet + MDR": (30, 10, 10, 20)}
     rows = [
         (*cell, method, epoch, held * epoch, 5 * epoch, f"{cell}{method}")
-        for cell, both in held_out.items()
-        for method, held in zip((TRIPLET, "Triplet + MDR"), both, strict=True)
+        for method, each in held_out.items()
+        for cell, held in zip(cells, each, strict=True)
         for epoch in (0, 1)
     ]
     columns = ["dataset", "lr", "method", "epoch", "held_out_recall@1", "test_recall@1", "key"]
     search, used = pd.DataFrame(rows, columns=columns), pd.Series({"cub": 1e-4, "cars": 5e-5})
     found = tables.searched(search)
-    names = ["Triplet, held out", "MDR, held out", "Triplet, test", "MDR, test"]
-    assert found.columns.tolist() == names
+    assert [*found] == ["Triplet, held out", "MDR, held out", "Triplet, test", "MDR, test"]
     assert found.index.tolist() == [("cub", 1e-4), ("cub", 3e-4), ("cars", 5e-5), ("cars", 1e-4)]
     assert found.values.tolist() == [[20, 30, 5, 5], [10, 10, 5, 5], [10, 20, 5, 5], [20, 10, 5, 5]]
     assert "on cars 0.0001 instead of 5e-05 for Triplet." in tables.preferred(search, used)
