@@ -71,13 +71,6 @@ def test_a_claim_s_word_is_its_cells(means, by_dataset, over_backbones):
     assert Result(BY_CLASS, cells(means)).verdict == by_dataset
 
 
-def test_one_seed_is_said_and_cells_that_differ_are_named():
-    one = Cell("cub", seeds(5, NAN, 1), classes(4, 7), 1.5)
-    level = Cell("cars", seeds(0.1, NAN, 1), classes(-1, 1, 0.9), 1.5)
-    assert Result(BY_CLASS, [one, level]).told == "holds on cub, level on cars (one seed)"
-    assert Result(BACKBONES, cells([2, 0, 3, None])).told == "2 hold, 1 level, 1 not run"
-
-
 def test_several_cells_are_corrected_by_holm_with_the_p_of_student():
     assert statistics.p_value(statistics.interval([1, 2, 3])) == pytest.approx(0.0742, abs=1e-4)
     assert statistics.p_value(statistics.interval([1])) == 1

@@ -1,5 +1,6 @@
 """Names of classes and folders are people's: a page shows them as text, in every locale."""
 
+import functools
 import html
 import locale
 from types import SimpleNamespace
@@ -27,8 +28,7 @@ NAMES = (
 
 
 @pytest.fixture
-def ascii_locale():
-    """A file opened without an encoding takes ASCII alone (unless Python is in UTF-8 mode)."""
+def ascii_locale():  # a file opened without an encoding takes ASCII alone
     before = locale.setlocale(locale.LC_CTYPE)
     locale.setlocale(locale.LC_CTYPE, "C")
     yield
@@ -57,11 +57,10 @@ def show_everywhere(report: notebook.Report) -> None:
 
 def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     outputs: list = []
-
-    def show(data, raw, metadata=None):
-        outputs.append(new_output("display_data", data, metadata=metadata or {}))
-
-    monkeypatch.setattr(notebook, "display", show)
+    as_output = functools.partial(new_output, "display_data")
+    monkeypatch.setattr(
+        notebook, "display", lambda data, raw, **more: outputs.append(as_output(data, **more))
+    )
     given = {"profile": "quick", "save_root": str(tmp_path / "saved"), "defaults": {}}
     show_everywhere(notebook.Report(SimpleNamespace(**given)))
     parameters = new_code_cell('profile = "quick"', metadata={"tags": ["parameters"]})

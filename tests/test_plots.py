@@ -148,7 +148,6 @@ def test_distances_of_older_records_come_back_in_units_of_their_mean(trained, st
 def test_positive_and_negative_pairs_are_apart_only_where_all_records_have_them():
     new, _ = batch(MDR())
     old = new.drop(["positive_histogram", "negative_histogram"])
-    assert recorded(pd.DataFrame([new, new])) == ["positive_histogram", "negative_histogram"]
     assert recorded(pd.DataFrame([old, new])) == recorded(pd.DataFrame([old])) == ["z_histogram"]
     apart = texts(plots.distances(pd.DataFrame([new, new]), "title"))
     assert [text.strip() for text in apart[:2]] == ["positive", "negative"]
