@@ -71,8 +71,8 @@ def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, a
         "end_time": "2026-01-01T00:00:00", "version": "2",
     }  # fmt: skip
     nb.metadata.language_info = {"name": "python", "version": "3"}
-    (tmp_path / "reports" / "quick").mkdir(parents=True)
-    nbformat.write(nb, tmp_path / "reports" / "quick" / "your_images.ipynb")
+    (folder := tmp_path / "reports" / "quick").mkdir(parents=True)
+    nbformat.write(nb, folder / "your_images.ipynb")
     index.write_reports(tmp_path / "reports")
     table = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
     assert table["class"].tolist() == [*NAMES]

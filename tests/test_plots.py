@@ -1,7 +1,4 @@
-"""Figures: what is drawn is what was measured, and names do not collide.
-
-That letters are large enough for a phone is tested on the committed pages.
-"""
+"""Figures: what is drawn is what was measured, and names do not collide."""
 
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -86,8 +83,7 @@ def test_every_claim_is_named_with_its_verdict_and_leads_to_its_report():
     assert {*links[0].attrib.values()} == {"there.html"}
     assert len(links) == 3  # the name and both dots
     absent = plots.differences(rows_of(runs(lacking=("other",))), "title")
-    assert "not run: other" in texts(absent) and "other" not in texts(absent)
-    assert len(bars_and_dots(absent)[0]) == 2
+    assert "not run: other" in texts(absent) and len(bars_and_dots(absent)[0]) == 2
 
 
 @pytest.mark.parametrize("heights", [[0.5] * 6, [0, 0.01, 1, 0.99, 0.5, 0.52], [1] * 4 + [0]])

@@ -1,9 +1,5 @@
-"""A rerun names what it changed, and several lie side by side.
+"""A rerun names what it changed; several lie side by side. Its runs are made here, untrained."""
 
-The runs are made here, number by number, as committed ones: nothing is trained.
-"""
-
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,12 +33,11 @@ def store(tmp_path, monkeypatch) -> dict:
 def put(store: dict, grid: list[dict], more: int = 0) -> None:
     """Store a run for each row: ``more`` right answers in each class, and one more each seed."""
     for row in grid:
-        config = json.loads(json.dumps(row["config"].to_dict()))
         right = [MORE[row["method"]] + more + row["seed"] * (1 + (more > 0))] * len(QUERIES)
         last = {"epoch": row["config"].epochs, "test_recall@1": 100 * sum(right) / sum(QUERIES)}
         last |= {"test_class_queries": QUERIES, "test_class_right": right}
-        record = {"key": names.committed_name(row["config"]), "config": config, "history": [last]}
-        record |= {"content": "", "provenance": {"data": "d"}, "files": {}}
+        record = {"key": names.committed_name(row["config"]), "config": row["config"].to_dict()}
+        record |= {"history": [last], "content": "", "provenance": {"data": "d"}, "files": {}}
         store[record["key"]] = record
 
 
@@ -105,9 +100,8 @@ def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsy
     put(store, own)
     put(store, grid[2:3] + grid[5:], 3)
     paths = [str(tmp_path / name) for name in ("own.ipynb", "less.ipynb")]
-    for path, found in zip(
-        paths, (shown(monkeypatch, own), shown(monkeypatch, grid, mdr_weight=0.1)), strict=True
-    ):
+    both = shown(monkeypatch, own), shown(monkeypatch, grid, mdr_weight=0.1)
+    for path, found in zip(paths, both, strict=True):
         cell = new_code_cell(outputs=[new_output("display_data", data=data) for data in found])
         Path(path).write_text(writes(new_notebook(cells=[new_markdown_cell("# Does it?"), cell])))
     assert main(["compare", *paths, "--output", str(tmp_path / "new" / "all.csv")]) == 0
