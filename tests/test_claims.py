@@ -91,8 +91,8 @@ def counted(seeds=range(2)):
 
 def test_the_classes_are_resampled_for_both_methods_at_once():
     [cell] = claims.evaluate(BY_CLASS, counted()).cells
-    gain = np.array([2, 1, 3]) / 10  # of each class, over the two seeds
-    draws = np.random.default_rng(1).choice(gain, (20_000, 3)).mean(axis=1) * 100
+    gain = np.array([20, 10, 30])  # of each class in %, over the two seeds
+    draws = np.random.default_rng(1).choice(gain, (20_000, 3)).mean(axis=1)
     assert cell.seeds["n"] == 2 and cell.classes.mean == pytest.approx(20)
     assert cell.classes[1:3] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.5)
 

@@ -72,7 +72,6 @@ def models(images):
 
 @pytest.fixture(scope="module")
 def explored(images, models):
-    """What the page's script reads, and the images that it shows."""
     return explorer.content(models, images, images, 5, 40)
 
 

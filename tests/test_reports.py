@@ -34,7 +34,6 @@ print(sys.executable == os.environ["EXPECTED_PYTHON"])
 found = {"finding": f"Seen with {len(seeds)} seeds.", "figure": "50 %"}
 display({"application/vnd.mdr.finding+json": found}, raw=True)""",
 ]
-FAILS = "from mdr_core.errors import StudyError\nraise StudyError('no such data')"
 
 
 def build(path, *cells):
@@ -65,7 +64,8 @@ def folder(tmp_path_factory):
         new_code_cell("if not seeds:\n    report.table(table)"),
         new_markdown_cell("## A section\n\nThe same name."),
     ]
-    build(folder / "notebooks" / "fails.ipynb", new_code_cell(FAILS))
+    fails = "import mdr_core.errors\nraise mdr_core.errors.StudyError('no such data')"
+    build(folder / "notebooks" / "fails.ipynb", new_code_cell(fails))
     build(folder / "notebooks" / "tiny.ipynb", *cells)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.setenv("EXPECTED_PYTHON", sys.executable)

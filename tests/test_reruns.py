@@ -21,8 +21,7 @@ MORE = {L2: 10, MDR: 14, TRIPLET: 8}  # right answers in each class, by method
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> dict:
-    """The committed runs, by name; there are no others."""
-    found: dict = {}
+    found: dict = {}  # the committed runs, by name; there are no others
     monkeypatch.setattr(committed, "find", lambda c: found.get(names.committed_name(c)))
     monkeypatch.setenv("MDR_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STORED", "1")
@@ -113,8 +112,8 @@ def test_executed_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsy
     expected = [100 * 4 * 4 / 140, 100 * 4 * 7.5 / 140]
     assert list(table["drawn: MDR − L2, mean"]) == pytest.approx(expected)
     assert list(table["drawn: MDR − L2, n"]) == [2, 2]
-    low, high = table["drawn: MDR − L2, low"], table["drawn: MDR − L2, high"]
-    assert (low < expected).all() and (high > expected).all()
+    assert (table["drawn: MDR − L2, low"] < expected).all()
+    assert (table["drawn: MDR − L2, high"] > expected).all()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"cells": [{"outputs": 1}]}'])

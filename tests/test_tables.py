@@ -15,9 +15,8 @@ NAN = float("nan")
 
 
 def recall(cell, method, seed):
-    if cell == "a":
-        return 60 + seed if method == "with" else 58 + 1.1 * seed
-    return 50 - seed if method == "with" else 50 + seed
+    found = {"with": {"a": 60 + seed, "b": 50 - seed}, "without": {"a": 58 + 1.1 * seed}}
+    return found[method].get(cell, 50 + seed)
 
 
 def lacking(frame, which):
@@ -91,8 +90,12 @@ def test_groups_of_rows_have_titles_and_every_cell_shows_what_it_is():
     rows = [("a", "x", 0, 1.0), ("a", "x", 1, 2.0), ("a", "y", 0, 3.0)]
     table = pd.DataFrame(rows, columns=["dataset", "method", "epoch", "value"])
     html = tables.styled(table.set_index(["dataset", "method", "epoch"]), "").data
-    assert html.count("<tbody>") == html.count("</tbody>") == 2
-    assert ">a · x<" in html and ">a · y<" in html and html.count('scope="row"') == 3
+    assert (
+        html.count("<tbody>") == html.count("</tbody>") == 2
+        and ">a · x<" in html
+        and ">a · y<" in html
+        and html.count('scope="row"') == 3
+    )
     unnamed = pd.DataFrame({"name": ["<b>"], "rate": [None], "verdict": ["holds"]}, index=["row"])
     html = tables.styled(unnamed, "", absent="fixed").data
     assert "<thead><tr><td></td>" in html  # no heading without a word

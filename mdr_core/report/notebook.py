@@ -173,8 +173,8 @@ class Report:
             self.answer = {}
             if changed:
                 self.note("## What this rerun changes")
-                about = "The parameters that differ from the profile's own."
-                self.table(pd.DataFrame(changed), "rerun_changes", about)
+                caption = "The parameters that differ from the profile's own."
+                self.table(pd.DataFrame(changed), "rerun_changes", caption)
 
     def save(self, table: pd.DataFrame, name: str) -> None:
         """Save a table as CSV, where a folder is given."""
