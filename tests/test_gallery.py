@@ -53,8 +53,7 @@ NASTY = "</script><script>window.hurt = 1</script><b>\"&amp;'"
 
 @pytest.fixture(scope="module")
 def images():
-    """Noise, which no format makes small: 12 classes, one of a nasty name, 5 images of each."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # noise, which no format makes small
     pixels = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=generator)
     names = (NASTY, *(f"class {c}" for c in range(1, 12)))
     return Split(pixels, torch.arange(60) // 5, names, ("",) * 60)

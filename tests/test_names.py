@@ -1,6 +1,5 @@
 """Names of classes and folders are people's: a page shows them as text, in every locale."""
 
-import functools
 import html
 import locale
 from types import SimpleNamespace
@@ -57,10 +56,11 @@ def show_everywhere(report: notebook.Report) -> None:
 
 def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     outputs: list = []
-    as_output = functools.partial(new_output, "display_data")
-    monkeypatch.setattr(
-        notebook, "display", lambda data, raw, **more: outputs.append(as_output(data, **more))
-    )
+
+    def show(data, raw, **more):
+        outputs.append(new_output("display_data", data, **more))
+
+    monkeypatch.setattr(notebook, "display", show)
     given = {"profile": "quick", "save_root": str(tmp_path / "saved"), "defaults": {}}
     show_everywhere(notebook.Report(SimpleNamespace(**given)))
     parameters = new_code_cell('profile = "quick"', metadata={"tags": ["parameters"]})
@@ -74,8 +74,8 @@ def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, a
     (folder := tmp_path / "reports" / "quick").mkdir(parents=True)
     nbformat.write(nb, folder / "your_images.ipynb")
     index.write_reports(tmp_path / "reports")
-    table = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
-    assert table["class"].tolist() == [*NAMES]
+    saved = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
+    assert saved["class"].tolist() == [*NAMES]
     for page, least in (("quick/your_images.html", 8), ("index.html", 1)):
         text = (tmp_path / "reports" / page).read_text(encoding="utf-8")
         soup = BeautifulSoup(text, "html.parser")

@@ -54,7 +54,6 @@ def run(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the notebooks, and what is rendered from them."""
     folder = tmp_path_factory.mktemp("study")
     cells = [new_code_cell(source.strip()) for source in CELLS]
     cells[1].metadata["tags"] = ["hide-input"]
