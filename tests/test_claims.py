@@ -1,7 +1,4 @@
-"""The rule of the verdicts, the two intervals that it rests on, and the tables of differences.
-
-The headline's own intervals are compared in tests/test_readme.py.
-"""
+"""The rule of the verdicts, the two intervals that it rests on, and the tables of differences."""
 
 import numpy as np
 import pandas as pd
@@ -36,10 +33,8 @@ def cells(means):
     "over_seeds, over_classes, verdict",
     [
         (seeds(2), None, HOLDS),
-        (seeds(-2), None, FAILS),
         (seeds(0.2), None, LEVEL),
         (seeds(1.0), None, OPEN),  # from 0 to 2: it includes zero, and is not within 1.5
-        (seeds(3), classes(1, 5), HOLDS),
         (seeds(3), classes(-1, 7, p=0.2), OPEN),  # other classes might have told otherwise
         (seeds(-3), classes(-5, -1), FAILS),
         (seeds(0.2), classes(-0.9, 1.2, p=0.8), LEVEL),
@@ -60,7 +55,6 @@ def test_the_rule_takes_both_intervals(over_seeds, over_classes, verdict):
         ([2, 2], HOLDS, HOLDS),
         ([2, 0], MIXED, MIXED),
         ([2, -2], MIXED, FAILS),  # "in every backbone" fails where one does
-        ([0, 0], LEVEL, LEVEL),
         ([2, None], HOLDS, NOT_TESTED),  # a backbone that was not run may fail
         ([None, -2], FAILS, FAILS),
         ([], NOT_TESTED, NOT_TESTED),
@@ -71,20 +65,12 @@ def test_a_claim_s_word_is_its_cells(means, by_dataset, over_backbones):
     assert Result(BY_CLASS, cells(means)).verdict == by_dataset
 
 
-def test_one_seed_is_said_and_cells_that_differ_are_named():
-    one = Cell("cub", seeds(5, NAN, 1), classes(4, 7), 1.5)
-    level = Cell("cars", seeds(0.1, NAN, 1), classes(-1, 1, 0.9), 1.5)
-    assert Result(BY_CLASS, [one, level]).told == "holds on cub, level on cars (one seed)"
-    assert Result(BACKBONES, cells([2, 0, 3, None])).told == "2 hold, 1 level, 1 not run"
-
-
 def test_several_cells_are_corrected_by_holm_with_the_p_of_student():
     assert statistics.p_value(statistics.interval([1, 2, 3])) == pytest.approx(0.0742, abs=1e-4)
     assert statistics.p_value(statistics.interval([1])) == 1
     alone = cells([1.2, 9, 1.1])
     assert [cell.verdict for cell in alone] == [HOLDS] * 3
-    p = sorted(cell.p for cell in alone)
-    found = claims.corrected(alone)
+    p, found = sorted(cell.p for cell in alone), claims.corrected(alone)
     expected = [2 * p[1], 3 * p[0], max(2 * p[1], p[2])]
     assert [cell.corrected_p for cell in found] == pytest.approx(expected)
     assert [cell.verdict for cell in found] == [OPEN, HOLDS, OPEN]
@@ -105,8 +91,8 @@ def counted(seeds=range(2)):
 
 def test_the_classes_are_resampled_for_both_methods_at_once():
     [cell] = claims.evaluate(BY_CLASS, counted()).cells
-    gain = np.array([2, 1, 3]) / 10  # of each class, over the two seeds
-    draws = np.random.default_rng(1).choice(gain, (20_000, 3)).mean(axis=1) * 100
+    gain = np.array([20, 10, 30])  # of each class in %, over the two seeds
+    draws = np.random.default_rng(1).choice(gain, (20_000, 3)).mean(axis=1)
     assert cell.seeds["n"] == 2 and cell.classes.mean == pytest.approx(20)
     assert cell.classes[1:3] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.5)
 
@@ -117,7 +103,6 @@ def test_a_table_has_every_cell_with_the_numbers_of_seeds_behind_it():
     table = claims.table(results)
     assert table.cell.tolist() == ["d", "d", "x"] and table.verdict.tolist()[2] == NOT_TESTED
     assert table.seeds.tolist() == [3, 1, 0] and table.classes_seeds.tolist() == [2, 1, 0]
-    assert table[["difference", "half", "classes_low"]].dtypes.eq(float).all()
     shown = tables.of_claims(table)
     assert [" (2 seeds)" in text for text in shown["over test classes"]] == [True, False, False]
     assert [" (one seed)" in text for text in shown.verdict] == [False, True, False]
@@ -133,20 +118,15 @@ def test_classes_without_a_difference_have_a_large_p():
     assert class_bootstrap.difference(queries, np.array([[10, 0]]), np.array([[0, 0]])).mean == 25
 
 
-def test_every_run_of_table_1_counts_in_an_ablation():
+def test_an_ablation_counts_every_run_of_table_1_and_a_search_is_of_the_profile_s_datasets():
     rows = experiments.table2c("quick", [], {"drawn": [0.2, 0.6]}, [0], [0, 1, 2])
     found = pd.DataFrame(rows).groupby("setting").seed.apply(list).to_dict()
     assert found == {"λ = 0": [0, 1, 2], "λ = 0.2": [0, 1, 2], "λ = 0.6": [0]}
-
-
-def test_a_dataset_of_another_profile_is_searched_nowhere():
     assert experiments.searches("photos", ["cub50"], [TRIPLET])
     assert experiments.searches("quick", ["cub50"], [TRIPLET]) == []
 
 
-@pytest.mark.parametrize(
-    "profile, moved", [("quick", 0.26), ("photos", 0.05), ("full", 0.11), ("paper", 0.22)]
-)
-def test_levels_move_by_the_sum_of_the_learning_rates_at_most(profile, moved):
-    config = profiles.config(profile, profiles.datasets(profile)[0], MDR)
-    assert profiles.level_reach(config) == pytest.approx(moved, abs=0.005)
+def test_levels_move_by_the_sum_of_the_learning_rates_at_most():
+    for profile, moved in {"quick": 0.26, "photos": 0.05, "full": 0.11, "paper": 0.22}.items():
+        config = profiles.config(profile, profiles.datasets(profile)[0], MDR)
+        assert profiles.level_reach(config) == pytest.approx(moved, abs=0.005)

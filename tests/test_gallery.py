@@ -1,7 +1,4 @@
-"""Ranks, confusions, the choice of queries, on known neighbors; the page to explore, by hand.
-
-Accessibility, requests and a phone's width are tested on the committed pages.
-"""
+"""Ranks, confusions, the choice of queries, on known neighbors; the page to explore, by hand."""
 
 import base64
 import io
@@ -52,13 +49,11 @@ def test_queries_are_chosen_by_how_much_the_models_disagree():
 
 
 NASTY = "</script><script>window.hurt = 1</script><b>\"&amp;'"
-METHODS = ("Triplet", "Triplet + L2", "Triplet + MDR")
 
 
 @pytest.fixture(scope="module")
 def images():
-    """Noise, which no format makes small: 12 classes, one of a nasty name, 5 images of each."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # noise, which no format makes small
     pixels = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=generator)
     names = (NASTY, *(f"class {c}" for c in range(1, 12)))
     return Split(pixels, torch.arange(60) // 5, names, ("",) * 60)
@@ -67,7 +62,7 @@ def images():
 @pytest.fixture(scope="module")
 def models(images):
     each = {}
-    for seed, method in enumerate(METHODS):
+    for seed, method in enumerate(("Triplet", "Triplet + L2", "Triplet + MDR")):
         noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(seed))
         noise[:, 0] += images.labels  # nearly right
         each[method] = epoch.findings(epoch.RetrievalSet(noise, images.labels))
@@ -76,7 +71,6 @@ def models(images):
 
 @pytest.fixture(scope="module")
 def explored(images, models):
-    """What the page's script reads, and the images that it shows."""
     return explorer.content(models, images, images, 5, 40)
 
 
@@ -97,7 +91,6 @@ def test_a_page_stays_small_whatever_the_images_are(explored, monkeypatch):
     thumbnails = re.findall(r'"(UklGR[^"]+)"', page)
     found = [Image.open(io.BytesIO(base64.b64decode(each))) for each in thumbnails]
     assert len(found) == len(shown) and {image.size for image in found} == {(64, 64)}
-    assert not re.search(r"""(src|href)=["'](?!data:|retrieval_gallery.html)""", page)
     monkeypatch.setattr(explorer, "MOST", 40_000)
     with pytest.raises(StudyError, match="explore fewer queries"):
         explorer.page("noise", "quick", about, shown)
@@ -110,40 +103,38 @@ def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
     for query in about["queries"]:
         assert torch.equal(shown[query["image"]], queries.images[query["number"]])
         for model, found in zip(query["models"], findings.values(), strict=True):
-            near = found["nearest"][query["number"], :3]
-            assert torch.equal(
-                torch.stack([shown[i] for i in model["nearest"]]), images.images[near]
-            )
+            near = images.images[found["nearest"][query["number"], :3]]
+            assert torch.equal(torch.stack([shown[i] for i in model["nearest"]]), near)
 
 
 def test_a_reader_explores_by_mouse_and_keyboard(explored, path, browser):
     about, _ = explored
     page = browser.new_page()
     page.goto(path.as_uri())
+    picker, dialog = page.locator("#picker input"), page.locator("dialog")
     check_what_is_shown(page, about, 0)
     page.keyboard.press("ArrowRight")
     check_what_is_shown(page, about, 1)
     page.click("#before")
     page.click("#before")  # from the first to the last
     check_what_is_shown(page, about, 35)
-    page.locator("#picker input").nth(4).check()
+    picker.nth(4).check()
     page.keyboard.press("ArrowDown")  # among radio buttons
     check_what_is_shown(page, about, 5)
     page.select_option("#class", str(7))
-    assert page.locator("#picker input").count() == 3
+    assert picker.count() == 3
     page.select_option("#class", "")
-    kind = about["queries"][0]["kind"]
-    page.select_option("#kind", str(kind))
-    of_kind = [query for query in about["queries"] if query["kind"] == kind]
-    assert page.locator("#picker input").count() == len(of_kind)
-    page.locator("#picker input").first.check()
+    kinds = [query["kind"] for query in about["queries"]]
+    page.select_option("#kind", str(kinds[0]))
+    assert picker.count() == kinds.count(kinds[0])
+    picker.first.check()
     page.locator(".model").nth(1).locator(".view").nth(1).focus()
     page.keyboard.press("Enter")
-    assert "Triplet + L2, rank 2, distance" in page.locator("dialog").inner_text()
+    assert "Triplet + L2, rank 2, distance" in dialog.inner_text()
     page.keyboard.press("ArrowRight")
-    assert "rank 3" in page.locator("dialog").inner_text()
+    assert "rank 3" in dialog.inner_text()
     page.keyboard.press("Escape")
-    assert not page.locator("dialog").is_visible()
+    assert not dialog.is_visible()
     address = page.url  # of this query: another reader sees the same
     page.goto("about:blank")
     page.goto(address)
@@ -153,17 +144,16 @@ def test_a_reader_explores_by_mouse_and_keyboard(explored, path, browser):
 
 def check_what_is_shown(page, about, place):
     """Class, frames and names are those of the query at this place."""
-    query = about["queries"][place]
-    classes, own = about["classOf"], about["classOf"][query["image"]]
+    query, classes = about["queries"][place], about["classOf"]
+    own = classes[query["image"]]
     assert page.locator("#name").inner_text() == " ".join(about["classes"][own].split())
     for number, model in enumerate(query["models"]):
         found = page.locator(".model").nth(number).locator("li")
-        right = [classes[image] == own for image in model["nearest"]]
-        seen = [names.split() for names in found.evaluate_all("all => all.map(e => e.className)")]
-        assert [names == ["near"] for names in seen] == right
-        words = found.locator(".name").all_inner_texts()
-        for text, image, hit in zip(words, model["nearest"], right, strict=True):
-            assert text.startswith("✓ " if hit else "✗ ")
+        frames = found.evaluate_all("all => all.map(e => e.className.trim())")
+        shown = zip(model["nearest"], frames, found.locator(".name").all_inner_texts(), strict=True)
+        for image, frame, text in shown:
+            right = classes[image] == own
+            assert (frame == "near") == right and text.startswith("✓ " if right else "✗ ")
             assert about["classes"][classes[image]] in text
 
 

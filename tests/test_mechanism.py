@@ -32,10 +32,8 @@ def test_the_histogram_and_shares_count_every_pair_once():
     mdr = MDR()
     mdr(x)
     z = [((d[i, j] - mdr.running_mean) / mdr.running_std).item() for i, j in pairs]
-    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3) / len(
-        z
-    )
-    assert row["level_share"] == pytest.approx(near.tolist(), abs=1e-4)
+    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3)
+    assert row["level_share"] == pytest.approx((near / len(z)).tolist(), abs=1e-4)
 
 
 def test_a_running_regularizer_is_used_and_left_alone():
@@ -58,9 +56,8 @@ def test_the_triplet_gradient_is_autograds(monkeypatch):
     loss.backward()
     found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
-    assert loss.item() == pytest.approx(
-        triplet_loss(x, torch.stack([a, p, n]), exists).item(), rel=1e-4
-    )
+    ours = triplet_loss(x, torch.stack([a, p, n]), exists)
+    assert loss.item() == pytest.approx(ours.item(), rel=1e-4)
 
 
 def test_mdr_pulls_every_pair_alike():
@@ -80,33 +77,24 @@ def test_mdr_pulls_every_pair_alike():
 
 def test_deciles_are_ordered_by_distance():
     d = torch.arange(100.0).view(10, 10)
-    weight = (d >= 90).float()
-    assert pair_statistics.sum_by_decile(
-        d, weight, torch.ones_like(d, dtype=torch.bool)
-    ).tolist() == [0] * 9 + [10]
+    found = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
+    assert found.tolist() == [0] * 9 + [10]
 
 
-def test_shares_of_easy_and_hard_pairs():
-    row = {
-        "gradient_positive": [0.0] * 9 + [1.0],
-        "gradient_negative": [1.0] + [0.0] * 9,
-        "gradient_mdr": 2.0,
-        "batch_size": 24,
-        "images_per_class": 4,
-    }
-    alone, also = (
-        gradient_by_difficulty.shares(pd.DataFrame([row | {"mdr_weight": weight}])).iloc[0]
-        for weight in (0.0, 1.0)  # as much gradient again, spread evenly over all pairs
-    )
-    assert (alone.easy, alone.hardest) == (0, 100)
-    assert also.easy == pytest.approx(25) and also.hardest == pytest.approx(50 + 5)
+def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
+    first, last = [1.0] + [0.0] * 9, [0.0] * 9 + [1.0]
+    row = {"gradient_positive": last, "gradient_negative": first, "gradient_mdr": 2.0}
+    row |= {"batch_size": 24, "images_per_class": 4}
+    none = row | {"gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}
+    mixed = [row | {"mdr_weight": 0.0}, row | {"mdr_weight": 1.0}, none | {"mdr_weight": 0.0}]
+    found = gradient_by_difficulty.shares(pd.DataFrame(mixed))
+    # with MDR as much gradient again, spread evenly over all pairs; without any no share
+    assert found.easy.tolist() == pytest.approx([0, 25, np.nan], nan_ok=True)
+    assert found.hardest.tolist() == pytest.approx([100, 50 + 5, np.nan], nan_ok=True)
     # each of the triplets drawn, 16 times 3 for each of 24 anchors, is violated
-    assert alone.violated == also.violated == 16 * 24 * 3
-    nothing = row | {"gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}
-    found = gradient_by_difficulty.shares(pd.DataFrame([nothing | {"mdr_weight": 0.0}]))
-    assert len(found) == 1 and found[["easy", "hardest"]].iloc[0].isna().all()
-    row = pd.Series(row | {"mdr_weight": 1.0})
-    assert sum(sum(v) for v in gradient_by_difficulty.by_decile(row).values()) == pytest.approx(100)
+    assert found.violated.tolist() == [16 * 24 * 3] * 2 + [0]
+    by_decile = gradient_by_difficulty.by_decile(pd.Series(mixed[1]))
+    assert sum(sum(v) for v in by_decile.values()) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])

@@ -27,8 +27,7 @@ NAMES = (
 
 
 @pytest.fixture
-def ascii_locale():
-    """A file opened without an encoding takes ASCII alone (unless Python is in UTF-8 mode)."""
+def ascii_locale():  # a file opened without an encoding takes ASCII alone
     before = locale.setlocale(locale.LC_CTYPE)
     locale.setlocale(locale.LC_CTYPE, "C")
     yield
@@ -58,8 +57,8 @@ def show_everywhere(report: notebook.Report) -> None:
 def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     outputs: list = []
 
-    def show(data, raw, metadata=None):
-        outputs.append(new_output("display_data", data, metadata=metadata or {}))
+    def show(data, raw, **more):
+        outputs.append(new_output("display_data", data, **more))
 
     monkeypatch.setattr(notebook, "display", show)
     given = {"profile": "quick", "save_root": str(tmp_path / "saved"), "defaults": {}}
@@ -72,11 +71,11 @@ def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, a
         "end_time": "2026-01-01T00:00:00", "version": "2",
     }  # fmt: skip
     nb.metadata.language_info = {"name": "python", "version": "3"}
-    (tmp_path / "reports" / "quick").mkdir(parents=True)
-    nbformat.write(nb, tmp_path / "reports" / "quick" / "your_images.ipynb")
+    (folder := tmp_path / "reports" / "quick").mkdir(parents=True)
+    nbformat.write(nb, folder / "your_images.ipynb")
     index.write_reports(tmp_path / "reports")
-    table = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
-    assert table["class"].tolist() == [*NAMES]
+    saved = pd.read_csv(tmp_path / "saved" / "names-quick.csv", encoding="utf-8")
+    assert saved["class"].tolist() == [*NAMES]
     for page, least in (("quick/your_images.html", 8), ("index.html", 1)):
         text = (tmp_path / "reports" / page).read_text(encoding="utf-8")
         soup = BeautifulSoup(text, "html.parser")

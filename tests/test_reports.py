@@ -1,7 +1,4 @@
-"""Two tiny notebooks are rendered, one of which fails: the page of the other holds what it should.
-
-That nothing is loaded and no link is broken is tested on the committed pages.
-"""
+"""Two tiny notebooks are rendered, one of which fails: the page of the other is right."""
 
 import contextlib
 import io
@@ -29,18 +26,14 @@ print("stderr!", file=sys.stderr)
 table = pd.DataFrame({"Recall@1": [0.5, 0.25]}, index=["with", "without"])
 table.style.format("{:.2f}")""",
     """
-import matplotlib; matplotlib.use("svg"); import io, matplotlib.pyplot as plt
-from IPython.display import SVG
-figure, axes = plt.subplots(); axes.plot(seeds); file = io.StringIO()
-figure.savefig(file, format="svg"); plt.close(figure); SVG(file.getvalue())""",
+from IPython.display import SVG, display
+SVG("<svg xmlns='http://www.w3.org/2000/svg'></svg>")  # hidden""",
     """
 import os
-from IPython.display import display
 print(sys.executable == os.environ["EXPECTED_PYTHON"])
 found = {"finding": f"Seen with {len(seeds)} seeds.", "figure": "50 %"}
 display({"application/vnd.mdr.finding+json": found}, raw=True)""",
 ]
-FAILS = "from mdr_core.errors import StudyError\nraise StudyError('no such data')"
 
 
 def build(path, *cells):
@@ -61,7 +54,6 @@ def run(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the notebooks, and what is rendered from them."""
     folder = tmp_path_factory.mktemp("study")
     cells = [new_code_cell(source.strip()) for source in CELLS]
     cells[1].metadata["tags"] = ["hide-input"]
@@ -71,7 +63,8 @@ def folder(tmp_path_factory):
         new_code_cell("if not seeds:\n    report.table(table)"),
         new_markdown_cell("## A section\n\nThe same name."),
     ]
-    build(folder / "notebooks" / "fails.ipynb", new_code_cell(FAILS))
+    fails = "import mdr_core.errors\nraise mdr_core.errors.StudyError('no such data')"
+    build(folder / "notebooks" / "fails.ipynb", new_code_cell(fails))
     build(folder / "notebooks" / "tiny.ipynb", *cells)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.setenv("EXPECTED_PYTHON", sys.executable)
@@ -97,7 +90,7 @@ def test_a_failure_is_told_and_the_others_still_run(folder):
 def test_code_is_folded_and_results_are_not(page):
     outside = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
     # parameters, injected parameters and two cells; neither a hidden one nor an empty section's
-    assert page.count('<details class="code">') == 4 and "savefig" not in page
+    assert page.count('<details class="code">') == 4 and "# hidden" not in page
     assert "DataFrame" in page and "DataFrame" not in outside
     assert "0.50" in outside and "image/svg+xml" in outside
     assert ">True<" in re.sub(r"\s", "", outside)  # the kernel is this interpreter
@@ -112,10 +105,7 @@ def test_the_finding_opens_the_report_and_its_sections_and_command_are_told(page
     assert "python -m mdr_core reports --profile quick --notebook tiny -p seeds" in page
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["a-section", "a-section-a-section"]
     assert page.count('href="#a-section"') == 2  # beside the text, and from the head on a phone
-
-
-def test_a_section_that_shows_nothing_is_left_out_and_a_link_without_a_page_is_its_words(page):
-    assert "Nothing to see" not in page and "Only prose" in page
+    assert "Nothing to see" not in page and "Only prose" in page  # of sections without a result
     assert '<a href="tiny.html">this</a>' in page and ", fails." in page
 
 
@@ -126,47 +116,52 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
         assert "stderr!\n" not in text and "UserWarning" not in text
     given = json.loads(executed)["metadata"]["papermill"]["parameters"]
     assert given == {"profile": "quick", "seeds": [3, 4, 5]}
-    assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(
-    "arguments, line",
-    [
-        (["-p", "sedes", "[0]"], "unknown parameter of fails 'sedes': choose one of profile"),
-        (["--profile", "fast"], "unknown profile 'fast': choose one of full, paper, photos, quick"),
-        (["--notebook", "huge"], "unknown notebook 'huge': choose one of fails, tiny"),
-    ],
-)
-def test_what_does_not_exist_is_refused(folder, capsys, arguments, line):
-    assert run(folder, *arguments) == 2
+REFUSED = {
+    "-p sedes [0]": "unknown parameter of fails 'sedes': choose one of profile",
+    "--profile fast": "unknown profile 'fast': choose one of full, paper, photos, quick",
+    "--notebook huge": "unknown notebook 'huge': choose one of fails, tiny",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_what_does_not_exist_is_refused(folder, capsys, arguments):
+    assert run(folder, *arguments.split()) == 2
     said = capsys.readouterr().err
-    assert said.startswith(line) and said.count("\n") == 1
+    assert said.startswith(REFUSED[arguments]) and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("latex", [r"\nosuchcommand{x}", r"\left( x"])
-def test_a_formula_that_cannot_be_shown_is_an_error(latex):
-    with pytest.raises(StudyError, match="formula"):
-        markdown.to_mathml(latex)
+def test_a_formula_that_cannot_be_shown_is_an_error():
+    for latex in (r"\nosuchcommand{x}", r"\left( x"):
+        with pytest.raises(StudyError, match="formula"):
+            markdown.to_mathml(latex)
 
 
 def test_pages_under_changed_parameters_go_to_a_place_of_their_own():
     arguments = render.argparse.Namespace(profile="quick", output=render.REPORTS)
-    own, changed = {"profile": "quick"}, {"profile": "quick", "seeds": [0, 1], "train": False}
-    place = "outputs/reports/quick-seeds=[0,1]-train=False"
-    assert render.place_of(arguments, own) == render.REPOSITORY / "reports/quick"
-    assert render.place_of(arguments, changed) == render.REPOSITORY / place
+    changed, place = {"seeds": [0, 1], "train": False}, "quick-seeds=[0,1]-train=False"
+    assert render.place_of(arguments, {"profile": "quick"}) == render.REPORTS / "quick"
+    assert render.place_of(arguments, changed) == render.REPOSITORY / "outputs/reports" / place
     arguments.output = Path("/elsewhere")
     assert render.place_of(arguments, changed) == Path("/elsewhere/quick")
 
 
-def test_without_the_images_their_pages_are_no_committed_ones_and_tiles_are_gray(
-    monkeypatch, tmp_path
-):
+def test_without_the_images_their_pages_are_no_committed_ones(monkeypatch, tmp_path):
     monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
-    assert render.images_absent("photos") and not render.images_absent("quick")
+    monkeypatch.setattr(render, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(render, "REPOSITORY", tmp_path)
+    build(tmp_path / "notebooks" / "retrieval_gallery.ipynb")
+    (tmp_path / "reports" / "photos").mkdir(parents=True)
+    assert run(tmp_path, "--profile", "photos") == 0
+    [page] = (tmp_path / "outputs").rglob("retrieval_gallery.html")
+    assert page.parent.name == "photos-without-images"
     (tmp_path / "cub50").mkdir()
-    assert not render.images_absent("photos")
+    assert not (render.images_absent("photos") or render.images_absent("quick"))
+
+
+def test_an_absent_image_is_a_gray_tile_with_words():
     about = {"test_classes": ["a", "b"], "test_families": None, "fingerprint": "f"}
-    found = absent.dataset("cub50", about, {"labels": torch.tensor([0, 0, 1])})
-    assert found.test.images.shape == (3, 3, 128, 128) and found.test.labels.tolist() == [0, 0, 1]
-    assert 2 < found.test.images[0].float().std() < 60
+    test = absent.dataset("cub50", about, {"labels": torch.tensor([0, 0, 1])}).test
+    assert test.images.shape == (3, 3, 128, 128) and test.labels.tolist() == [0, 0, 1]
+    assert 2 < test.images[0].float().std() < 60

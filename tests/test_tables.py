@@ -15,13 +15,11 @@ NAN = float("nan")
 
 
 def recall(cell, method, seed):
-    if cell == "a":
-        return 60 + seed if method == "with" else 58 + 1.1 * seed
-    return 50 - seed if method == "with" else 50 + seed
+    found = {"with": {"a": 60 + seed, "b": 50 - seed}, "without": {"a": 58 + 1.1 * seed}}
+    return found[method].get(cell, 50 + seed)
 
 
-def lacking(frame, which):
-    """Return a table with runs that are not stored: one row each, without numbers."""
+def lacking(frame, which):  # runs that are not stored: one row each, without numbers
     kept = frame[~which | (frame.epoch == frame.epoch.max())] if "epoch" in frame else frame
     kept = kept.assign(stored=~which)
     kept.loc[~kept.stored, [c for c in kept if "recall" in c]] = NAN
@@ -47,15 +45,12 @@ def test_an_interval_becomes_text_by_its_format_and_decides_by_its_ends():
 def test_gains_and_differences_to_a_standard_with_sides_that_are_not_run(frame):
     table = tables.gains(frame, "cell", "with", "without")
     assert table.verdict.tolist() == ["larger", NOT_SIGNIFICANT]
-    assert f"{table['difference'][0]:+.1f}" == "+1.9 ± 0.2"
-    assert table["with"][0] == tables.interval([60, 61, 62])
     against = tables.against(frame[frame.method == "with"], "cell", "a")
     assert against.verdict.tolist() == ["the standard", "smaller"]
     assert against["difference"][1].mean == pytest.approx(-12)
     part = lacking(frame, frame.method.eq("with") & frame.cell.eq("b"))
     table = tables.gains(part, "cell", "with", "without")
     assert texts(table[["with", "verdict"]]) == [["61.0 ± 2.5", "larger"], [NOT_RUN, NOT_RUN]]
-    assert [d.n for d in table["difference"]] == [3, 0]
     assert not tables.better_side(table, "with", "without").iloc[1].any()
     for standard, verdicts in (("a", ["the standard", NOT_RUN]), ("b", [NOT_RUN, NOT_RUN])):
         table = tables.against(part[part.method == "with"], "cell", standard)
@@ -70,11 +65,9 @@ def test_a_table_is_saved_as_numbers_and_shown_as_text(frame, tmp_path):
              for part in ("", " half width", " n")]  # fmt: skip
     assert saved.columns.tolist() == ["cell", *sides, "verdict"]
     assert saved["difference"].tolist() == pytest.approx([1.9, -2]) and saved["with n"].dtype == int
-    best = tables.better_side(table, "with", "without")
-    html = tables.styled(table, "caption", best=best).data
+    html = tables.styled(table, "caption", best=tables.better_side(table, "with", "without")).data
     unbroken = "+1.9\u00a0±\u00a00.2", "61.0\u00a0±\u00a02.5"
-    for text in (*unbroken, "−2.0", "<th", ">n</th>", ">3</td>", "caption"):
-        assert text in html
+    assert all(text in html for text in (*unbroken, "−2.0", ">n</th>", ">3</td>", "caption"))
     assert html.count("<strong>") == 1
 
 
@@ -82,9 +75,8 @@ def test_a_tie_is_bold_as_a_tie_and_one_seed_never():
     def best(**options):
         return tables.best_of_dataset(table, **options).value.tolist()
 
-    rows = [("a", 87.04, 3), ("a", 86.96, 3), ("a", 80, 3), ("b", 99, 1)]
-    table = pd.DataFrame({"value": [Interval(mean, 1, n) for _, mean, n in rows]})
-    table.index = pd.Index([dataset for dataset, *_ in rows], name="dataset")
+    cells = Interval(87.04, 1, 3), Interval(86.96, 1, 3), Interval(80, 1, 3), Interval(99, 1, 1)
+    table = pd.DataFrame({"value": cells}, pd.Index([*"aaab"], name="dataset"))
     assert best() == [True, True, False, False]
     assert best(digits=2) == [True, False, False, False]
     assert best(smallest=["value"]) == [False, False, True, False]
@@ -95,8 +87,12 @@ def test_groups_of_rows_have_titles_and_every_cell_shows_what_it_is():
     rows = [("a", "x", 0, 1.0), ("a", "x", 1, 2.0), ("a", "y", 0, 3.0)]
     table = pd.DataFrame(rows, columns=["dataset", "method", "epoch", "value"])
     html = tables.styled(table.set_index(["dataset", "method", "epoch"]), "").data
-    assert html.count("<tbody>") == html.count("</tbody>") == 2
-    assert ">a · x<" in html and ">a · y<" in html and html.count('scope="row"') == 3
+    assert (
+        html.count("<tbody>") == html.count("</tbody>") == 2
+        and ">a · x<" in html
+        and ">a · y<" in html
+        and html.count('scope="row"') == 3
+    )
     unnamed = pd.DataFrame({"name": ["<b>"], "rate": [None], "verdict": ["holds"]}, index=["row"])
     html = tables.styled(unnamed, "", absent="fixed").data
     assert "<thead><tr><td></td>" in html  # no heading without a word
@@ -104,8 +100,7 @@ def test_groups_of_rows_have_titles_and_every_cell_shows_what_it_is():
 
 
 @pytest.fixture
-def runs_and_part():
-    """Return runs of three methods, and the same runs of which some are not stored."""
+def runs_and_part():  # of three methods, and the same runs of which some are not stored
     more = {"Triplet + L2": -1, "Triplet": 0, "Triplet + MDR": 5}
     whole = grid(
         lambda method, seed, epoch, **_: 40.0 + 10 * epoch + seed + more[method],
@@ -130,19 +125,17 @@ def test_what_is_not_run_says_so_and_counts_nowhere(runs_and_part):
     assert [f"{d:+.1f}" for d in found.difference] == [NOT_RUN, "+5.0 ± 0.0"]
     assert [d.n for d in found.difference] == [0, 2]
     assert tables.means_in_words(last) == "d: L2 not run, Triplet 61.5, MDR 66.0"
-    counts = [tables.seeds(f) for f in (whole, part, whole[whole.seed == 0])]
-    assert counts == ["3 seeds", "2 to 3 seeds", "1 seed"]
-    assert tables.caveat(part[part.seed == 1]) and not tables.caveat(part)
+    assert [tables.seeds(each) for each in (whole, part)] == ["3 seeds", "2 to 3 seeds"]
     assert [*statistics.first_seed(part).seed.unique()] == [1]
 
 
 def test_the_untrained_embedding_is_a_raw_one_where_there_is_one(runs_and_part):
     whole, part = runs_and_part
-    normalized = whole[whole.normalization == "l2"]
-    untrained = [statistics.with_start(f)[:3] for f in (part, whole, normalized)]
-    assert all(set(rows.method) == {BEFORE} for rows in untrained)
-    found = [dict(zip(rows.seed, rows["test_recall@1"], strict=True)) for rows in untrained]
-    assert found == [{1: 41, 2: 42, 0: 45}, {0: 40, 1: 41, 2: 42}, {0: 39, 1: 40, 2: 41}]
+    normalized, first = whole[whole.normalization == "l2"], {0: 40, 1: 41, 2: 42}
+    expected = (part, {1: 41, 2: 42, 0: 45}), (whole, first), (normalized, {0: 39, 1: 40, 2: 41})
+    for frame, recall_before in expected:
+        rows = statistics.with_start(frame)[lambda f: f.method == BEFORE]
+        assert dict(zip(rows.seed, rows["test_recall@1"], strict=True)) == recall_before
 
 
 def test_datasets_stay_together_and_what_does_not_apply_leaves_an_empty_cell():
@@ -151,31 +144,25 @@ def test_datasets_stay_together_and_what_does_not_apply_leaves_an_empty_cell():
     table = tables.summary(runs, {"test_recall@1": "R@1", "other": "other"})
     assert table.index.tolist() == [(d, m) for d in "xy" for m in (BEFORE, TRIPLET)]
     assert texts(table) == [["1.0", "3.0"], ["1.0", ""], ["1.0", ""], ["1.0", ""]]
-    assert tables.differences(runs).empty  # no MDR in it
 
 
 def test_the_search_goes_by_classes_held_out_and_says_where_it_prefers_another_rate():
-    held_out = {
-        ("cub", 1e-4): (20, 30), ("cub", 3e-4): (10, 10),
-        ("cars", 1e-4): (20, 10), ("cars", 5e-5): (10, 20),
-    }  # fmt: skip
+    cells = ("cub", 1e-4), ("cub", 3e-4), ("cars", 1e-4), ("cars", 5e-5)
+    held_out = {TRIPLET: (20, 10, 20, 10), "Triplet + MDR": (30, 10, 10, 20)}
     rows = [
         (*cell, method, epoch, held * epoch, 5 * epoch, f"{cell}{method}")
-        for cell, both in held_out.items()
-        for method, held in zip((TRIPLET, "Triplet + MDR"), both, strict=True)
+        for method, each in held_out.items()
+        for cell, held in zip(cells, each, strict=True)
         for epoch in (0, 1)
     ]
     columns = ["dataset", "lr", "method", "epoch", "held_out_recall@1", "test_recall@1", "key"]
     search, used = pd.DataFrame(rows, columns=columns), pd.Series({"cub": 1e-4, "cars": 5e-5})
     found = tables.searched(search)
-    names = ["Triplet, held out", "MDR, held out", "Triplet, test", "MDR, test"]
-    assert found.columns.tolist() == names
+    assert [*found] == ["Triplet, held out", "MDR, held out", "Triplet, test", "MDR, test"]
     assert found.index.tolist() == [("cub", 1e-4), ("cub", 3e-4), ("cars", 5e-5), ("cars", 1e-4)]
     assert found.values.tolist() == [[20, 30, 5, 5], [10, 10, 5, 5], [10, 20, 5, 5], [20, 10, 5, 5]]
     assert "on cars 0.0001 instead of 5e-05 for Triplet." in tables.preferred(search, used)
     assert "instead" not in tables.preferred(search[search.dataset == "cub"], used)
-    absent = (search.dataset == "cars") & (search.method == TRIPLET) & (search.lr == 5e-5)
-    part = lacking(search, absent)
+    part = lacking(search, (search.method == TRIPLET) & (search.lr == 5e-5))
     assert tables.searched(part).loc[("cars", 5e-5)].isna().tolist() == [True, False, True, False]
-    assert tables.preferred(part, used).startswith("Where each rate was run")
     assert tables.preferred(lacking(search, search.lr == 1e-4), used) == ""

@@ -44,11 +44,11 @@ def files_of(folder: Path) -> list[Path]:
     """Return all files inside a folder, without hidden ones. Links are followed."""
     found = []
     try:
-        for entry in os.scandir(folder):
+        for entry in sorted(folder.iterdir()):
             if entry.is_dir() and not HIDDEN.match(entry.name):
-                found += files_of(Path(entry))
+                found += files_of(entry)
             elif not HIDDEN.match(entry.name):
-                found.append(Path(entry))
+                found.append(entry)
     except OSError as problem:
         raise StudyError(f"{problem}: allow or remove it") from None
     return found

@@ -1,10 +1,4 @@
-"""What every notebook does alike: check its parameters, run its grid, show and save results.
-
-given = checked_parameters(globals())   # in the cell after the parameters
-report = Report(given)
-table = report.run(experiments.table1(given.profile, report.datasets, ...))
-report.figure(plots.learning_curves(table), "learning_curves", "Caption: what it shows.")
-"""
+"""What every notebook does alike: check its parameters, run its grid, show and save results."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -86,11 +80,8 @@ class Report:
     def records_of(self, grid: list[dict], optional: bool = False) -> list[Record | None]:
         """Return the grid's records; None for a run that is not stored, where none is trained.
 
-        Args:
-            optional: further grids follow, which may have a stored run.
-
         Raises:
-            StudyError: neither this grid nor one before it has a stored run.
+            NothingStored: neither this grid nor one before it has a stored run.
         """
         found = train.by_loop([row["config"] for row in grid], **self.choice)
         self.records |= {record["key"]: record for record in found if record is not None}
@@ -112,10 +103,7 @@ class Report:
         return local.find(config, local.dataset(config).fingerprint, files=True)
 
     def findings(self, grid: list[dict]) -> list[dict]:
-        """Return the grid's rows whose findings are stored, each with them.
-
-        ``findings`` is what :func:`mdr_core.evaluation.epoch.findings` gave.
-        """
+        """Return the grid's rows whose :func:`~mdr_core.evaluation.epoch.findings` are stored."""
         stored = [tensors(r, "findings") if r else None for r in self.records_of(grid)]
         return [
             row | {"findings": findings}
@@ -124,11 +112,7 @@ class Report:
         ]
 
     def images(self, dataset: str, image_size: int) -> RetrievalDataset:
-        """Return a dataset as the runs saw it; without the data, with a gray tile for each image.
-
-        Raises:
-            StudyError: the data is not here, and its runs are not committed.
-        """
+        """Return a dataset as the runs saw it; where it is not here, with gray images."""
         try:
             return local.dataset(Config(dataset=dataset, image_size=image_size))
         except StudyError:
@@ -148,10 +132,9 @@ class Report:
     def finding(
         self, sentence: str, headline: str = "", results: Sequence[claims.Result] = ()
     ) -> None:
-        """Tell the report's finding, shown in bold under the next table.
+        """Tell the report's finding, shown in bold under the next table, and on top of the page.
 
-        It opens the page, after the verdicts of the claims' ``results``; the index shows those and
-        the headline.
+        The index shows the verdicts of the claims' ``results`` and the headline.
         """
         self.answer = {
             "finding": unbroken(sentence),
@@ -173,26 +156,25 @@ class Report:
         self.show(shown.data, caption, [self.path(f"{name}.csv")])
 
     def show(self, html: str, text: str, files: Iterable[Path | None] = (), **more) -> None:
-        """Show HTML, with links to the files that it is saved in; then a finding not yet shown.
+        """Show HTML, or the text, with links to its files; then a finding not yet shown.
 
-        Below the finding it shows what the notebook's parameters change, if they change something.
-
-        Args:
-            text: in its place, where no HTML is shown. more: data of other types.
+        Below the finding it shows what the notebook's parameters change. ``more``: other types.
         """
         about = {"text/html": {"files": [path.name for path in files if path]}}
         display({"text/html": html, "text/plain": text} | more, raw=True, metadata=about)
         if self.answer:
             told = self.answer["finding"]
-            carried, changed = reruns.of(*self.first, self.given)
+            changed = reruns.changes(self.first[0], self.given)
+            carried = {"profile": self.profile, "changes": changed}
+            carried["results"] = reruns.results(*self.first)
             shown = {"text/markdown": f"**{plain(told)}**", "text/plain": told}
             shown |= {FINDING: self.answer | {"finding": plain(told)}, reruns.CARRIED: carried}
             display(shown, raw=True)
             self.answer = {}
             if changed:
                 self.note("## What this rerun changes")
-            for name, (table, caption) in changed.items():
-                self.table(table, name, caption)
+                caption = "The parameters that differ from the profile's own."
+                self.table(pd.DataFrame(changed), "rerun_changes", caption)
 
     def save(self, table: pd.DataFrame, name: str) -> None:
         """Save a table as CSV, where a folder is given."""
@@ -204,9 +186,8 @@ class Report:
     ) -> None:
         """Show a figure with its caption and save it as SVG; one of ``photographs`` as PDF.
 
-        Several are its panels, saved as ``name-1``, ``name-2``, ...: they are side by side on a
-        wide page, and stack on a phone. A panel of 4.5 inches with letters of 10 points fits a
-        phone; what is wider, or has smaller letters, scrolls there.
+        Several are its panels, saved as ``name-1``, ``name-2``, ...: side by side on a wide page,
+        stacked on a phone.
         """
         each = [figures] if isinstance(figures, Figure) else list(figures)
         shown, files = [], []

@@ -168,7 +168,7 @@ def report(arguments: argparse.Namespace) -> int:
         if not where.exists():  # no notebook had anything to show
             continue
         if where.parent == arguments.output.resolve():  # links among all pages: all written anew
-            write_reports(arguments.output.resolve())
+            write_reports(where.parent)
         else:
             write_pages(where, reports_of(where), {})
     return 1 if failed or not folder.exists() else 0

@@ -1,4 +1,4 @@
-"""A notebook run under other parameters: what it changed, beside the profile's own stored runs.
+"""A notebook run under other parameters: what it changed, and several side by side.
 
     python -m mdr_core compare one.ipynb other.ipynb      # executed notebooks, a row each
 
@@ -21,47 +21,17 @@ from mdr_core.files import write
 from mdr_core.report import tables
 from mdr_core.report.frames import labeled, with_counts
 from mdr_core.runs.local import Record
-from mdr_core.study import claims, profiles, statistics
-from mdr_core.study.claims import Cell, Claim
+from mdr_core.study import claims, statistics
+from mdr_core.study.claims import Claim
 from mdr_core.study.profiles import L2, MDR
-from mdr_core.study.statistics import NOT_RUN, NOT_SIGNIFICANT, ONE_SEED, RECALL
-from mdr_core.study.train import by_loop
+from mdr_core.study.statistics import RECALL
 
 CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
 MACHINE = ("profile", "save_root")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
 SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "dataset")  # of a run
-COUNTS = "test_class_right"
 KINDS = ("mean", "half", "n", "low", "high")  # of a number, with its interval over test classes
-BESIDE = (
-    "Recall@1 in % after the last epoch beside the profile's stored runs: mean ± 95 % interval "
-    "over the seeds. Difference: this rerun − the profile in points, paired over the n seeds that "
-    "both have, and its 95 % interval over the test classes."
-)
-
-
-def of(
-    grid: list[dict], records: Sequence[Record | None], given: dict
-) -> tuple[dict, dict[str, tuple[pd.DataFrame, str]]]:
-    """Return what a notebook carries for :func:`compare`, and tables with captions by name.
-
-    There are tables where a parameter differs from the profile's own.
-
-    Args:
-        grid, records: rows of :mod:`mdr_core.study.experiments`, and what was run.
-        given: the notebook's parameters, and under ``defaults`` what they are by default.
-    """
-    changed, profile = changes(grid, given), given["profile"]
-    numbers = results(last_epochs(grid, records)) if grid else {}
-    carried = {"profile": profile, "changes": changed, "results": numbers}
-    caption, beside = "The parameters that differ from the profile's own.", pd.DataFrame()
-    if any(row["config"] != row["own"] for row in grid):
-        beside = beside_own(grid, records, profiles.named(profile).seeds)
-        if beside.empty:
-            caption += " The profile's own runs are not stored, and so not shown beside."
-    shown = {"rerun_changes": (pd.DataFrame(changed), caption), "rerun_beside": (beside, BESIDE)}
-    return carried, {name: found for name, found in shown.items() if len(found[0])}
 
 
 def changes(grid: list[dict], given: dict) -> list[dict[str, str]]:
@@ -104,91 +74,33 @@ def experiment(row: dict, without: str = "") -> str:
     return ", ".join(map(str, ({"dataset": row["config"].dataset} | rest).values()))
 
 
-def last_epochs(grid: list[dict], records: Sequence[Record | None]) -> pd.DataFrame:
-    """Return a row per run, its last epoch, with the right answers by class where they are known.
+def results(grid: list[dict], records: Sequence[Record | None]) -> dict[str, dict[str, Any]]:
+    """Return Recall@1 after the last epoch of each experiment, and MDR − L2 of each setting.
 
-    ``experiment`` names it, ``setting`` does so without its method.
+    Each has ``mean``, ``half``, ``n`` and ``text``; a difference also the ends of its interval over
+    the test classes, ``low`` and ``high``. What there is not is None.
+
+    Args:
+        grid, records: rows of :mod:`mdr_core.study.experiments`, and what was run.
     """
+    found: dict[str, dict[str, Any]] = {}
+    if not grid:
+        return found
     labels = [
         {
             "experiment": experiment(row),
-            "setting": experiment(row, "method"),
+            "setting": experiment(row, without="method"),
             "method": row["method"],
             "config": row["config"],
         }
         for row in grid
     ]
-    return statistics.final(with_counts(labeled(labels, records), records))
-
-
-def beside_own(grid: list[dict], records: Sequence[Record | None], seeds: int) -> pd.DataFrame:
-    """Return Recall@1 of a rerun beside that of the profile's stored runs, and the difference.
-
-    A verdict needs every interval that there is, over the seeds and over the test classes.
-
-    Args:
-        grid, records: what was run. seeds: of the profile.
-
-    Returns:
-        A row for each experiment; none where no run of the profile is stored.
-    """
-    own = {
-        (experiment(row), seed): row | {"config": row["own"].replace(seed=seed)}
-        for row in grid
-        for seed in sorted({row["seed"], *range(seeds)})
-    }
-    rows = list(own.values())
-    configs = [row["config"] for row in rows]
-    stored = by_loop(configs, missing_too=False)
-    if not any(stored):
-        return pd.DataFrame()
-    here, there = last_epochs(grid, records), last_epochs(rows, stored)
-    both = pd.concat([here.assign(run=RERUN), there.assign(run=OWN)], ignore_index=True)
-    changed = {experiment(row) for row in grid if row["config"] != row["own"]}
-    claim = Claim("", "", "", "", RERUN, OWN, column="run", by="experiment", counts=COUNTS)
-    cells = claims.evaluate(claim, both[both.experiment.isin(changed)]).cells
-    differences = {cell.name: told(cell) for cell in cells}
-    same = {"difference": None, "over test classes": "", "verdict": "the same runs"}
-    found: list[dict] = []
-    for name, runs in both.groupby("experiment", sort=False):
-        each = {which: tables.interval(runs[RECALL][runs.run == which]) for which in (OWN, RERUN)}
-        dataset = runs.dataset.iloc[0]
-        about = {"dataset": dataset, "experiment": str(name).removeprefix(f"{dataset}, ")}
-        found.append(about | each | differences.get(str(name), same))
-    return pd.DataFrame(found)
-
-
-def told(cell: Cell) -> dict[str, Any]:
-    """Return a difference, its interval over the test classes, and its verdict."""
-    verdict = NOT_SIGNIFICANT
-    if not cell.seeds["n"]:
-        verdict = NOT_RUN if cell.reason == NOT_RUN else "no common seed"
-    elif not cell.intervals:
-        verdict = ONE_SEED
-    elif all(low > 0 for low, _ in cell.intervals):
-        verdict = "larger"
-    elif all(high < 0 for _, high in cell.intervals):
-        verdict = "smaller"
-    ends = f"{cell.classes.low:.1f} to {cell.classes.high:.1f}" if cell.classes else ""
-    return {
-        "difference": tables.of(cell.seeds),
-        "over test classes": ends.replace("-", "−"),
-        "verdict": verdict,
-    }
-
-
-def results(last: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the numbers that an executed notebook carries: Recall@1, and MDR − L2 of each setting.
-
-    Each has ``mean``, ``half``, ``n`` and ``text``; a difference also the ends of its interval over
-    the test classes, ``low`` and ``high``. What there is not is None.
-    """
-    found: dict[str, dict[str, Any]] = {}
+    last = statistics.final(with_counts(labeled(labels, records), records))
     for name, runs in last.groupby("experiment", sort=False):
         recall = tables.interval(runs[RECALL])
         found[str(name)] = dataclasses.asdict(recall) | {"text": str(recall)}
     pairs = last[last.method.isin([MDR, L2])]
-    claim = Claim("", "", "", "", MDR, L2, by="setting", counts=COUNTS)
+    claim = Claim("", "", "", "", MDR, L2, by="setting", counts="test_class_right")
     for cell in claims.evaluate(claim, pairs).cells if len(pairs) else ():
         low, high = (cell.classes.low, cell.classes.high) if cell.classes else (None, None)
         ends = {"low": low, "high": high, "text": cell.text()}

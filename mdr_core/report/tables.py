@@ -18,31 +18,27 @@ from mdr_core.study.statistics import NOT_RUN, ONE_SEED, RECALL, Interval, numbe
 NOTHING = "no method is compared with MDR"
 
 
-def of(found: dict[str, float]) -> Interval:
-    """Return what :func:`mdr_core.study.statistics.interval` gave as a table's cell."""
-    return Interval(found["mean"], found["half"], int(found["n"]))
-
-
 def interval(values: Iterable[float]) -> Interval:
     """Return the mean of one number per seed with its interval; NaN does not count."""
-    return of(statistics.interval(values))
+    found = statistics.interval(values)
+    return Interval(found["mean"], found["half"], int(found["n"]))
 
 
 def difference(
     frame: pd.DataFrame, column: str, one: str, other: str, value: str = RECALL
 ) -> Interval:
     """Return ``one`` − ``other`` (two values of ``column``), paired by seed."""
-    return of(statistics.paired_difference(frame, value, column, one, other))
+    pair = statistics.paired(frame, value, column, one, other)
+    return interval(pair[one] - pair[other])
 
 
 def summary(
     frame: pd.DataFrame, values: dict[str, str], by: Sequence[str] = ("dataset", "method")
 ) -> pd.DataFrame:
-    """Return intervals over the seeds, a row for each group of runs.
+    """Return intervals over the seeds, a row for each group; None where no run has the value.
 
     Args:
-        values: columns of ``frame`` and how the table calls them. Where no run has the value, the
-            cell is None: it does not apply.
+        values: columns of ``frame`` and how the table calls them.
     """
     rows = {}
     for key, group in frame.groupby(list(by), sort=False):
@@ -61,7 +57,6 @@ def best_of_dataset(
     One seed, or a number that is no mean, is never the best.
 
     Args:
-        table: of intervals; without a level ``dataset`` it is of one dataset.
         digits: shown; numbers equal in them are a tie.
         smallest: columns whose smallest number is the best.
     """
@@ -91,11 +86,7 @@ def differences(frame: pd.DataFrame, value: str = RECALL) -> pd.DataFrame:
 def gains(frame: pd.DataFrame, by: str, one: str, other: str) -> pd.DataFrame:
     """Return two methods' Recall@1 for every value of ``by``, and their difference, paired by seed.
 
-    Args:
-        frame: a row per run (its final epoch), with columns ``by``, ``method`` and ``seed``.
-
-    Returns:
-        ``by``, (``Before fine-tuning``, if there,) ``other``, ``one``, difference, verdict.
+    Recall@1 before fine-tuning comes first where the frame (a row per run) has it.
     """
     methods = [m for m in (BEFORE, other, one) if m in set(frame.method)]
     rows = []
@@ -165,8 +156,7 @@ def against(frame: pd.DataFrame, column: str, standard: str) -> pd.DataFrame:
 def searched(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the search's final Recall@1 in % by dataset and learning rate; NaN where not run.
 
-    Each method has a column on the held-out training classes, by which the search goes, and one on
-    the test classes.
+    Each method has a column on the held-out training classes and one on the test classes.
     """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
     classes = {"held_out_recall@1": "held out", RECALL: "test"}
@@ -178,7 +168,7 @@ def searched(frame: pd.DataFrame) -> pd.DataFrame:
 def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
     """Return a sentence: where the search prefers another rate than the one ``used`` on a dataset.
 
-    A method counts where each of its rates was run; if none does, there is nothing to say ("").
+    A method counts where each of its rates was run.
     """
     last = statistics.final(frame).assign(method=lambda runs: runs.method.map(short))
     whole = last.groupby(["dataset", "method"], sort=False).filter(
@@ -198,11 +188,7 @@ def preferred(frame: pd.DataFrame, used: pd.Series) -> str:
 
 
 def undone(frame: pd.DataFrame) -> str:
-    """Return a sentence on each dataset where the triplet loss ends below its start; else "".
-
-    Args:
-        frame: as :func:`mdr_core.study.statistics.with_start` gives it.
-    """
+    """Return a sentence on each dataset where the triplet loss ends below its start."""
     means = frame.groupby(["dataset", "method"], sort=False)[RECALL].mean().unstack()
     means = means.reindex(columns=[BEFORE, TRIPLET]).dropna()
     return " ".join(

@@ -134,11 +134,7 @@ PROFILES = {
 
 
 def named(profile: str) -> Profile:
-    """Return a profile by name.
-
-    Raises:
-        StudyError: an unknown name; the message lists those that exist.
-    """
+    """Return a profile by name; an unknown one is a StudyError that lists those that exist."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     return PROFILES[profile]

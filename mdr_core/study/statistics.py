@@ -59,8 +59,7 @@ def ran(frame: pd.DataFrame) -> pd.DataFrame:
 def interval(values) -> dict[str, float]:
     """Return ``mean``, ``half`` (of its 95 % interval; NaN for fewer than two values) and ``n``.
 
-    Args:
-        values: one number per seed; NaN, where a seed has none, does not count.
+    NaN among the values, where a seed has none, does not count.
     """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
@@ -73,23 +72,10 @@ def interval(values) -> dict[str, float]:
 
 
 def paired(frame: pd.DataFrame, value: str, column: str, one: str, other: str) -> pd.DataFrame:
-    """Return the seeds that have both: their ``value`` in columns ``one`` and ``other``.
-
-    Args:
-        frame: a row per run, with columns ``seed``, ``column`` and ``value``.
-        one, other: two values of ``column``.
-    """
+    """Return the seeds that have both values of ``column``: their ``value``, a column for each."""
     rows = frame[frame[column].isin([one, other])]
     table = rows.pivot(index="seed", columns=column, values=value)
     return table.reindex(columns=[one, other]).dropna()
-
-
-def paired_difference(
-    frame: pd.DataFrame, value: str, column: str, one: str, other: str
-) -> dict[str, float]:
-    """Return :func:`interval` of one − other, seed by seed."""
-    pair = paired(frame, value, column, one, other)
-    return interval(pair[one] - pair[other])
 
 
 def p_value(found: dict[str, float]) -> float:

@@ -25,10 +25,7 @@ SIZES = (  # edge in pixels and WebP quality of the thumbnails; the first that f
 
 
 def disagreement(right: np.ndarray) -> np.ndarray:
-    """Return (N,) how much the models disagree on each query; 0 where all are level.
-
-    A disagreement about the nearest image counts most, then the difference in how many of the
-    nearest are right.
+    """Return (N,) how much the models disagree: on the nearest image, then on how many are right.
 
     Args:
         right: (M, N, K) whether each of a model's K nearest images is of the query's class.
@@ -38,10 +35,7 @@ def disagreement(right: np.ndarray) -> np.ndarray:
 
 
 def choose(labels: np.ndarray, score: np.ndarray, count: int) -> np.ndarray:
-    """Return about ``count`` queries, by class: as many of each, those with the highest score.
-
-    Where there are more classes than ``count``, those with the highest scores are taken.
-    """
+    """Return about ``count`` queries, by class: as many of each, those with the highest score."""
     order = np.lexsort((-score, labels))
     place = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])  # in its class
     each = max(count // len(np.unique(labels)), 1)
@@ -60,11 +54,7 @@ def webp(image: Tensor, edge: int, quality: int) -> str:
 
 
 def thumbnails(images: list[Tensor], most: int) -> list[str]:
-    """Return the images by :func:`webp`, in the best of SIZES of which all fit in ``most`` bytes.
-
-    Raises:
-        StudyError: they do not fit in the smallest.
-    """
+    """Return the images by :func:`webp`, in the best of SIZES that fits; none: a StudyError."""
     some = images[:: max(len(images) // 50, 1)]  # an estimate: to encode all takes seconds
     for size in SIZES:
         if sum(len(webp(image, *size)) for image in some) / len(some) * len(images) <= 1.02 * most:
@@ -138,11 +128,7 @@ def content(
 
 
 def page(name: str, profile: str, about: dict, images: list[Tensor]) -> str:
-    """Return the page, smaller than MOST, of what :func:`content` gave.
-
-    Raises:
-        StudyError: there are too many images.
-    """
+    """Return the page, smaller than MOST, of what :func:`content` gave."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("explorer.html.j2")
     small = images[0].shape[-1] < 64  # drawn characters: not to be smoothed

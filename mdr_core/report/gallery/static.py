@@ -42,12 +42,8 @@ def confusions(
 ) -> pd.DataFrame:
     """Return the pairs of classes that the models together confuse most, most first.
 
-    Args:
-        findings: method -> of a run; all of the same queries.
-
-    Returns:
-        ``query class``, its ``images``, ``taken for``: the class of the nearest image, and by
-        method how many queries.
+    Each has its ``query class``, that class's ``images``, the class that it is ``taken for``, and
+    by method how many queries.
     """
     labels = next(iter(findings.values()))["labels"].numpy()
     counts = {}
@@ -65,9 +61,7 @@ def confusions(
 
 
 def choose(ranks: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Return random queries, half of them among those on which the models disagree at rank 1.
-
-    Of one model, half are among those that it gets wrong.
+    """Return random queries, half of them such that the models disagree, or the only one errs.
 
     Args:
         ranks: method -> (N,) as :func:`first_right` gives them.
@@ -132,11 +126,9 @@ def neighbors(
     names: Iterable[str],
     distances: Iterable[float],
 ) -> Figure:
-    """Draw an image and its nearest, large, four in a row, each with its class and distance.
+    """Draw an image (H, W, 3) and its nearest (K, H, W, 3), with their classes and distances.
 
-    Args:
-        query: (H, W, 3) uint8. own: its class, or "" for no frames. images: (K, H, W, 3),
-            nearest first.
+    They have frames where the image's ``own`` class is known.
     """
     rows = 1 + len(images) // 4
     drawn, axes = blank(rows, 4, figsize=(7.2, 2.3 * rows))

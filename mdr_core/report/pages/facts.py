@@ -14,8 +14,6 @@ COPIES = {  # how a dataset's fingerprint begins -> what is special about that c
     "9a9051eb922b": "reduced copy, short side 128 px",
     "ed685ba64dc9": "stroke characters that the study draws itself",
 }
-
-
 About = Callable[[Record], dict[str, Any]]
 
 
@@ -57,7 +55,6 @@ def facts(records: Iterable[Record], about: About) -> list[tuple[str, str]]:
 
 
 def duration(total: float) -> str:
-    """Return ``40 s``, ``12 min`` or ``3.5 hours``."""
     if total < 60:
         return f"{total:.0f} s"
     return f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} hours"

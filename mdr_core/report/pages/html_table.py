@@ -53,14 +53,12 @@ def styled(
     """Return a table for display: text to the left, numbers to the right, n beside a difference.
 
     All levels of the index but the last, or a first column ``dataset``, become the title of a group
-    of rows. Rows that are not significant or not run are grey. ``evidence`` links to pages;
-    ``verdict`` gets its sign from the style sheet.
+    of rows. Rows that are not significant or not run are grey.
 
     Args:
         best: True in cells that are bold; an interval of one seed never is. ``attrs["bold"]`` ends
             the caption where a cell is bold.
-        spec: the format of numbers and intervals; ``formats``: of other columns.
-        absent: is shown in an empty cell.
+        spec: the format of numbers; ``formats``: of some columns. absent: text of an empty cell.
     """
     bold = pd.DataFrame(False, table.index, table.columns)
     if best is not None:
@@ -112,7 +110,6 @@ def last_n(cells: tuple) -> int | None:
 
 
 def th(name: object, left: bool) -> str:
-    """Return a column's head; one without a name is no heading."""
     words = [str(part) for part in (name if isinstance(name, tuple) else (name,)) if part]
     if not words:
         return "<td></td>"
@@ -120,7 +117,6 @@ def th(name: object, left: bool) -> str:
 
 
 def td(column: object, words: str, left: bool, strong: bool) -> str:
-    """Return a cell."""
     shown = escaped(words)
     if column == "evidence" and words.endswith(".html"):
         shown = f'<a href="{html.escape(words)}">{shown.removesuffix(".html")}</a>'

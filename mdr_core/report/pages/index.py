@@ -61,10 +61,7 @@ def write_reports(root: Path) -> None:
 
 
 def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
-    """Return claim -> group, verdict, its words, lines for its cells and page, from a claims CSV.
-
-    More than two cells have one line, the range of their differences.
-    """
+    """Return claim -> group, verdict, words, lines for its cells, and page, from a claims CSV."""
     found = {}
     for claim, cells in table.groupby("claim", sort=False):
         first, ran, lines = cells.iloc[0], cells[cells.seeds > 0], []
@@ -73,7 +70,7 @@ def claims_of(table: pd.DataFrame, pages: list[str]) -> dict[str, dict]:
             high = pd.Series([cell.difference + cell.half, cell.classes_high]).max()
             interval = f" ({number(low)} to {number(high)})" if low == low else ""
             lines.append(f"{cell.cell} {number(cell.difference, '+.1f')}{interval}")
-        if len(ran) > 2:
+        if len(ran) > 2:  # the range alone
             ends = ran.difference.min(), ran.difference.max()
             lines.append("from " + " to ".join(number(end, "+.1f") for end in ends))
         report = first.report if first.report in pages else "claims"

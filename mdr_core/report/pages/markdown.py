@@ -12,11 +12,7 @@ from mdr_core.report.pages.html_table import unbroken
 
 
 def to_mathml(latex: str, display: str = "inline") -> str:
-    """Return a formula as MathML, which browsers draw by themselves.
-
-    Raises:
-        StudyError: the formula is malformed, or a command has no translation.
-    """
+    """Return a formula as MathML, which browsers draw; what cannot be shown is a StudyError."""
     try:
         known = re.sub(r"\\operatorname\*?(?=\{)", r"\\mathrm", latex.strip())
         mathml = convert(known, display=display)
@@ -31,11 +27,7 @@ def to_mathml(latex: str, display: str = "inline") -> str:
 
 
 class Renderer(IPythonRenderer):
-    """nbconvert's, without scripts; a link to a notebook leads to its page.
-
-    Args:
-        pages: the names of the notebooks that have a page; a link to another one is its words.
-    """
+    """nbconvert's, without scripts; a link to a notebook of ``pages`` leads to its page."""
 
     def __init__(self, pages: Container[str]):
         super().__init__(escape=False, exclude_anchor_links=True)

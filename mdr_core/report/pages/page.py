@@ -1,8 +1,6 @@
-"""An executed notebook as one self-contained page.
+"""An executed notebook as one self-contained page: nothing comes from the network.
 
-The page opens with the question, its answer and the facts that a notebook displays as data of the
-types FINDING and FACTS. Formulas are MathML, figures are embedded, code is folded: nothing comes
-from the network.
+It opens with the question, its answer and the facts, displayed as data of types FINDING and FACTS.
 """
 
 import functools
@@ -36,10 +34,7 @@ SHOWS = re.compile(r"\breport\.(table|figure|note|show)\(|\bdisplay\(")
 
 @dataclass(frozen=True)
 class Report:
-    """An executed notebook and what it says of itself.
-
-    Finding, figure and verdicts are what :meth:`notebook.Report.finding` told; empty without one.
-    """
+    """An executed notebook and what it says of itself; finding, figure, verdicts may be empty."""
 
     nb: NotebookNode
     name: str
@@ -96,8 +91,7 @@ def write_pages(folder: Path, reports: Sequence[Report], profiles: dict[str, lis
     """Write the page of each report.
 
     Args:
-        profiles: profile -> names of its reports, of the folders beside this one. Empty for a
-            folder of its own, without an index.
+        profiles: profile -> names of its reports; empty for a folder without an index beside it.
     """
     template = environment().get_template("page.html.j2")
     for before, report, after in zip([None, *reports], reports, [*reports[1:], None], strict=False):

@@ -20,10 +20,7 @@ SCREEN, PRINT = 100, 120  # dots per inch of a figure of photographs, in a page 
 
 
 def drawing_of(figure: Figure, name: str, about: str, path: Path | None) -> str:
-    """Return the figure as SVG, which is also written to ``path``.
-
-    It is part of the page, so that the titles of its points show on hover.
-    """
+    """Return the figure as SVG for a page, where titles show on hover; write it to ``path``."""
     text = plots.svg(figure, name)
     if path:
         path.write_text(text, encoding="utf-8")
@@ -49,18 +46,13 @@ def photographs_of(figure: Figure, about: str, path: Path | None) -> str:
 
 
 def jpeg(figure: Figure, dpi: int) -> bytes:
-    """Return the figure as JPEG."""
     data = io.BytesIO()
     figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 80})
     return data.getvalue()
 
 
 def panel(figure: Figure, name: str, caption: str, path: Path | None, photographs: bool) -> str:
-    """Return a figure at most in its own size, and so large that its letters can be read.
-
-    Args:
-        path: where the figure is also written.
-    """
+    """Return a figure at most in its own size, and so large that its letters can be read."""
     titles = [axis.get_title() or axis.get_title("left") for axis in figure.axes]
     said = f"{'; '.join(dict.fromkeys(filter(None, titles)))}. {caption}".removeprefix(". ")
     about = html.escape(said)  # for readers who hear the page

@@ -69,12 +69,9 @@ def common_word(names: list[str]) -> str:
 def maps(
     centers: np.ndarray, groups: np.ndarray, titles: list[str], names: tuple[str, ...], title: str
 ) -> list[Figure]:
-    """Draw a t-SNE and a PCA of class centers (C, D), points in the color of their group.
+    """Draw a t-SNE and a PCA of class centers (C, D); groups and titles: of :func:`families`.
 
-    Those of the group "other" are grey dots.
-
-    Args:
-        groups, titles: of :func:`families`. names: of the classes, shown on hover.
+    Those of the group "other" are grey dots. A class's name shows on hover.
     """
     centers = centers.astype(np.float64)
     looks = [

@@ -34,8 +34,7 @@ def differences(rows: pd.DataFrame, title: str, named: bool = False) -> Figure:
 
     Args:
         rows: of one unit. Those without a number are told in words.
-        named: tell claims and verdicts, with links to their reports; else cells alone. A dot is
-            then filled where the intervals exclude zero.
+        named: tell claims and verdicts, with links to their reports; else cells alone.
     """
     figure, axis = panel(1)
     place = 0.0
@@ -86,11 +85,7 @@ def write(
 
 
 def bar(axis: Axes, row, place: float, color: str, vertical: bool) -> None:
-    """Draw one row's dot and intervals, horizontally at a height, or vertically at a number.
-
-    Args:
-        row: of :func:`mdr_core.study.claims.table`, as ``itertuples`` gives it.
-    """
+    """Draw one row's dot and intervals, horizontally at a height, or vertically at a number."""
     lines = axis.vlines if vertical else axis.hlines
     ends = [(row.difference - row.half, row.difference + row.half, 4.0)] * (row.seeds > 1)
     if row.classes_low == row.classes_low:
@@ -115,11 +110,10 @@ def differences_by_number(
     reference: float | None = None,
     log: bool = False,
 ) -> Figure:
-    """Draw rows of :func:`mdr_core.study.claims.table` over a numeric axis.
+    """Draw rows of :func:`mdr_core.study.claims.table` over a numeric axis, or a log2 one.
 
     Args:
         numbers: of each row. reference: the number that all others are compared with.
-        log: the axis is logarithmic, base 2.
     """
     figure, axis = panel(0.75 * WIDTH)
     axis.axhline(0, color=INK, lw=1, zorder=1)

@@ -19,12 +19,9 @@ PAIRS = {  # column of counts -> name and color
 
 
 def distances(runs: pd.DataFrame, title: str) -> Figure:
-    """Draw the distances of one run at its first epoch (dashed) and at its last (solid).
+    """Draw the distances of one run in its rows' first epoch (dashed) and last (solid).
 
     Positive and negative pairs are apart where both epochs' records have them so.
-
-    Args:
-        runs: the run's rows of these epochs, as :func:`mdr_core.report.notebook.Report.run` gives.
     """
     figure, axis = panel(3.3)
     first, last = runs.iloc[0], runs.iloc[-1]
@@ -64,10 +61,7 @@ def density_of(row: pd.Series, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalization(row: pd.Series) -> tuple[float, float]:
-    """Return the mean and standard deviation by which a record's distances were normalized.
-
-    They are the running ones, or the batch's own where no batch of training has set any.
-    """
+    """Return the mean and standard deviation of a record: the running ones, or else the batch's."""
     if row.mdr_weight > 0 and row.epoch > 0:
         return row.running_mean, row.running_std
     if row.statistics == "pairs":

@@ -30,9 +30,7 @@ def curves(
     """Draw the mean of ``y`` over the seeds and its interval, a named line for each ``by``.
 
     Args:
-        style: a column of two values, the first solid, the second dashed; its value follows the
-            line's name.
-        bottom: where the vertical axis begins.
+        style: a column of two values, the first solid, the second dashed.
         options: of :func:`seaborn.lineplot`. ``palette`` by name, where it is no method's.
     """
     frame = statistics.ran(frame).dropna(subset=[y])
