@@ -20,13 +20,12 @@ def test_the_dataset_has_three_disjoint_parts():
     dataset, pretrain = load_dataset("drawn"), load_dataset("drawn_pretraining").train
     assert torch.bincount(load_dataset("drawn_pretraining").test.labels).tolist() == [4] * 150
     names = set()
-    parts = (pretrain, 150, 16), (dataset.train, 75, 10), (dataset.test, 75, 20)
-    for split, classes, each in parts:
+    for split, each in ((pretrain, 16), (dataset.train, 10), (dataset.test, 20)):
+        classes = len(split.class_names)
         assert torch.bincount(split.labels).tolist() == [each] * classes
         assert split.images.shape == (classes * each, 3, 32, 32)
         assert split.images.is_contiguous(memory_format=torch.channels_last)
-        assert split.paths == ("",) * len(split.labels)
-        assert len(split.class_names) == classes and split.families.dtype == torch.int64
+        assert classes == (150 if split is pretrain else 75)
         assert not names & set(split.class_names)
         names |= set(split.class_names)
     assert not set(pretrain.families.tolist()) & set(dataset.test.families.tolist())
