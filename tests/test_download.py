@@ -12,7 +12,7 @@ import pytest
 from mdr_core.__main__ import main
 from mdr_core.data import catalog
 from mdr_core.data.dataset import load_dataset
-from tests.trees import cub, products, refused
+from tests.trees import cub, products
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,3 @@ def test_what_cannot_be_fetched_is_said_in_one_line(root, capsys, name, line):
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
     assert str(root / name) in said
-
-
-def test_an_absent_dataset_names_the_command_that_fetches_it():
-    assert "make download DATASET=cub200 fetches it" in refused(load_dataset, "cub200")

@@ -1,7 +1,5 @@
 """The embedded default: drawn from a seed, disjoint classes, families that look alike."""
 
-import time
-
 import numpy as np
 import torch
 
@@ -10,36 +8,31 @@ from mdr_core.data.dataset import load_dataset
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
-    began = time.process_time()
     for split in drawn_characters.IMAGES:
         images, labels, names, _, families = drawn_characters.draw(split)
         assert images.dtype == torch.uint8 and images.shape == (len(labels), 3, 32, 32)
         assert len(names) == len(families)
         assert torch.equal(images, drawn_characters.draw(split)[0])
         assert not torch.equal(images, drawn_characters.draw(split, seed=1)[0])
-    assert time.process_time() - began < 12  # three drawings; a whole one takes about a second
 
 
 def test_the_dataset_has_three_disjoint_parts():
     dataset, pretrain = load_dataset("drawn"), load_dataset("drawn_pretraining").train
     assert torch.bincount(load_dataset("drawn_pretraining").test.labels).tolist() == [4] * 150
     names = set()
-    parts = (pretrain, 150, 16), (dataset.train, 75, 10), (dataset.test, 75, 20)
-    for split, classes, each in parts:
+    for split, each in ((pretrain, 16), (dataset.train, 10), (dataset.test, 20)):
+        classes = len(split.class_names)
         assert torch.bincount(split.labels).tolist() == [each] * classes
         assert split.images.shape == (classes * each, 3, 32, 32)
         assert split.images.is_contiguous(memory_format=torch.channels_last)
-        assert split.paths == ("",) * len(split.labels)
-        assert len(split.class_names) == classes and split.families.dtype == torch.int64
+        assert classes == (150 if split is pretrain else 75)
         assert not names & set(split.class_names)
         names |= set(split.class_names)
     assert not set(pretrain.families.tolist()) & set(dataset.test.families.tolist())
 
 
 def test_classes_of_a_family_look_more_alike_than_others():
-    images, labels, _, _, families = (
-        np.asarray(part) for part in drawn_characters.draw("pretrain")
-    )
+    images, labels, _, _, families = map(np.asarray, drawn_characters.draw("pretrain"))
     grey = images.astype(float).mean(axis=1)
     grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / grey.std(axis=(1, 2), keepdims=True)
     means = np.stack([grey[labels == c].mean(axis=0).ravel() for c in range(len(families))])

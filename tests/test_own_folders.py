@@ -1,10 +1,10 @@
 """A user's own folders and zip files: what is a class, what is read, what is refused and how."""
 
-import os
 import re
 import unicodedata
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -21,11 +21,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def pack(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
+def pack(folder: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(folder / "z.zip", "w") as file:
         for name, content in members.items():
             file.writestr(name, content)
-    return path
+    return folder / "z.zip"
 
 
 def classes(path: Path, class_level: int = 0) -> dict[str, str]:
@@ -50,7 +50,7 @@ def test_any_folder_of_class_folders_packed_or_not(tmp_path, cache):
     assert len([*(cache / "unpacked").iterdir()]) == 1
 
 
-def test_the_level_of_the_classes_is_part_of_a_folder_s_name(tmp_path, capsys):
+def test_the_level_of_the_classes_is_part_of_a_folder_s_name(tmp_path):
     birds = tree(tmp_path / "1", [f"birds/{b}/front/{i}.png" for b in "abcd" for i in "12"])
     line = refused(classes, birds)
     assert "two folders hold a folder front" in line and "class_level=1" in line
@@ -62,10 +62,8 @@ def test_the_level_of_the_classes_is_part_of_a_folder_s_name(tmp_path, capsys):
     deep = tree(tmp_path / "3", FOUR + [name.replace("/", "/side/") for name in FOUR])
     line = refused(load, deep)
     assert re.search("[abcd]/[12].png and [abcd]/side/[12].png", line) and "class_level=1" in line
-    capsys.readouterr()
     found = load(deep, ",class_level=1")
     assert found.train.class_names == ("a", "b") and len(found.test.labels) == 8
-    assert capsys.readouterr().err == f"{deep}: 16 images of 4 classes (a to d)\n"
 
 
 def split_already(root: Path, first: str) -> Path:
@@ -74,15 +72,14 @@ def split_already(root: Path, first: str) -> Path:
 
 
 @pytest.mark.parametrize("first", [
-    "train val", "training_set/training_set test_set/test_set", "train holdout", "dev eval",
-    "seg_train/seg_train seg_test/seg_test", "train_images test_images", "images-train images-val",
-    "Train Test Validation",
+    "training_set/training_set test_set/test_set", "train holdout", "dev eval",
+    "seg_train seg_test", "train_images test_images", "Train Test Validation",
 ])  # fmt: skip
 def test_folders_that_are_split_already_hold_their_classes_once(tmp_path, first):
     assert {*classes(split_already(tmp_path, first)).values()} == {*"abcdef"}
 
 
-@pytest.mark.parametrize("first", ["part1 part2", "train more", "test train val extra"])
+@pytest.mark.parametrize("first", ["part1 part2", "train more"])
 def test_what_may_be_split_already_is_refused(tmp_path, first):
     path = split_already(tmp_path, first)
     line = refused(classes, path)
@@ -90,12 +87,11 @@ def test_what_may_be_split_already_is_refused(tmp_path, first):
     assert {*classes(path, 1).values()} == {*first.split()}  # who asks for it gets it
 
 
-@pytest.mark.parametrize("archive", [False, True])
-def test_a_name_in_two_unicode_forms_is_one_class(tmp_path, archive):
+def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     forms = [unicodedata.normalize(form, "Café が") for form in ("NFC", "NFD")]
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
-    path = zipped(path, tmp_path / "in.zip") if archive else path
     assert {*classes(path).values()} == {"a", "z", forms[0]}
+    assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
 
 
 @pytest.mark.parametrize("odd", ["contents.png", "crow/@eaDir/0.png", "crow/extra/more/0.png"])
@@ -118,11 +114,11 @@ def test_a_folder_without_images_in_class_folders_is_refused(tmp_path, names, un
 
 
 def test_too_few_classes_or_images_and_a_torn_image_are_said(tmp_path):
-    assert "1 classes to train" in refused(load, tree(tmp_path / "three", FOUR[:6]))
-    line = refused(load, tree(tmp_path / "few", [f"{c}/1.png" for c in "ef"] + FOUR))
-    assert "with one image: ['e', 'f']" in line
-    torn = tree(tree(tmp_path / "torn", FOUR), {"b/3.png": b"torn"})
-    assert "b/3.png cannot be decoded" in refused(load, torn)
+    path = tree(tmp_path / "in", FOUR[:6])
+    assert "1 classes to train" in refused(load, path)
+    assert "with one image: ['d', 'e']" in refused(load, tree(path, ["d/1.png", "e/1.png"]))
+    tree(path, [*FOUR, "e/2.png"])
+    assert "b/3.png cannot be decoded" in refused(load, tree(path, {"b/3.png": b"torn"}))
 
 
 def test_a_line_says_what_is_a_class_and_what_is_not_read(tmp_path, capsys):
@@ -144,22 +140,16 @@ def test_links_are_followed_and_loops_refused(tmp_path):
     assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
     for place in (elsewhere / "up", real / "e", real / "a" / "up"):
         place.symlink_to(real, target_is_directory=True)
-    assert "symbolic links" in refused(classes, real)
-    for place in (elsewhere / "up", real / "e", real / "a" / "up"):
+        assert str(real) in refused(classes, real)
         place.unlink()
     (real / "a" / "9.png").symlink_to(tmp_path / "gone")
     assert "No such file" in (line := refused(load, real)) and "a/9.png" in line
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    path, scan = tree(tmp_path / "in", ["a/1.png", "b/1.png"]), os.scandir
-
-    def denied(folder):  # the superuser may read everything
-        if str(folder).endswith("b"):
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scan(folder)
-
-    monkeypatch.setattr(os, "scandir", denied)
+    path = tree(tmp_path / "in", ["a/1.png", "b/1.png"])
+    denied = PermissionError(13, "Permission denied", f"{path}/b")  # the superuser may read it
+    monkeypatch.setattr(Path, "iterdir", mock.Mock(side_effect=denied))
     line = refused(classes, path)
     assert f"{path}/b" in line and "Permission denied" in line and "allow" in line
 
@@ -177,14 +167,14 @@ def test_formats_of_photographs_are_read(tmp_path, kind, ending):
 
 @pytest.mark.parametrize("outside", ["a/../../b/1.png", "/b/1.png", "../../b/1.png"])
 def test_nothing_of_a_zip_is_written_outside(tmp_path, cache, outside):
-    folder = folders.unpacked(pack(tmp_path / "z.zip", {"a/1.png": b"1", outside: b"2"}))
+    folder = folders.unpacked(pack(tmp_path, {"a/1.png": b"1", outside: b"2"}))
     assert (folder / "a/1.png").read_bytes() == b"1" and not (tmp_path / "b").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"cache", "z.zip"} and not Path("/b").exists()
     assert [*(cache / "unpacked").iterdir()] == [folder]
 
 
 def test_a_damaged_zip_is_said_and_leaves_nothing(tmp_path, cache):
-    path = pack(tmp_path / "z.zip", dict.fromkeys(FOUR, b"content of the file"))
+    path = pack(tmp_path, dict.fromkeys(FOUR, b"content of the file"))
     content = path.read_bytes()
     for damaged in (content.replace(b"content", b"contend", 1), content[:-9], b"no zip"):
         path.write_bytes(damaged)
@@ -197,7 +187,7 @@ def test_a_damaged_zip_is_said_and_leaves_nothing(tmp_path, cache):
 @pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
 def test_names_in_a_zip_are_utf_8_or_refused(tmp_path, encoding):
     raw = "ó".encode(encoding)  # without the flag that says which
-    path = pack(tmp_path / "z.zip", {f"cr{'~' * len(raw)}w/1.png": b"", "d/1.png": b""})
+    path = pack(tmp_path, {f"cr{'~' * len(raw)}w/1.png": b"", "d/1.png": b""})
     path.write_bytes(path.read_bytes().replace(b"~" * len(raw), raw))
     if encoding == "utf-8":
         assert {*classes(path).values()} == {"crów", "d"}

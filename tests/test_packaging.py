@@ -1,5 +1,6 @@
 """The set-up: one list of pins, a wheel that works anywhere, notebooks committed as sources."""
 
+import functools
 import json
 import os
 import re
@@ -65,24 +66,12 @@ def wheel(tmp_path_factory) -> Path:
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(
-        ROOT / "mdr_core", source / "mdr_core", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "mdr_core", source / "mdr_core", ignore=without)
     subprocess.run([*WHEEL, "-w", str(source)], cwd=source, check=True)
     with zipfile.ZipFile(next(source.glob("*.whl"))) as archive:
         archive.extractall(site)
     return site
-
-
-def in_python(code: str, wheel: Path, folder: Path, home: Path) -> str:
-    """Return what code prints where the wheel is installed, in another working directory."""
-    gone = ("MDR_CACHE", "MDR_RUNS", "MDR_DATA_ROOT", "XDG_CACHE_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in gone}
-    environment |= {"PYTHONPATH": str(wheel), "HOME": str(home)}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, check=True,
-        capture_output=True, text=True,
-    ).stdout  # fmt: skip
 
 
 def test_a_wheel_has_every_file_and_needs_torch_and_numpy(wheel):
@@ -98,10 +87,14 @@ def test_a_wheel_has_every_file_and_needs_torch_and_numpy(wheel):
 
 
 def test_an_installed_package_works_in_the_working_directory(wheel, tmp_path):
-    (tmp_path / "work").mkdir()
-    file, needed, folders = json.loads(in_python(USE, wheel, tmp_path / "work", tmp_path))
+    (work := tmp_path / "work").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "MDR_"}
+    environment |= {"PYTHONPATH": str(wheel), "HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", USE], cwd=work, env=environment, check=True, capture_output=True
+    )
+    file, needed, folders = json.loads(done.stdout)
     assert file == str(wheel / "mdr_core" / "__init__.py") and needed == ["mdr_core"]
-    work = tmp_path / "work"
     assert folders == [str(work), str(tmp_path / ".cache" / "mdr-study"), str(work / "runs")]
 
 
@@ -112,18 +105,13 @@ def test_type_checkers_see_the_real_names(monkeypatch):
     assert {name: seen.get(name) for name in real} == real and "__getattr__" not in seen
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_lists_its_targets_and_refuses_an_old_python():
-    if not shutil.which("make"):
-        pytest.skip("make is not installed")
-
-    def make(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True)
-
-    assert {"make reports", "make test", "make lab"} <= set(
-        re.findall("make [a-z]+", make().stdout)
-    )
-    assert "-m pytest" in make("--always-make", "--dry-run", "test").stdout
-    done = make("lock", "PYTHON=false")
+    make = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    listed = {*re.findall("make [a-z]+", make(["make"]).stdout)}
+    assert {"make reports", "make test", "make lab"} <= listed
+    assert "-m pytest" in make(["make", "--always-make", "--dry-run", "test"]).stdout
+    done = make(["make", "lock", "PYTHON=false"])
     assert done.returncode and "Python 3.11 or newer" in done.stderr
 
 

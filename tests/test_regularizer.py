@@ -46,13 +46,8 @@ def test_value_and_gradients_equal_the_formula(levels, statistics, size):
 
 
 def test_in_float64_the_gradient_is_that_of_finite_differences():
-    mdr = MDR()
-    mdr(batch())
     x = batch(6, 4, seed=1, dtype=torch.float64).requires_grad_()
-    assert mdr.eval()(x).dtype == torch.float64
-    levels = mdr.levels.detach().double().requires_grad_()
-    of_both = lambda x, s: torch.func.functional_call(mdr, {"levels": s}, x)  # noqa: E731
-    assert torch.autograd.gradcheck(of_both, (x, levels))
+    assert MDR()(x).dtype == torch.float64
     assert torch.autograd.gradcheck(normalize_by_mean_distance, x)
 
 
@@ -62,9 +57,8 @@ def test_distances_are_as_exact_far_from_the_origin(away):
     y = x.detach().double().requires_grad_()
     d, exact = pairwise_distances(x).double(), exact_distances(y)
     assert (d - exact).abs().max() < 2e-6 * exact.max()
-    (found,), (right,) = (
-        torch.autograd.grad(f.square().sum(), at) for f, at in ((d, x), (exact, y))
-    )
+    (found,) = torch.autograd.grad(d.square().sum(), x)
+    (right,) = torch.autograd.grad(exact.square().sum(), y)
     assert (found - right).abs().max() < 1e-5 * right.abs().max()
 
 
@@ -75,9 +69,8 @@ def test_released_statistics_count_the_zero_diagonal_and_pairs_do_not():
     for statistics, values in (("released", d.flatten()), ("pairs", off)):
         mdr = MDR(statistics=statistics)
         mdr(x)
-        torch.testing.assert_close(
-            (mdr.running_mean, mdr.running_std), (values.mean(), values.std())
-        )
+        assert mdr.running_mean == pytest.approx(values.mean().item())
+        assert mdr.running_std == pytest.approx(values.std().item())
         mdr.eval()(3 * x)  # moves nothing
         mdr.train()(2 * x)
         torch.testing.assert_close(mdr.running_mean, 0.9 * values.mean() + 0.1 * 2 * values.mean())
@@ -89,9 +82,10 @@ def test_a_copy_goes_on_where_the_module_stood(again):
     mdr, other = MDR(), MDR((1.0, 2.0, 3.0))
     mdr(batches[0]), mdr(batches[1])
     state = copy.deepcopy(mdr.state_dict())
-    assert set(state) == {"levels", "running_mean", "running_std", "started"}
     if again == "state_dict of a bool":  # as stored runs hold it
         state["started"] = state["started"].bool()
+    assert not [*MDR(learnable=False).parameters()]
+    MDR(learnable=False).load_state_dict(state)
     other.load_state_dict(state)
     if not again.startswith("state_dict"):
         other = copy.deepcopy(mdr) if again == "deepcopy" else pickle.loads(pickle.dumps(mdr))
@@ -108,26 +102,21 @@ def test_what_is_no_batch_with_a_pair_is_refused(shape):
         MDR(statistics="pairs")(batch(2))  # one pair alone has no deviation
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"levels": ()}, {"levels": (0.0, float("nan"))}, {"momentum": 1.0}, {"statistics": "paper"}],
-)
-def test_arguments_out_of_their_range_are_refused(arguments):
-    with pytest.raises(ValueError, match=f"{next(iter(arguments))[:5]}.*got"):
-        MDR(**arguments)
+@pytest.mark.parametrize("name, value", [
+    ("levels", ()), ("levels", (0.0, float("nan"))), ("momentum", 1.0), ("statistics", "paper"),
+])  # fmt: skip
+def test_arguments_out_of_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name[:5]}.*got"):
+        MDR(**{name: value})
 
 
 def test_a_second_batch_before_backward_leaves_the_first_one_s_gradient():
     """As two views of a batch have it, or two losses that share one MDR."""
     batches = [batch(6, 4, seed=n).requires_grad_() for n in range(2)]
     one, other = MDR(), MDR()
-    sum(one(x) for x in batches).backward()
-    both = [x.grad.clone() for x in batches]
+    both = torch.autograd.grad(sum(one(x) for x in batches), batches)
     for x, expected in zip(batches, both, strict=True):
-        x.grad = None
-        other(x).backward()
-        assert torch.equal(x.grad, expected)
-    assert torch.allclose(one.levels.grad, other.levels.grad)
+        assert torch.equal(torch.autograd.grad(other(x), x)[0], expected)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -156,23 +145,6 @@ def test_one_bad_batch_does_not_spoil_the_next(value):
             MDR(check_finite=True)(bad)
 
 
-def test_a_step_that_overflows_in_float16_is_skipped_and_training_goes_on():
-    net, mdr = nn.Linear(8, 8), MDR()
-    optimizer = torch.optim.SGD([*net.parameters(), *mdr.parameters()], lr=0.01)
-    scaler, before = torch.amp.GradScaler("cpu", init_scale=1024.0), []
-    for x in (batch(), 1e6 * batch(), batch()):
-        before.append(copy.deepcopy([mdr.state_dict(), net.state_dict()]))
-        with torch.autocast("cpu", dtype=torch.float16):
-            loss = mdr(normalize_by_mean_distance(net(x)))
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-    torch.testing.assert_close(before[1], before[2], rtol=0, atol=0)
-    assert scaler.get_scale() == 512 and loss.isfinite()
-    assert not torch.equal(before[0][0]["levels"], mdr.levels)
-
-
 @pytest.mark.parametrize("statistics", ["released", "pairs"])
 def test_two_images_and_coinciding_ones_give_finite_gradients(statistics):
     for x in (batch(3, 3), torch.ones(5, 3), *([batch(2, 3)] if statistics == "released" else [])):
@@ -181,11 +153,8 @@ def test_two_images_and_coinciding_ones_give_finite_gradients(statistics):
         for _ in range(3):
             mdr(x).backward()
         assert torch.isfinite(x.grad).all()
-
-
-def test_different_batches_of_two_keep_the_loss_small():
     mdr = MDR()
-    assert max(mdr(batch(2, seed=n)).item() for n in range(50)) < 10
+    assert max(mdr(batch(2, seed=n)).item() for n in range(50)) < 10  # no deviation near zero
 
 
 def test_under_autocast_distances_and_statistics_are_float32():
@@ -212,12 +181,11 @@ def test_a_module_that_is_cast_keeps_its_values_in_float32(cast):
     assert net.to_empty(device="meta")[1].levels.is_meta
 
 
-@pytest.mark.parametrize("kind", ["swa", "ema"])
-@pytest.mark.parametrize("multi", ["", "multi_"])
-def test_it_is_averaged_with_its_buffers(kind, multi):
-    function = getattr(swa_utils, f"get_{kind}_{multi}avg_fn")()
-    mdr = MDR()
-    mean = swa_utils.AveragedModel(mdr, use_buffers=True, **{f"{multi}avg_fn": function})
+@pytest.mark.parametrize("kind", ["swa_", "ema_", "swa_multi_", "ema_multi_"])
+def test_it_is_averaged_with_its_buffers(kind):
+    mdr, function = MDR(), getattr(swa_utils, f"get_{kind}avg_fn")()
+    name = "multi_avg_fn" if "multi" in kind else "avg_fn"
+    mean = swa_utils.AveragedModel(mdr, use_buffers=True, **{name: function})
     for n in range(3):
         mdr(batch(seed=n))
         mean.update_parameters(mdr)
@@ -225,13 +193,9 @@ def test_it_is_averaged_with_its_buffers(kind, multi):
     assert 0.5 < mean.module.running_mean / mdr.running_mean < 2
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_it_compiles_to_one_graph(dynamic):
-    plain, compiled = (
-        MDR(),
-        torch.compile(MDR(), fullgraph=True, backend="aot_eager", dynamic=dynamic),
-    )
-    for size in (8, 9, 12) if dynamic else (8, 8):
+def test_it_compiles_to_one_graph():
+    plain, compiled = MDR(), torch.compile(MDR(), fullgraph=True, backend="aot_eager")
+    for size in (8, 8, 9, 12):  # from the third on of any size
         x = batch(size).requires_grad_()
         y = x.detach().clone().requires_grad_()
         one, other = plain(x), compiled(y)
@@ -240,18 +204,12 @@ def test_it_compiles_to_one_graph(dynamic):
     torch.testing.assert_close(plain.running_mean, compiled.running_mean)
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_it_is_exported_for_batches_of_any_size(strict):
+def test_it_is_exported_for_batches_of_any_size():
     plain, shapes = MDR(), ({0: Dim("batch", min=3)},)
-    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes, strict=strict).module()
+    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes).module()
     for size in (8, 7, 24):
         torch.testing.assert_close(program(batch(size)), plain(batch(size)))
     torch.testing.assert_close(program.running_std, plain.running_std)
-
-
-def test_levels_are_constant_when_not_learnable():
-    fixed = MDR(learnable=False)
-    assert not list(fixed.parameters()) and "levels" in fixed.state_dict()
 
 
 def test_the_file_copied_alone_works_with_torch_only(tmp_path):

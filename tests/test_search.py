@@ -32,28 +32,22 @@ def dataset(folder):
     return load_dataset(f"folder:{folder}", image_size=32)
 
 
-def test_the_drawn_folder_is_written_once(folder, dataset):
-    classes = len(dataset.train.class_names), len(dataset.test.class_names)
-    assert classes == (drawn_folder.CLASSES // 2,) * 2
-    before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
-    assert drawn_folder.make(folder.parent) == folder
-    assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*.png"))
+@pytest.fixture
+def search(stored):
+    return ImageSearch.of_run(*stored)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(
-    folder, dataset, zipped, tmp_path
-):
+def test_an_image_is_not_looked_up_among_images_that_it_is_one_of(folder, dataset, tmp_path):
     test = dataset.test
+    assert len(dataset.train.class_names) == len(test.class_names) == 16
     kept_apart, own, searched = drawn_folder.new_image(folder, dataset, drawn=True)
     assert kept_apart.parent.name == own == test.class_names[-1] and searched is test
-    if zipped:
-        folder = Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))
-    copy, own, searched = drawn_folder.new_image(folder, dataset, drawn=False)
-    assert copy.parent.name == own == test.class_names[0]
-    assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
-    own = image_cache.pixels(copy, 32, "copy")
-    assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
+    for packed in (folder, Path(shutil.make_archive(str(tmp_path / "images"), "zip", folder))):
+        copy, own, searched = drawn_folder.new_image(packed, dataset, drawn=False)
+        assert copy.parent.name == own == test.class_names[0]
+        assert searched.paths == test.paths[1:] and torch.equal(searched.images, test.images[1:])
+        own = image_cache.pixels(copy, 32, "copy")
+        assert np.array_equal(own, test.images[0].permute(1, 2, 0).numpy())
 
 
 def test_a_given_image_has_the_class_of_the_folder_it_lies_in(folder, dataset, tmp_path):
@@ -71,16 +65,16 @@ def stored(folder, tmp_path_factory):
     changes = {"weights": "random", "epochs": 1, "iterations": 2}
     asked = "quick", folder, 0, "Triplet + MDR", [0], True
     config = experiments.your_images(*asked, **changes)[0]["config"]
-    assert config.mdr_weight == 0.2 and config.batch_size == 60
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MDR_RUNS", str(tmp_path_factory.mktemp("runs")))
         record = local.train(config, files=True)
         yield record, load_dataset(config.dataset, image_size=32).test
 
 
-def test_an_indexed_image_is_found_after_saving_and_loading(folder, stored, tmp_path, monkeypatch):
+def test_an_indexed_image_is_found_after_saving_and_loading(
+    folder, stored, search, tmp_path, monkeypatch
+):
     record, images = stored
-    search = ImageSearch.of_run(record, images)
     search.model = torch.compile(search.model, backend="eager")  # is saved as the one that it was
     search = ImageSearch.load(search.save(tmp_path / "index"))
     embeddings = tensors(record, "embeddings")["test"].numpy()
@@ -98,8 +92,7 @@ def test_an_indexed_image_is_found_after_saving_and_loading(folder, stored, tmp_
     assert ImageSearch.load("~/again").nearest("~/query.png", k=1).place.tolist() == [5]
 
 
-def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored):
-    search = ImageSearch.of_run(*stored)
+def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored, search):
     path = folder / stored[1].paths[5]
     expected = search.nearest(path, k=3)
     with Image.open(path) as opened:
@@ -115,38 +108,31 @@ def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored):
 
 
 @pytest.mark.parametrize("around", [default_type, autocast])
-def test_the_caller_s_types_change_no_distance(stored, tmp_path, around):
-    record, images = stored
-    kept = ImageSearch.of_run(record, images).save(tmp_path / "index")
+def test_the_caller_s_types_change_no_distance(stored, search, tmp_path, around):
+    kept, image = search.save(tmp_path / "index"), stored[1].images[5]
     with around():
-        answer = ImageSearch.load(kept).nearest(images.images[5])
-        again = ImageSearch.of_run(record, images).nearest(images.images[5])
-    assert answer.place[0] == again.place[0] == 5
-    assert answer.distance[0] < 1e-3 and again.distance[0] < 1e-3
+        answers = [each.nearest(image) for each in (search, ImageSearch.load(kept))]
+        answers.append(ImageSearch.of_run(*stored).nearest(image))
+    assert all(answer.place[0] == 5 and answer.distance[0] < 1e-3 for answer in answers)
 
 
-def test_any_index_of_faiss_is_trained_searched_and_kept(stored, tmp_path, monkeypatch):
+def test_any_index_of_faiss_is_trained_searched_and_kept(stored, search, tmp_path, monkeypatch):
     monkeypatch.setattr("mdr_core.search.TRAINING", 150)  # of more: a sample
-    record, images = stored
-    exact = ImageSearch.of_run(record, images)
-    for factory in ("IVF8,Flat", "PCA16,IVF4,SQ8"):
-        search = ImageSearch.of_run(record, images, factory)
-        if factory == "IVF8,Flat":
-            few = search.nearest(images.images[5], k=10**6)  # of one list of eight
-            assert 1 <= len(few) < search.index.ntotal and few.place[0] == 5
-            search.index.nprobe = 8
+    image, exact = stored[1].images[5], search
+    for factory in ("PCA16,IVF4,SQ8", "IVF8,Flat"):
+        search = ImageSearch.of_run(*stored, factory)
+        few = search.nearest(image, k=10**6)  # of one list
+        assert 1 <= len(few) < search.index.ntotal and few.place[0] == 5
         again = ImageSearch.load(search.save(tmp_path / factory))
-        found = again.nearest(images.images[5], k=10)
-        assert found.place[0] == 5 and found.equals(search.nearest(images.images[5], k=10))
-        if factory == "IVF8,Flat":
-            assert found.place.equals(exact.nearest(images.images[5], k=10).place)
+        assert again.nearest(image, k=10).equals(search.nearest(image, k=10))
+    search.index.nprobe = 8  # of eight lists
+    assert search.nearest(image, k=10).place.equals(exact.nearest(image, k=10).place)
     for factory in ("Flatt", "IVF4096,Flat"):  # unknown; more lists than images
         with pytest.raises(StudyError, match=f"faiss refuses the index '{factory}'"):
-            ImageSearch.of_run(record, images, factory)
+            ImageSearch.of_run(*stored, factory)
 
 
-def test_what_cannot_be_searched_or_written_is_refused(folder, stored, tmp_path):
-    search = ImageSearch.of_run(*stored)
+def test_what_cannot_be_searched_or_written_is_refused(folder, stored, search, tmp_path):
     (tmp_path / "file").touch()
     for k in (0, -1, 2.5, np.float32(0.5)):
         with pytest.raises(StudyError, match="k must be a whole number of at least 1"):
@@ -160,8 +146,7 @@ def test_what_cannot_be_searched_or_written_is_refused(folder, stored, tmp_path)
         search.save(tmp_path / "file" / "index")
 
 
-def test_a_kept_index_is_whole_or_refused(stored, tmp_path):
-    search = ImageSearch.of_run(*stored)
+def test_a_kept_index_is_whole_or_refused(search, tmp_path):
     kept = search.save(tmp_path / "index")
     with torch.no_grad():
         search.model.linear.weight.add_(1)

@@ -27,16 +27,7 @@ DECODED = {
         [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
     ]
 }
-
-TRANSPARENT = {
-    2: [[244, 244, 244, 244, 19, 19, 192, 174, 146, 244, 255, 244, 244, 247, 236]]
-}  # by NOT_JPEG
-
-
-def drawn_means() -> np.ndarray:
-    """Return the mean gray of every 150th test image, and of its upper left quarter."""
-    images = drawn_characters.draw("test")[0][::150].numpy().astype(float)
-    return np.stack([part.mean(axis=(1, 2, 3)) for part in (images, images[:, :, :16, :16])])
+TRANSPARENT = {2: [[244, 244, 244, 244, 19, 19, 192, 174, 146, 244, 255, 244, 244, 247, 236]]}
 
 
 def image(kind: str, mode: str) -> io.BytesIO:
@@ -70,8 +61,11 @@ def transparent() -> list[list[int]]:
 
 
 def test_the_drawing_is_that_of_its_version():
+    """By the mean gray of every 150th test image, and of its upper left quarter."""
+    images = drawn_characters.draw("test")[0][::150].numpy().astype(float)
+    means = np.stack([part.mean(axis=(1, 2, 3)) for part in (images, images[:, :, :16, :16])])
     expected = np.array(DRAWN[fingerprint.DRAWING])
-    assert drawn_means() == pytest.approx(expected, abs=0.05), "raise DRAWING, record its numbers"
+    assert means == pytest.approx(expected, abs=0.05), "raise DRAWING, record its numbers"
 
 
 @pytest.mark.parametrize("version, recorded, found", [

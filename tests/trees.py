@@ -16,10 +16,7 @@ BIRDS = (
     "001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross",
     "004.Groove-billed_Ani", "005.Rusty_Blackbird", "006.Yellow_headed_Blackbird",
 )  # fmt: skip
-CARS = (
-    "AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012",
-    "Audi S4 Sedan 2012",
-)  # fmt: skip
+CARS = "AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012", "Audi S4 2012"
 CLOTHES = (
     "id_3 query", "id_1 train", "id_1 train", "id_2 train", "id_2 train", "id_3 gallery",
     "id_4 query", "id_4 gallery", "id_4 gallery", "id_4 query",
