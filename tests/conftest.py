@@ -6,6 +6,7 @@ Two processes share the tests (pytest-xdist). ``pytest -m ""`` runs those marked
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 os.environ.update(
     dict.fromkeys(THREADS, "1")
 )  # before torch and numpy are imported; every process that a test starts inherits it
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] # nbformat's, slow, not needed
 
 LONG_FIRST = (
     "test_notebooks",
@@ -27,7 +29,6 @@ LONG_FIRST = (
 APART = (  # tests that share no fixture of their file, so that any process may take any of them
     "tests/test_notebooks.py::test_runs_from",
     "tests/test_notebooks.py::test_two_at",
-    "tests/test_notebooks.py::test_another",
     "tests/test_workers.py",
     "tests/test_runs.py",
     "tests/test_same_numbers.py",
