@@ -26,13 +26,9 @@ from mdr_core.study import profiles
 from tests.processes import started
 
 TINY = profiles.QUICK.replace(
-    weights="random",
-    backbone="small_resnet_narrow",
-    epochs=4,
-    iterations=4,
-    train_images=60,
+    weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
     mdr_weight=0.2,
-)
+)  # fmt: skip
 GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l2", mdr_weight=0.0)]
 CLOCK = {"seconds", "train_seconds"}
 
@@ -96,9 +92,7 @@ def finished(root: Path, expected: dict) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.soak", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

