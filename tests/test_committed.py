@@ -89,24 +89,21 @@ def test_a_file_that_is_no_table_of_runs_is_said(place, content):
 
 
 @pytest.mark.parametrize(
-    ("profile", "stored", "train_them", "expected"),
+    ("profile", "stored", "given", "expected"),
     [
         ("quick", None, None, (False, True)),
         ("quick", "1", None, (True, True)),
         ("photos", None, None, (True, False)),
-        ("photos", "1", None, (True, False)),
         ("photos", "0", None, (False, True)),
         ("full", None, True, (True, True)),
         ("quick", "1", False, (True, False)),
     ],
 )
-def test_one_switch_says_what_is_read_and_trained(
-    monkeypatch, profile, stored, train_them, expected
-):
+def test_one_switch_says_what_is_read_and_trained(monkeypatch, profile, stored, given, expected):
     monkeypatch.delenv("STORED", raising=False)
     if stored:
         monkeypatch.setenv("STORED", stored)
-    assert tuple(profiles.choice(profile, train_them).values()) == expected
+    assert tuple(profiles.choice(profile, given).values()) == expected
     monkeypatch.setenv("STORED", "yes")
     with pytest.raises(StudyError, match="STORED must be 0 or 1, got 'yes'"):
         profiles.choice("quick")

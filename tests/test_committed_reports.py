@@ -66,7 +66,7 @@ def phone(browser):
     page, asked, said = browser.new_page(viewport=PHONE), [], []
     page.on("request", lambda request: asked.append(request.url))
     for kind in ("console", "pageerror"):
-        page.on(kind, said.append)
+        page.on(kind, lambda each: said.append(str(each)))
     yield page, asked, said
     page.close()
 

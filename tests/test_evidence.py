@@ -65,7 +65,7 @@ def test_cars50_is_the_start_of_cars196():
     except StudyError:
         pytest.skip("Cars-196 is not here")
     part, whole = (listed(name)[1] for name in ("cars50", "cars196"))
-    classes = whole.sort_values("number").name.unique()[:50].tolist()
-    assert part.sort_values("number").name.unique().tolist() == classes
+    classes = [*whole.sort_values("number").name.unique()[:50]]
+    assert [*part.sort_values("number").name.unique()] == classes
     assert classes[25] == "BMW ActiveHybrid 5 Sedan 2012"  # the first that tests
     assert len(part) == whole.name.isin(classes).sum()

@@ -1,7 +1,4 @@
-"""Foreign input ends in no traceback but a StudyError: settings, runs, indices, images, lists.
-
-Zip files and folders have tests of their own, tests/test_own_folders.py; so have weights.
-"""
+"""Foreign input ends in no traceback but a StudyError: settings, runs, indices, images, lists."""
 
 import contextlib
 import copy
@@ -123,8 +120,7 @@ def one_image(draw, folder):
         image.save(stream, draw(st.sampled_from(KINDS)), **options)
     except Exception:  # noqa: BLE001 - the format does not have this mode or option
         return
-    content = stream.getvalue()
-    content = draw(st.just(content) | spoilt(content))
+    content = draw(st.just(stream.getvalue()) | spoilt(stream.getvalue()))
     found = image_cache.pixels(io.BytesIO(content), 8, "it", draw(st.booleans()))
     assert found.shape == (8, 8, 3) and found.dtype == np.uint8
 

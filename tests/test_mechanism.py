@@ -56,8 +56,8 @@ def test_the_triplet_gradient_is_autograds(monkeypatch):
     loss.backward()
     found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
-    ours = triplet_loss(x, torch.stack([a, p, n]), exists)
-    assert loss.item() == pytest.approx(ours.item(), rel=1e-4)
+    ours = triplet_loss(x, torch.stack([a, p, n]), exists).item()
+    assert loss.item() == pytest.approx(ours, rel=1e-4)
 
 
 def test_mdr_pulls_every_pair_alike():
@@ -95,9 +95,7 @@ def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])
-def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(
-    each, wanted, classes
-):
+def test_of_the_training_images_that_are_judged_each_can_find_another(each, wanted, classes):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
     part = epoch.training_sample(split, Config(train_images=wanted))

@@ -112,7 +112,7 @@ def test_two_at_the_same_time_train_a_run_once_from_files_in_the_official_layout
         "epochs": 1,
         "iterations": 1,
         "seeds": "[0]",
-        "methods": "['Triplet']",
+        "methods": "['Triplet', 'Triplet + MDR']",
         "held_out_seeds": 0,
     }
     source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
@@ -126,12 +126,8 @@ def test_two_at_the_same_time_train_a_run_once_from_files_in_the_official_layout
     ]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    # Table 1 has two rows: the images of one are larger
     stored = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
-    assert sorted(run["config"]["crop"] for run in stored) == [
-        224,
-        256,
-    ]
+    assert sorted(run["config"]["crop"] for run in stored) == [224, 224, 256, 256]
     assert not list((tmp_path / "runs").glob("*.lock"))
     assert not list((tmp_path / "reports").rglob(".*"))
     page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
@@ -187,10 +183,10 @@ def test_structure(path):
 
 WRONG = [
     ({"sedes": "[0]"}, "unknown parameter 'sedes'"),
-    ({"epochs": "many"}, "epochs must be of type int"),
     ({"lr": float("nan")}, "lr must be finite"),
     ({"seeds": "5"}, "seeds must be a list"),
     ({"dataset": "birds"}, "unknown dataset 'birds'"),
+    ({"profile": "fast"}, "unknown profile 'fast'"),
     ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
     ({"methods": "[]"}, "methods is empty: give at least one"),
     ({"seeds": "[0, 0]"}, "seeds names something twice"),

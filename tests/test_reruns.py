@@ -82,9 +82,7 @@ def shown(monkeypatch, grid: list[dict], **given) -> list[dict]:
     return found
 
 
-def test_a_changed_notebook_shows_its_changes_and_executed_ones_lie_side_by_side(
-    store, monkeypatch, tmp_path, capsys
-):
+def test_changes_are_shown_and_notebooks_lie_side_by_side(store, monkeypatch, tmp_path, capsys):
     """Where one changes a parameter, another's cell has the profile's own value."""
     monkeypatch.setenv("COLUMNS", "500")
     own, grid = table1([0, 1]), table1([0, 1], mdr_weight=0.1)

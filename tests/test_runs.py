@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +20,7 @@ from mdr_core.errors import StudyError
 from mdr_core.runs import local, names
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records, run
-from mdr_core.study import profiles, statistics
+from mdr_core.study import profiles
 from tests import trees
 from tests.processes import started
 from tests.soak import GRID, soak
@@ -189,16 +188,6 @@ def test_runs_of_two_copies_of_the_data_are_never_in_one_table(root):
     with pytest.raises(StudyError, match="two copies of the data.*STORED=0") as caught:
         own_runs([START, START.replace(seed=1)])
     assert one["provenance"]["data"][:8] in str(caught.value)
-
-
-def test_the_headline_is_the_final_epoch_and_the_best_on_test_classes_stands_apart():
-    rows = [
-        {"method": "Triplet", "seed": 0, "key": "k", "epoch": e, "test_recall@1": v}
-        for e, v in enumerate((10.0, 60.0, 50.0))
-    ]
-    table = pd.DataFrame(rows)
-    assert statistics.final(table)["test_recall@1"].tolist() == [50.0]
-    assert statistics.best(table, "test_recall@1")["test_recall@1"].tolist() == [60.0]
 
 
 @pytest.mark.parametrize(

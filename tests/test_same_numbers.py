@@ -15,7 +15,6 @@ import torch
 
 from mdr_core import training
 from mdr_core.data.dataset import load_dataset
-from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.networks.backbones import backbone
 from mdr_core.study import profiles
@@ -111,11 +110,6 @@ def test_what_the_network_draws_is_the_same_in_a_whole_and_a_resumed_run(monkeyp
         same = {name: value for name, value in one.items() if "seconds" not in name}
         assert {name: other[name] for name in same} == same
     assert torch.equal(whole.mdr.levels, resumed.mdr.levels)
-
-
-def test_a_loss_that_is_no_number_ends_the_training_in_one_line():
-    with pytest.raises(StudyError, match=r"NaN or Inf in epoch 1, .*: lower lr or mdr_weight$"):
-        training.train(SHORT.replace(lr=1e30), images())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

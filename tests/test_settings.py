@@ -1,4 +1,4 @@
-"""Crops against Pillow's and torchvision's; configurations, profiles and intervals."""
+"""Crops against Pillow's and torchvision's; configurations and profiles."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mdr_core import config, training
 from mdr_core.data import augmentation
 from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError
-from mdr_core.study import profiles, statistics
+from mdr_core.study import profiles
 
 LANCZOS = Image.Resampling.LANCZOS
 
@@ -44,12 +44,6 @@ def test_boxes_are_distributed_as_torchvisions():
     assert (ours[0] + ours[2] <= 128).all() and (ours[1] + ours[3] <= 128).all()
 
 
-def test_interval_is_students_t_and_one_seed_has_none():
-    found = statistics.interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2 and found["half"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
-    assert np.isnan(statistics.interval([1.0])["half"])
-
-
 @pytest.mark.parametrize(
     "values, line",
     [
@@ -72,14 +66,6 @@ def test_a_configuration_is_strict(values, line):
 def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
     settings = profiles.QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
     assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
-
-
-def test_profiles_name_what_exists():
-    for asked in (("quick", "drawn", "Quadruplet"), ("quick", "cub", "Triplet")):
-        with pytest.raises(StudyError, match="choose one of"):
-            profiles.config(*asked)
-    with pytest.raises(StudyError, match="choose one of"):
-        profiles.datasets("fast")
 
 
 @pytest.mark.parametrize(

@@ -51,24 +51,23 @@ def children_of(pid: int) -> list[int]:
 def alive(pid: int) -> bool:
     try:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
 def all_end(children: list[int]) -> None:
     """Two at least, and none is left."""
     deadline = time.time() + 20
-    while any(alive(p) for p in children) and time.time() < deadline:
+    while any(map(alive, children)) and time.time() < deadline:
         time.sleep(0.05)
-    assert len(children) >= 2 and not any(alive(p) for p in children)
+    assert len(children) >= 2 and not any(map(alive, children))
 
 
 def test_a_killed_process_is_told_and_the_next_grid_ends_but_for_a_run_that_fails(root):
     def kill_one():
         while len(list(root.glob("*/checkpoint.pt"))) < 2:
             time.sleep(0.02)
-        working = [pid for pid in children_of(os.getpid()) if alive(pid)]
-        for pid in working[-2:]:
+        for pid in children_of(os.getpid())[-2:]:
             os.kill(pid, signal.SIGKILL)
 
     threading.Thread(target=kill_one, daemon=True).start()
@@ -120,16 +119,10 @@ def dask_worker(address: str, folder: Path) -> None:
 @pytest.fixture
 def scheduler():
     """The address of a Dask scheduler without workers, over loopback."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
-    command += ["--port", "0", "--no-dashboard"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
 
 
 def test_a_grid_over_a_cluster_survives_a_worker(root, scheduler, tmp_path, monkeypatch):
@@ -153,7 +146,7 @@ def test_a_grid_over_a_cluster_survives_a_worker(root, scheduler, tmp_path, monk
         watcher.start()
         found = records(grid, committed_too=False)
         watcher.join(timeout=5)
-        assert not alive(one.pid)
+        assert not one.is_alive()
     assert [record["config"]["seed"] for record in found] == list(range(len(grid)))
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/run.json")} == seen
     assert not list(root.glob("*/checkpoint.pt"))
