@@ -6,28 +6,21 @@ Two processes share the tests (pytest-xdist). ``pytest -m ""`` runs those marked
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-os.environ.update(
-    dict.fromkeys(THREADS, "1")
-)  # before torch and numpy are imported; every process that a test starts inherits it
+# before torch and numpy are imported; every process that a test starts inherits it
+os.environ.update(dict.fromkeys(THREADS, "1"))
+sys.modules["rfc3987_syntax"] = None  # which nbformat imports, slowly, and does without
 
-LONG_FIRST = (
-    "test_notebooks",
-    "test_distributed",
-    "test_workers",
-    "test_runs",
-    "test_same_numbers",
-    "test_benchmarks",
-)
+LONG_FIRST = ("notebooks", "distributed", "workers", "runs", "same_numbers")
 APART = (  # tests that share no fixture of their file, so that any process may take any of them
     "tests/test_notebooks.py::test_runs_from",
     "tests/test_notebooks.py::test_two_at",
-    "tests/test_notebooks.py::test_another",
     "tests/test_workers.py",
     "tests/test_runs.py",
     "tests/test_same_numbers.py",
@@ -48,7 +41,7 @@ def pytest_unconfigure(config):
 
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONG_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    items.sort(key=lambda item: rank.get(item.path.stem.removeprefix("test_"), len(rank)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -66,8 +66,10 @@ def test_a_claim_s_word_is_its_cells(means, by_dataset, over_backbones):
 
 
 def test_several_cells_are_corrected_by_holm_with_the_p_of_student():
-    assert statistics.p_value(statistics.interval([1, 2, 3])) == pytest.approx(0.0742, abs=1e-4)
-    assert statistics.p_value(statistics.interval([1])) == 1
+    interval = statistics.interval([1.0, 2.0, 3.0])
+    assert interval["half"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
+    assert statistics.p_value(interval) == pytest.approx(0.0742, abs=1e-4)
+    assert np.isnan(statistics.interval([1.0])["half"])
     alone = cells([1.2, 9, 1.1])
     assert [cell.verdict for cell in alone] == [HOLDS] * 3
     p, found = sorted(cell.p for cell in alone), claims.corrected(alone)

@@ -14,6 +14,7 @@ CONFIG = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=2, batch_size=8, images_per_class=2, train_images=20,
     loop="library", loss="TripletMarginLoss", mdr_weight=0.6,
 )  # fmt: skip
+PROXIES, L2 = {"loss": "ProxyAnchorLoss"}, {"normalization": "l2", "mdr_weight": 0.0}
 EMBEDDINGS = 3 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 4
 
@@ -36,14 +37,7 @@ def test_mdr_is_part_of_the_loss_and_its_levels_are_trained():
     assert mdr.levels.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {},
-        {"loss": "ProxyAnchorLoss", "normalization": "l2", "mdr_weight": 0.0},
-        {"loss": "ProxyAnchorLoss"},
-    ],
-)
+@pytest.mark.parametrize("change", [{}, PROXIES, PROXIES | L2])
 def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, change):
     config, kept = CONFIG.replace(**change), []
     whole = drop_in.train(config, images, after_epoch=lambda t: kept.append(t.checkpoint()))

@@ -74,13 +74,6 @@ def explored(images, models):
     return explorer.content(models, images, images, 5, 40)
 
 
-@pytest.fixture(scope="module")
-def path(explored, tmp_path_factory):
-    file = tmp_path_factory.mktemp("explorer") / "explore.html"
-    file.write_text(explorer.page("noise <i>", "quick", *explored), encoding="utf-8")
-    return file
-
-
 def test_a_page_stays_small_whatever_the_images_are(explored, monkeypatch):
     about, shown = explored
     assert len(about["queries"]) == 36 and len(shown) == len(about["classOf"]) <= 60
@@ -107,8 +100,14 @@ def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
             assert torch.equal(torch.stack([shown[i] for i in model["nearest"]]), near)
 
 
-def test_a_reader_explores_by_mouse_and_keyboard(explored, path, browser):
-    about, _ = explored
+def test_a_reader_explores_by_mouse_and_keyboard(explored, tmp_path, browser):
+    about, path = explored[0], tmp_path / "explore.html"
+    path.write_text(explorer.page("noise <i>", "quick", *explored), encoding="utf-8")
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(path.as_uri())
+    assert "Exploring needs scripts" in page.locator("main").inner_text()
+    assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
+    page.close()
     page = browser.new_page()
     page.goto(path.as_uri())
     picker, dialog = page.locator("#picker input"), page.locator("dialog")
@@ -155,12 +154,3 @@ def check_what_is_shown(page, about, place):
             right = classes[image] == own
             assert (frame == "near") == right and text.startswith("✓ " if right else "✗ ")
             assert about["classes"][classes[image]] in text
-
-
-def test_without_scripts_the_page_says_where_to_go(path, browser):
-    page = browser.new_page(java_script_enabled=False)
-    page.goto(path.as_uri())
-    assert "Exploring needs scripts" in page.locator("main").inner_text()
-    assert not page.locator("select").first.is_visible()
-    assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
-    page.close()

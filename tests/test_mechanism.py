@@ -56,8 +56,8 @@ def test_the_triplet_gradient_is_autograds(monkeypatch):
     loss.backward()
     found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
-    ours = triplet_loss(x, torch.stack([a, p, n]), exists)
-    assert loss.item() == pytest.approx(ours.item(), rel=1e-4)
+    ours = triplet_loss(x, torch.stack([a, p, n]), exists).item()
+    assert loss.item() == pytest.approx(ours, rel=1e-4)
 
 
 def test_mdr_pulls_every_pair_alike():
@@ -75,13 +75,10 @@ def test_mdr_pulls_every_pair_alike():
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
-def test_deciles_are_ordered_by_distance():
-    d = torch.arange(100.0).view(10, 10)
-    found = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
-    assert found.tolist() == [0] * 9 + [10]
-
-
 def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
+    d = torch.arange(100.0).view(10, 10)
+    by_distance = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
+    assert by_distance.tolist() == [0] * 9 + [10]
     first, last = [1.0] + [0.0] * 9, [0.0] * 9 + [1.0]
     row = {"gradient_positive": last, "gradient_negative": first, "gradient_mdr": 2.0}
     row |= {"batch_size": 24, "images_per_class": 4}
@@ -98,9 +95,7 @@ def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])
-def test_a_part_of_the_training_images_is_judged_in_which_every_image_can_find_another(
-    each, wanted, classes
-):
+def test_of_the_training_images_that_are_judged_each_can_find_another(each, wanted, classes):
     labels = torch.arange(200 // each).repeat_interleave(each)
     split = Split(torch.zeros(200, 3, 1, 1), labels, ("",) * len(labels.unique()), ("",) * 200)
     part = epoch.training_sample(split, Config(train_images=wanted))

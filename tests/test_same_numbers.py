@@ -15,7 +15,6 @@ import torch
 
 from mdr_core import training
 from mdr_core.data.dataset import load_dataset
-from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.networks.backbones import backbone
 from mdr_core.study import profiles
@@ -72,13 +71,10 @@ def numbers(name: str) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k in KEPT} for row in history]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.long) if n == "EfficientNet-Lite0, L2" else n
-        for n in CASES
-    ],
-)
+SLOW = pytest.param("EfficientNet-Lite0, L2", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", [*(name for name in CASES if name not in SLOW.values), SLOW])
 def test_the_numbers_are_those_recorded(name):
     """Within 1e-4 on the kind of CPU where they were recorded, and 5e-3 (or 1e-3) on another.
 
@@ -114,11 +110,6 @@ def test_what_the_network_draws_is_the_same_in_a_whole_and_a_resumed_run(monkeyp
         same = {name: value for name, value in one.items() if "seconds" not in name}
         assert {name: other[name] for name in same} == same
     assert torch.equal(whole.mdr.levels, resumed.mdr.levels)
-
-
-def test_a_loss_that_is_no_number_ends_the_training_in_one_line():
-    with pytest.raises(StudyError, match=r"NaN or Inf in epoch 1, .*: lower lr or mdr_weight$"):
-        training.train(SHORT.replace(lr=1e30), images())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
