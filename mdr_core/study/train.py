@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if given.minutes:
             signal.signal(signal.SIGALRM, time_is_up)
-            signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
+            # again and again: what is raised in a collected object's end is not heard
+            signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes, 5)
         while left := missing(given.profile, choice):
             for config in left:
                 print(described(given.profile, config), file=sys.stderr)
