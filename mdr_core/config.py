@@ -94,9 +94,8 @@ class Config:
 def from_dict(values: dict[str, typing.Any]) -> Config:
     """Return a Config of plain values, as JSON holds them; an unknown name is an error."""
     known = [field.name for field in dataclasses.fields(Config)]
-    for name in values:
-        if name not in known:
-            raise StudyError(f"unknown parameter {name!r}: choose among {', '.join(known)}")
+    if unknown_names := [name for name in values if name not in known]:
+        raise StudyError(f"unknown parameter {unknown_names[0]!r}: choose among {', '.join(known)}")
     return Config(**values)
 
 

@@ -48,12 +48,11 @@ def check_backbone(name: str) -> None:
         raise StudyError(f"unknown backbone {name!r}: choose {near} or another of timm's")
 
 
-def backbone(name: str, weights: str = "imagenet") -> Backbone:
+def backbone(name: str, weights: str | dict[str, Tensor] = "imagenet") -> Backbone:
     """Return a backbone by name without its classifier, or a StudyError that says what is wrong.
 
-    Args:
-        name: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``.
-        weights: ``"imagenet"``, ``"random"``, or the path of a state dict, of safetensors or torch.
+    ``name``: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``. ``weights``:
+    ``"imagenet"``, ``"random"``, a state dict, or the path of one, of safetensors or torch.
     """
     check_backbone(name)
     ours = name in (*SMALL, *LITE, "bn_inception")  # timm fetches the ImageNet weights of others
@@ -64,7 +63,9 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
             found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
             found = of_timm(name, pretrained=weights == "imagenet" and not ours)
-        if weights == "imagenet" and ours:
+        if isinstance(weights, dict):
+            found.net.load_state_dict(weights)
+        elif weights == "imagenet" and ours:
             load(name, found.net, imagenet(name))
         elif weights not in ("imagenet", "random"):
             load(name, found.net, read_weights(Path(weights)))
