@@ -46,8 +46,8 @@ def crops_to_evaluate(
 
     ``data`` is the ``whole`` without classes held out; the ``batch`` is of its training images.
     """
-    splits = {"test": whole.test, "train": training_sample(data.train, config)}
-    splits["batch"] = data.train.of_images(batch_indices)
+    train, batch = training_sample(data.train, config), data.train.of_images(batch_indices)
+    splits = {"test": whole.test, "train": train, "batch": batch}
     if config.hold_out:
         splits["held_out"] = data.test
     crop = partial(center_crops, config, device=torch.device(config.device))

@@ -70,10 +70,11 @@ class Ranking:
         if (images.gallery is None) != (images.gallery_labels is None):
             raise ValueError("give gallery and gallery_labels together, or neither")
         self.query, labels = embeddings_and_labels(*images[:2])
-        device, own, dim = self.query.device, images.gallery is None, self.query.shape[1]
+        device, own = self.query.device, images.gallery is None
         self.gallery, of_gallery = embeddings_and_labels(*images[:2] if own else images[2:])
-        if dim != self.gallery.shape[1]:
-            raise ValueError(f"queries have {dim} dimensions, the gallery {self.gallery.shape[1]}")
+        dim, of_images = self.query.shape[1], self.gallery.shape[1]
+        if dim != of_images:
+            raise ValueError(f"queries have {dim} dimensions and the gallery {of_images}")
         names, numbers = np.unique(np.concatenate([labels, of_gallery]), return_inverse=True)
         self.kinds, kinds = torch.from_numpy(numbers).to(device).tensor_split([len(labels)])
         self.relevant = kinds.bincount(minlength=len(names))[self.kinds] - int(own)  # to be found
