@@ -22,6 +22,7 @@ from mdr_core import losses, training
 from mdr_core.config import Config
 from mdr_core.data import augmentation, image_cache
 from mdr_core.data.batches import BalancedBatches
+from mdr_core.data.dataset import Split
 
 CASES = {  # backbone, crop, image size, batch, steps
     "cpu": (("resnet18.tv_in1k", 224, 256, 128, 1), ("tf_efficientnet_lite0", 96, 128, 80, 4)),
@@ -88,6 +89,7 @@ def ways(
     picks = BalancedBatches(labels.cpu(), batch, config.images_per_class).draw(
         steps, torch.Generator().manual_seed(0)
     )
+    split = Split(images, labels, (), ())
     fixed = augmentation.random_resized_crop(images[picks[0]], crop, trainer.generator)
 
     def step(x, target, with_mdr=True):
@@ -120,9 +122,7 @@ def ways(
     )
     return {
         "fixed tensor": from_fixed,
-        "store": functools.partial(
-            training.run_epoch, config, trainer, loss, images, labels, picks
-        ),
+        "store": functools.partial(training.run_epoch, config, trainer, loss, split, picks),
         "files": from_files,
         "fixed tensor, no MDR": functools.partial(from_fixed, with_mdr=False),
     }

@@ -19,8 +19,8 @@ COMMANDS = {
 
 def main(argv: list[str]) -> int:
     if not argv or argv[0] not in COMMANDS:
-        lines = [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
-        print("usage: python -m mdr_core COMMAND [--help]", *lines, sep="\n")
+        print("usage: python -m mdr_core COMMAND [--help]")
+        print(*(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()), sep="\n")
         return 0 if argv[:1] in (["--help"], ["-h"]) else 2
     try:
         return importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}").main(argv[1:])

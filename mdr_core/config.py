@@ -4,6 +4,7 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass
+from typing import Literal
 
 from mdr_core.errors import StudyError, unknown
 
@@ -12,20 +13,11 @@ NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weigh
 LEAST = dict.fromkeys((*POSITIVE, "ks"), 1) | dict.fromkeys((*NOT_NEGATIVE, "momentum"), 0)
 LEAST |= {"lr_drops": 0, "train_images": 2}
 BELOW = {"seed": 2**63, "momentum": 1, "lr_drops": 1}
-CHOICES = {
-    "normalization": ("mean_distance", "l2", "none"),
-    "device": ("cpu", "cuda"),
-    "statistics": ("released", "pairs"),
-}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What trains and evaluates a run. Defaults are the paper's (BN-Inception, CUB-200-2011).
-
-    ``ks`` and ``train_images`` only evaluate; ``loop`` is a label of who trained. A value of a
-    wrong type or out of its range is a StudyError.
-    """
+    """A run's settings, by default the paper's (BN-Inception, CUB-200-2011); refused where bad."""
 
     # The data
     dataset: str = "cub200"  # a name that mdr_core.data.dataset.load_dataset knows
@@ -40,7 +32,7 @@ class Config:
     backbone: str = "bn_inception"
     weights: str = "imagenet"  # or "random", a path, "classes" (of the run by `pretraining`)
     dim: int = 512  # of the embedding
-    normalization: str = "mean_distance"  # or "l2", "none"
+    normalization: Literal["mean_distance", "l2", "none"] = "mean_distance"
     freeze_batch_norm: bool = True
 
     # The loss: L_metric + mdr_weight * L_MDR + level_weight * sum of squared levels
@@ -51,7 +43,7 @@ class Config:
     levels: tuple[float, ...] = (-3.0, 0.0, 3.0)  # where the levels start
     learn_levels: bool = True
     momentum: float = 0.9  # of the running mean and standard deviation
-    statistics: str = "released"  # with the matrix's zero diagonal; or "pairs", as in the paper
+    statistics: Literal["released", "pairs"] = "released"  # has zero diagonal; pairs: the paper's
 
     # The optimization
     batch_size: int = 128
@@ -64,21 +56,19 @@ class Config:
     lr_drops: tuple[float, ...] = (0.4, 0.6, 0.8)  # after these shares of the epochs ...
     lr_factor: float = 0.2  # ... the learning rate is multiplied by this
     seed: int = 0
-    loop: str = "study"  # or another label, as "library": pytorch-metric-learning's
+    loop: str = "study"  # a label of who trained: or "library", pytorch-metric-learning's
 
     # The evaluation, after every epoch
     ks: tuple[int, ...] = (1, 2, 4, 8)
     train_images: int = 2000  # at most, evenly spread, are evaluated; not in the paper
 
     # The machine
-    device: str = "cpu"  # or "cuda": there in bfloat16, channels last
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: in bfloat16, channels last
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = checked(field.name, field.type, getattr(self, field.name))
             check_range(field.name, value)
-            if value not in CHOICES.get(field.name, (value,)):
-                raise unknown(field.name, value, CHOICES[field.name])
             object.__setattr__(self, field.name, value)
         if self.crop > self.resize:
             raise StudyError(f"crop must not exceed resize ({self.resize}), got {self.crop}")
@@ -94,14 +84,17 @@ class Config:
 def from_dict(values: dict[str, typing.Any]) -> Config:
     """Return a Config of plain values, as JSON holds them; an unknown name is an error."""
     known = [field.name for field in dataclasses.fields(Config)]
-    for name in values:
-        if name not in known:
-            raise StudyError(f"unknown parameter {name!r}: choose among {', '.join(known)}")
+    if unknown_names := [name for name in values if name not in known]:
+        raise StudyError(f"unknown parameter {unknown_names[0]!r}: choose among {', '.join(known)}")
     return Config(**values)
 
 
 def checked(name: str, kind: typing.Any, value: typing.Any) -> typing.Any:
     """Return ``value`` as ``kind``: integers pass as floats, lists as tuples, nothing else."""
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise unknown(name, value, typing.get_args(kind))
+        return value
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or (not value and name != "lr_drops"):
             raise StudyError(f"{name} must be a list of at least one number, got {value!r}")

@@ -1,7 +1,4 @@
-"""Where this machine keeps its files, and how they are written.
-
-Environment variables say where (docs/runs.md has their table); a relative folder is in the study.
-"""
+"""Where files are kept, by environment variables (docs/runs.md), and how they are written."""
 
 import contextlib
 import os
@@ -21,7 +18,7 @@ REPOSITORY = Path.cwd() if INSTALLED else CHECKOUT  # the study, or where an ins
 
 
 def folder_of(variable: str, default: Path) -> Path:
-    """Return the folder that an environment variable names, or else the default."""
+    """Return the folder that an environment variable names, in the study, or else the default."""
     given = os.environ.get(variable)
     return REPOSITORY / os.path.expanduser(given) if given else default
 
@@ -44,12 +41,9 @@ def runs_root() -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
-    """Yield a file that moves to ``path`` at the end, so that no reader ever sees half of it.
-
-    Until then it is ``partial``, or has a name of this process. No error leaves it behind.
-    """
-    partial = partial or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that moves to ``path`` at the end: no reader sees half, no error leaves it."""
+    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
         with open(partial, "wb") as file:
             yield file
@@ -70,15 +64,13 @@ def check_writable(folder: Path, setting: str) -> None:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         tempfile.TemporaryFile(dir=there).close()
     except OSError as problem:
-        line = f"{folder} cannot be written to ({problem.strerror})"
-        raise StudyError(f"{line}: set {setting} to another folder") from None
+        why = f"cannot be written to ({problem.strerror}): set {setting} to another folder"
+        raise StudyError(f"{folder} {why}") from None
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time work on a folder or file; its death releases the lock, too."""
-    with FileLock(lock := path.with_suffix(".lock")):
-        try:
-            yield
-        finally:  # while it is held: who waits for it finds it gone and makes a new one
-            lock.unlink()
+    with FileLock(lock := path.with_suffix(".lock")), contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(lock.unlink)  # while held: who waits finds it gone, makes a new one
+        yield

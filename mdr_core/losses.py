@@ -1,7 +1,6 @@
-"""Metric-learning losses on Euclidean distances between embeddings as they come.
+"""Metric-learning losses, ``loss(embeddings, labels, generator)``, on Euclidean distances.
 
-A loss is called as ``loss(embeddings, labels, generator)`` and returns a scalar. None normalizes
-the embeddings: that is the network's choice.
+None normalizes the embeddings: that is the network's choice.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from mdr_core.errors import StudyError
 from mdr_core.regularizer import at_least_float32, pairwise_distances
 
 Loss = Callable[[Tensor, Tensor, Generator], Tensor]
-LISTED = "triplet, contrastive, margin, multi_similarity, classification"
 
 
 @torch.no_grad()
@@ -53,15 +51,10 @@ def triplets(
 ) -> tuple[Tensor, Tensor]:
     """Draw a negative by :func:`negative_probabilities` for every ordered positive pair.
 
-    Args:
-        embeddings, labels: (B, D), (B,).
-        generator: on their device.
-        most_positives: P, a bound for an anchor's positives (images per class - 1). Without it, it
-            is counted, which waits for the device.
-
-    Returns:
-        Indices (3, B * P) of anchor, positive and negative, and a mask (B * P,) of those that
-        exist. Anchors with fewer than P positives, or with no negative, leave places empty.
+    ``most_positives``: P, a bound for an anchor's positives (images per class - 1), counted where
+    it is not given, which waits for the device. Embeddings are (B, D), labels (B,). Return indices
+    (3, B * P) of anchor, positive and negative, and a mask (B * P,) of those that exist: anchors
+    with fewer than P positives, or with no negative, leave places empty.
     """
     batch, device = len(labels), embeddings.device
     if most_positives is None:
@@ -79,15 +72,12 @@ def triplets(
     return torch.stack([anchor, positive, negative]).flatten(1), exists.flatten()
 
 
-def triplet_loss(
-    embeddings: Tensor, indices: Tensor, exists: Tensor, margin: float = 0.2
-) -> Tensor:
+def triplet_loss(x: Tensor, indices: Tensor, exists: Tensor, margin: float = 0.2) -> Tensor:
     """Return the mean over triplets (a, p, n) of max(0, d_ap - d_an + margin).
 
-    ``indices`` (3, T) are those of :func:`triplets` into embeddings (B, D); ``exists`` (T,) leaves
-    out those that do not.
+    Embeddings ``x`` are (B, D); ``indices`` (3, T) and ``exists`` (T,) are of :func:`triplets`.
     """
-    anchor, positive, negative = (embeddings[i] for i in indices)
+    anchor, positive, negative = (x[i] for i in indices)
     each = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
     return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
 
@@ -98,14 +88,12 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     - ``triplet``: :func:`triplet_loss` of :func:`triplets`.
     - ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
       negative ones (Hadsell et al. 2006).
-    - ``margin``: max(0, d_ap - 1.2 + margin) + max(0, 1.2 - d_an + margin), on all triplets
-      (Wu et al. 2017).
-    - ``multi_similarity``: (1/2) log(1 + sum over positives of exp(2 (d - 0.5)))
-      + (1/50) log(1 + sum over negatives of exp(50 (0.5 - d))), averaged over anchors (Wang et al.
-      2019, with distances for similarities).
+    - ``margin``: max(0, d_ap - 1.2 + margin) + max(0, 1.2 - d_an + margin) (Wu et al. 2017).
+    - ``multi_similarity``: 1/2 log(1 + sum of exp(2 (d_ap - 0.5))) + 1/50 log(1 + sum of
+      exp(50 (0.5 - d_an))), averaged over anchors (Wang et al. 2019, for similarities).
     - ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
-    - any other: a loss class of pytorch-metric-learning, with its defaults; StudyError where a
-      distance alone does not make it (it learns a weight per class, say).
+    - else a loss class of pytorch-metric-learning, with its defaults; StudyError where it needs
+      more than a distance, as a weight per class.
     """
     if name == "triplet":
         most = None if images_per_class is None else images_per_class - 1
@@ -125,8 +113,7 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     try:
         loss = kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
     except (TypeError, KeyError, ValueError, AssertionError):
-        raise StudyError(
-            f"unknown loss {name!r}: choose one of {LISTED}, or a loss of pytorch-metric-learning "
-            "that any distance suffices to make, as NTXentLoss"
-        ) from None
+        ours_too = ", ".join(["triplet", *ours, "classification"])
+        known = f"{ours_too}, or of pytorch-metric-learning's that need a distance alone"
+        raise StudyError(f"unknown loss {name!r}: choose one of {known}") from None
     return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)

@@ -108,11 +108,10 @@ class ImageSearch:
         query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
         d, (found,) = self.index.search(self.embed(query[None]), min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
-        images = [(self.names[i], self.paths[i]) for i in places]
-        distance = np.sqrt(d[0, : len(places)].clip(min=0))
-        return pd.DataFrame(images, columns=["class", "path"]).assign(
-            distance=distance, place=places
-        )
+        images = [(self.names[i], self.paths[i], i) for i in places]
+        table = pd.DataFrame(images, columns=["class", "path", "place"])
+        table.insert(2, "distance", np.sqrt(d[0, : len(places)].clip(min=0)))
+        return table
 
 
 def loaded(image: Any, size: int) -> np.ndarray:

@@ -1,9 +1,7 @@
 """The training loop of every experiment, on CPU and GPU.
 
-    for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
-                     evaluate
-
-Inside an epoch nothing waits for the device, except a library's loss.
+for each epoch:  for each batch:  crop -> embed -> L_metric + lambda L_MDR + nu sum s^2 -> Adam
+                 evaluate
 """
 
 import contextlib
@@ -11,7 +9,8 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from mdr_core import losses
 from mdr_core.config import Config
 from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
-from mdr_core.data.dataset import RetrievalDataset
+from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch as evaluation
 from mdr_core.networks.backbones import backbone
@@ -63,17 +62,12 @@ class Trainer:
 
 
 def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step, its random numbers derived from ``config.seed``.
-
-    ``backbone_state``: the backbone's weights where ``config.weights`` is ``"classes"``.
-    """
+    """Return a trainer before its first step, seeded; backbone_state is for weights="classes"."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
     with seeded(config.seed, device):
-        net = backbone(config.backbone, config.weights if backbone_state is None else "random")
-        if backbone_state is not None:
-            net.net.load_state_dict(backbone_state)
+        net = backbone(config.backbone, backbone_state or config.weights)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
@@ -95,13 +89,9 @@ def train(
 ) -> Trainer:
     """Train a run to its last epoch; a resumed one ends like the uninterrupted, to the same digits.
 
-    Args:
-        data: test split and held-out classes are evaluated before training and after every epoch.
-        checkpoint: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``.
-        after_epoch: called with the trainer after every evaluation; a run is saved there.
-
-    Raises:
-        StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
+    ``checkpoint``: :meth:`Trainer.checkpoint`, loaded with ``weights_only=True``. ``after_epoch``
+    is called with the trainer after every evaluation, the one before training too, to save it.
+    StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
     """
     device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
@@ -109,13 +99,13 @@ def train(
     loss = losses.make(config.loss, config.margin, config.images_per_class)
     trainer = start(config, backbone_state)
     # Images lie on the device as bytes, if it has room for them, and are cropped there.
-    images = data.train.images.to(evaluation.storage_device(data.train.images.nbytes, device))
-    labels = data.train.labels.to(device)
+    place = evaluation.storage_device(data.train.images.nbytes, device)
+    split = replace(data.train, images=data.train.images.to(place))
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]
     crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
+    evaluated = partial(evaluation.evaluate, config, trainer.model, trainer.mdr, crops)
     if checkpoint is None:
-        trainer.history = [{"epoch": 0, "seconds": 0.0}]
-        trainer.history[0] |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
+        trainer.history = [{"epoch": 0, "seconds": 0.0} | evaluated()]
         after_epoch(trainer)
     else:
         trainer.resume(checkpoint)
@@ -126,15 +116,12 @@ def train(
             group["lr"] = row["lr"]
         indices = batches.draw(config.iterations, trainer.batch_generator)
         with seeded(1000 * config.seed + epoch, device):  # what the network itself draws
-            means = run_epoch(config, trainer, loss, images, labels, indices).mean(dim=0).tolist()
-        if not math.isfinite(sum(means)):
-            raise StudyError(
-                f"the loss became NaN or Inf in epoch {epoch}, with lr {config.lr:g}, loss "
-                f"{config.loss}, mdr_weight {config.mdr_weight:g}: lower lr or mdr_weight"
-            )
-        row |= zip(("loss", "metric_loss", "mdr_loss"), means, strict=True)
-        row |= values(trainer.mdr) | {"train_seconds": time.perf_counter() - began}
-        row |= evaluation.evaluate(config, trainer.model, trainer.mdr, crops)
+            row |= run_epoch(config, trainer, loss, split, indices)
+        if not math.isfinite(sum(row.values())):
+            where = f"epoch {epoch}, with lr {config.lr:g}, mdr_weight {config.mdr_weight:g}"
+            raise StudyError(f"the loss became NaN or Inf in {where}: lower lr or mdr_weight")
+        row["train_seconds"] = time.perf_counter() - began
+        row |= evaluated()
         row["seconds"] = time.perf_counter() - began
         trainer.history = with_by_class([*trainer.history, row])
         after_epoch(trainer)
@@ -142,25 +129,20 @@ def train(
 
 
 def run_epoch(
-    config: Config,
-    trainer: Trainer,
-    loss: losses.Loss,
-    images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-) -> Tensor:
-    """Take one epoch's steps; return their total, metric and MDR losses (steps, 3) on the CPU.
+    config: Config, trainer: Trainer, loss: losses.Loss, split: Split, indices: Tensor
+) -> Row:
+    """Take one epoch's steps; return their mean losses, and the levels and running values after.
 
-    ``indices`` (steps, batch) are into images (N, 3, S, S), which may lie on the host, and labels.
+    ``indices`` (steps, batch) are into the split, whose images may lie on the host.
     """
-    mdr, terms = trainer.mdr, torch.zeros(len(indices), 3, device=labels.device)
+    mdr, targets = trainer.mdr, split.labels[indices].to(config.device)
+    terms = torch.zeros(len(indices), 3, device=config.device)
     trainer.model.train()
     mdr.train()
-    targets = labels[indices.to(labels.device)]
-    for step, index in enumerate(indices.to(images.device)):
-        x = images[index]
-        if x.device != labels.device:  # through pinned memory the host need not wait
-            x = x.pin_memory().to(labels.device, non_blocking=True)
+    for step, index in enumerate(indices.to(split.images.device)):
+        x = split.images[index]
+        if x.device != targets.device:  # through pinned memory the host need not wait
+            x = x.pin_memory().to(targets.device, non_blocking=True)
         if config.augment:
             x = augmentation.random_resized_crop(x, config.crop, trainer.generator, config.flip)
         else:
@@ -177,13 +159,10 @@ def run_epoch(
         total.backward()
         trainer.optimizer.step()
         terms[step, 0], terms[step, 1] = total.detach(), metric.detach()
-    return terms.cpu()
-
-
-def values(mdr: MDR) -> Row:
-    """Return its levels and running values as they stand."""
-    levels = {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
-    return levels | {name: getattr(mdr, name).item() for name in ("running_mean", "running_std")}
+    names = ("loss", "metric_loss", "mdr_loss")
+    row: Row = dict(zip(names, terms.cpu().mean(dim=0).tolist(), strict=True))
+    row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
+    return row | {name: getattr(mdr, name).item() for name in ("running_mean", "running_std")}
 
 
 @contextlib.contextmanager
@@ -202,16 +181,16 @@ def learning_rate(config: Config, epoch: int) -> float:
 
 
 def with_by_class(history: list[Row]) -> list[Row]:
-    """Keep the numbers by class, which are long, of each epoch that somebody may choose.
+    """Drop the numbers by class, if of more than MANY_CLASSES, of epochs that nobody chooses.
 
-    With more than MANY_CLASSES test classes those are the last one, and the best trained ones by
-    Recall@1 on the test and on the held-out classes.
+    Chosen are the last one, and the best by Recall@1 on the test and on the held-out classes.
     """
     if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
         return history
-    trained = [row for row in history if row["epoch"] > 0]
-    chosen = [history[-1]["epoch"]]
-    for name in ("test_recall@1", "held_out_recall@1"):
-        if name in history[-1]:
-            chosen.append(max(trained, key=lambda row: row[name])["epoch"])
-    return [row if row["epoch"] in chosen else evaluation.without_by_class(row) for row in history]
+    names = [name for name in ("test_recall@1", "held_out_recall@1") if name in history[-1]]
+    best = [max(history[1:], key=lambda row: row[name]) for name in names]
+    chosen = [row["epoch"] for row in (history[-1], *best)]
+    return [
+        {k: v for k, v in row.items() if row["epoch"] in chosen or not k.startswith("test_class_")}
+        for row in history
+    ]

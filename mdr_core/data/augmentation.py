@@ -47,14 +47,11 @@ def random_boxes(count: int, side: int, generator: torch.Generator) -> tuple[Ten
     ratio = torch.empty_like(empty).uniform_(low, high, generator=generator).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
-    first, some = fits.to(torch.uint8).argmax(dim=1, keepdim=True), fits.any(dim=1)
-    width, height = (
-        torch.where(some, lengths.gather(1, first)[:, 0], float(side))
-        for lengths in (width, height)
-    )
+    first = fits.to(torch.uint8).argmax(dim=1).expand(2, 1, count).transpose(1, 2)
+    drawn = torch.stack([height, width]).gather(2, first)[:, :, 0]
+    lengths = torch.where(fits.any(dim=1), drawn, float(side))  # of each image: (2, count)
     place = torch.rand(2, count, generator=generator, device=generator.device)
-    top, left = (place[0] * (side - height + 1)).floor(), (place[1] * (side - width + 1)).floor()
-    return top, left, height, width
+    return (*(place * (side - lengths + 1)).floor(), *lengths)
 
 
 def random_resized_crop(

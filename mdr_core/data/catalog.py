@@ -112,10 +112,9 @@ def find(name: str) -> Path:
         if path.exists():
             return unpacked(path)
     fetching = f"make download DATASET={name} fetches it; or " if name in REMOTE else ""
-    roots = " and ".join(map(str, data_roots()))
-    why = f"looked for {' or '.join(places)} in {roots}; it is {KNOWN[name].origin}"
-    advice = f"{fetching}put it there, or set MDR_DATA_ROOT to its folder"
-    raise StudyError(f"dataset {name} is not here: {why}: {advice}")
+    sought = f"{' or '.join(places)} in {' and '.join(map(str, data_roots()))}"
+    why = f"dataset {name} is not here: looked for {sought}; it is {KNOWN[name].origin}"
+    raise StudyError(f"{why}: {fetching}put it there, or set MDR_DATA_ROOT to its folder")
 
 
 def listed(name: str) -> tuple[Path, pd.DataFrame]:

@@ -64,27 +64,22 @@ class RetrievalDataset:
         kept = len(self.train.class_names) - count
         if count < 2 or kept < 2:
             raise StudyError(f"hold_out={count} must be at least 2, and leave 2 classes to train")
-        train = self.train.of_classes(range(kept))
-        test = self.train.of_classes(range(kept, kept + count))
+        train, test = map(self.train.of_classes, (range(kept), range(kept, kept + count)))
         return replace(self, train=train, test=test, gallery=None)
-
-    def train_on_all(self) -> "RetrievalDataset":
-        """Add the test classes to the training split, for a model to use and not to evaluate."""
-        one, two = self.train, self.test
-        labels = torch.cat([one.labels, two.labels + len(one.class_names)])
-        names, paths = one.class_names + two.class_names, one.paths + two.paths
-        every = Split(torch.cat([one.images, two.images]), labels, names, paths)
-        return replace(self, train=every)
 
 
 def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
-    """Return a dataset by name; the first half of its classes trains, unless a list says which.
+    """Return a dataset by name, one of NAMES; the first half of its classes trains, or as listed.
 
-    ``name``: one of NAMES. The first folders are the classes of ``folder:PATH,class_level=1``.
-    After ``all:`` the test classes train, too. Drawn characters have 32 pixels, whatever the size.
+    The first folders are the classes of ``folder:PATH,class_level=1``. After ``all:`` the test
+    classes train, too. Drawn characters have 32 pixels, whatever the size.
     """
     if name.startswith("all:"):
-        return load_dataset(name.removeprefix("all:"), image_size).train_on_all()
+        data = load_dataset(name.removeprefix("all:"), image_size)
+        one, two = data.train, data.test
+        labels = torch.cat([one.labels, two.labels + len(one.class_names)])
+        names, paths = one.class_names + two.class_names, one.paths + two.paths
+        return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
     if name in ("drawn", "drawn_pretraining"):
         return drawn_dataset(name)
     if own := re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL):

@@ -55,8 +55,7 @@ def draw(split: str, seed: int = 0) -> tuple:
     """Return a Split's fields. 150 classes pretrain (of families 0 to 14), 75 train, 75 test."""
     points, family = control_points(seed)
     number = list(IMAGES).index(split)
-    bounds = [0, len(family) // 2, len(family) * 3 // 4, len(family)]
-    classes = np.arange(bounds[number], bounds[number + 1])
+    classes = np.split(np.arange(len(family)), [len(family) // 2, len(family) * 3 // 4])[number]
     labels = np.repeat(np.arange(len(classes)), IMAGES[split])
     images = render(points[classes[labels]], np.random.default_rng([seed, number + 1]))
     names = tuple(f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes)

@@ -13,8 +13,3 @@ def sha256(content: object) -> str:
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
-
-
-def image_digest(content: bytes) -> str:
-    """Return the sha256 of an image file; of one that is no JPEG, with the version NOT_JPEG."""
-    return sha256(content) + f"-{NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))

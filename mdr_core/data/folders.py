@@ -42,16 +42,12 @@ def unpacked(path: Path) -> Path:
 
 def files_of(folder: Path) -> list[Path]:
     """Return all files inside a folder, without hidden ones. Links are followed."""
-    found = []
     try:
-        for entry in sorted(folder.iterdir()):
-            if entry.is_dir() and not HIDDEN.match(entry.name):
-                found += files_of(entry)
-            elif not HIDDEN.match(entry.name):
-                found.append(entry)
+        entries = [entry for entry in sorted(folder.iterdir()) if not HIDDEN.match(entry.name)]
+        inside = [files_of(entry) if entry.is_dir() else [entry] for entry in entries]
     except OSError as problem:
         raise StudyError(f"{problem}: allow or remove it") from None
-    return found
+    return list(itertools.chain(*inside))
 
 
 def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str]:

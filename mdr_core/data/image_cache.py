@@ -24,10 +24,9 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size) uint8, memory-mapped, and the digest of each file."""
-    # A file is known by its path, size and time of change.
     about = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright, str(folder), files]
     cache = cache_root() / "decoded"
-    try:
+    try:  # a file is known by its path, size and time of change
         stats = [os.stat(folder / file) for file in files]
         about += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
         path = cache / f"{fingerprint.sha256(about)[:16]}-{size}.npy"
@@ -47,8 +46,9 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     def decode(file: str) -> tuple[str, np.ndarray]:
         content = (folder / file).read_bytes()
+        other = f"-{fingerprint.NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
         image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
-        return fingerprint.image_digest(content), image
+        return fingerprint.sha256(content) + other, image
 
     digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:

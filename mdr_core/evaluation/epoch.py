@@ -16,6 +16,7 @@ from mdr_core.evaluation.retrieval import RetrievalSet, full_float32
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
+Row = dict[str, Any]
 EMBED_BATCH = 128  # images embedded at a time
 NEIGHBORS = 10  # of each test image, in a run's findings
 ROOM = 0.4  # of the memory free on a GPU, at most, for the images of a split
@@ -45,8 +46,8 @@ def crops_to_evaluate(
 
     ``data`` is the ``whole`` without classes held out; the ``batch`` is of its training images.
     """
-    splits = {"test": whole.test, "train": training_sample(data.train, config)}
-    splits["batch"] = data.train.of_images(batch_indices)
+    train, batch = training_sample(data.train, config), data.train.of_images(batch_indices)
+    splits = {"test": whole.test, "train": train, "batch": batch}
     if config.hold_out:
         splits["held_out"] = data.test
     crop = partial(center_crops, config, device=torch.device(config.device))
@@ -60,9 +61,8 @@ def crops_to_evaluate(
 def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor:
     """Return center crops (N, 3, crop, crop) uint8 of images, on the storage device."""
     place = storage_device(len(images) * 3 * config.crop**2, device)
-    sizes = config.resize, config.crop
-    batches = images.split(EMBED_BATCH)
-    return torch.cat([augmentation.center_crop(x.to(device), *sizes).to(place) for x in batches])
+    crop = partial(augmentation.center_crop, resize=config.resize, size=config.crop)
+    return torch.cat([crop(some.to(device)).to(place) for some in images.split(EMBED_BATCH)])
 
 
 @full_float32()
@@ -70,9 +70,8 @@ def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor
 def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
     """Return the embeddings (N, D) of crops (N, 3, crop, crop), float32 on the CPU."""
     model.eval()
-    to = partial(Tensor.to, device=next(model.parameters()).device)
-    batches = (to(x, memory_format=torch.channels_last) for x in images.split(EMBED_BATCH))
-    embeddings = torch.cat([model(batch) for batch in batches]).cpu()
+    to = partial(Tensor.to, device=model.linear.weight.device, memory_format=torch.channels_last)
+    embeddings = torch.cat([model(to(some)) for some in images.split(EMBED_BATCH)]).cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")
     return embeddings
@@ -83,22 +82,19 @@ def embed_split(config: Config, model: EmbeddingNet, split: Split) -> Tensor:
     return embed(model, center_crops(config, split.images, next(model.parameters()).device))
 
 
-def evaluate(
-    config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet]
-) -> dict[str, Any]:
+def evaluate(config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet]) -> Row:
     """Return an epoch's row (:func:`epoch_row`), given :func:`crops_to_evaluate`."""
     return epoch_row(config, mdr, {n: x.map(partial(embed, model)) for n, x in crops.items()})
 
 
-def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> dict[str, Any]:
+def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Row:
     """Return Recall@K in percent, raw and (``_l2``) of L2-normalized embeddings, and statistics.
 
-    ``embedded`` holds ``test``, ``train``, ``batch`` and maybe ``held_out``. Of ``test`` there are
-    also R-precision, MAP@R, numbers by class and distances of classes; of a training ``batch``
-    those of :mod:`pair_statistics`. A K beyond the images that are searched counts all of them. A
-    ValueError says that embeddings and labels do not fit together.
+    ``embedded``: ``test``, ``train``, ``batch`` and maybe ``held_out``. Of ``test`` there are also
+    R-precision, MAP@R, numbers by class and distances of classes; of ``batch`` those of
+    :mod:`pair_statistics`. A K beyond the images counts all. ValueError: labels that do not fit.
     """
-    row: dict[str, Any] = {}
+    row: Row = {}
     batch, train_labels = embedded["batch"], embedded["train"].labels
     retrieval.Ranking(batch, (1,))  # refuses what does not fit together
     each = round(len(train_labels) / len(train_labels.unique()))  # images of a training class
@@ -139,7 +135,7 @@ def matched_recall(images: RetrievalSet, each: int) -> float:
     return retrieval.recall_at_k(query, labels, (1,), gallery[some], of_gallery[some])[1]
 
 
-def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> dict[str, list]:
+def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:
     """Return by class, for a bootstrap, its queries, how many are right, and their sum of AP@R."""
     average_precision = labels.bincount(scores.average_precision.nan_to_num())
     return {
@@ -147,11 +143,6 @@ def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> dict[str,
         f"test_class_right{suffix}": labels.bincount(scores.right.double()).int().tolist(),
         f"test_class_ap_at_r{suffix}": pair_statistics.rounded(average_precision),
     }
-
-
-def without_by_class(row: dict) -> dict:
-    """Return an epoch's row without the values of :func:`by_class`."""
-    return {name: value for name, value in row.items() if not name.startswith("test_class_")}
 
 
 def findings(embedded: RetrievalSet) -> dict[str, Tensor]:
@@ -163,12 +154,11 @@ def findings(embedded: RetrievalSet) -> dict[str, Tensor]:
     query, labels, gallery, _ = embedded
     searched, most = (query, len(query) - 1) if gallery is None else (gallery, len(gallery))
     nearest = torch.from_numpy(retrieval.nearest(query, min(NEIGHBORS, most), gallery))
-    batches = zip(nearest.split(EMBED_BATCH), query.split(EMBED_BATCH), strict=True)
-    distances = [(searched[ids] - some[:, None]).norm(dim=2) for ids, some in batches]
+    distances = [(searched[ids] - query).norm(dim=1) for ids in nearest.T]
     return {
         "centers": pair_statistics.centers(query, labels).half(),
         "nearest": nearest.int(),
-        "distances": torch.cat(distances).half(),
+        "distances": torch.stack(distances, dim=1).half(),
         "first_right": torch.from_numpy(retrieval.first_ranks(*embedded)),
         "labels": labels.int(),
     }

@@ -20,12 +20,10 @@ MOST_CLASSES, MOST_IMAGES = 500, 1500  # looked at, evenly spread; more would on
 def batch_statistics(
     embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, margin: float | None
 ) -> dict[str, Any]:
-    """Return the distances and gradients of one batch.
+    """Return the distances and gradients of one batch (B, D), labels (B,), before normalization.
 
-    Args:
-        embeddings, labels: (B, D) without ``normalization``, which is applied here, and (B,).
-        mdr: the run's regularizer, not changed; if no batch has set its running values, this does.
-        margin: of the triplet loss; None leaves out the gradient of another loss.
+    ``mdr``, the run's regularizer, is not changed; without a batch before, this sets its running
+    values. ``margin``: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
         ``pair_mean``, ... of distances; ``z_histogram``: pairs i < j by normalized distance;
@@ -68,8 +66,7 @@ def triplet_gradient(x: Tensor, d: Tensor, labels: Tensor, margin: float) -> Ten
 
     Of T triplets, one (a, p, n) adds 1/T to d_ap and to d_an while d_ap - d_an + margin > 0.
     """
-    generator = torch.Generator(x.device).manual_seed(0)
-    gradient = torch.zeros_like(d)
+    generator, gradient = torch.Generator(x.device).manual_seed(0), torch.zeros_like(d)
     for _ in range(DRAWS):
         (a, p, n), exists = triplets(x, labels, generator)
         active = (exists & (d[a, p] - d[a, n] + margin > 0)).to(d.dtype) / (exists.sum() * DRAWS)
@@ -102,9 +99,7 @@ def centers(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return how far apart classes and their images lie.
-
-    Embeddings are (N, D); labels (N,) in 0 ... C - 1, each class present.
+    """Return how far apart classes and images lie: embeddings (N, D), labels (N,), 0 ... C - 1.
 
     Returns:
         ``centres_scale``: the mean distance of two images. Over it: ``centres_between``, of two

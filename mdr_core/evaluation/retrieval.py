@@ -1,8 +1,8 @@
 """Recall@K, R-precision and MAP@R, exact, by Euclidean distance.
 
-Ties go to the lower gallery index. Without a gallery a query is searched among the others: it is
-left out by index, its duplicates are not. One product of matrices gives a block of distances, up to
-rounding; what that leaves open is decided in float64. Embeddings are arrays, or any tensors.
+Ties go to the lower gallery index. Without a gallery a query is left out by index, its duplicates
+are not. A product of matrices gives a block of distances, up to rounding; what that leaves open is
+decided in float64. Embeddings are arrays, or any tensors.
 """
 
 import contextlib
@@ -165,9 +165,8 @@ def recall_at_k(
     """Return Recall@K in percent: how many queries have an image of their class among K nearest.
 
     Queries are (Q, D) with labels (Q,), the gallery (G, D) with (G,); by default the other queries.
-
-    A ValueError refuses what does not fit together, or is NaN, Inf or beyond float32, a K larger
-    than the gallery, and queries none of which has an image to find.
+    ValueError: shapes that do not fit, NaN, Inf or beyond float32, a K larger than the gallery, or
+    queries none of which has an image to find.
     """
     return recall(first_ranks(embeddings, labels, gallery, gallery_labels, ks), ks)
 
@@ -207,7 +206,7 @@ def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
 
 def nearest(query: Any, k: int, gallery: Any = None) -> np.ndarray:
     """Return (Q, k) the nearest gallery images' indices, in order, of embeddings (Q, D), (G, D)."""
-    alike = [None if x is None else np.zeros(len(x)) for x in (query, gallery)]
-    ranking = Ranking(RetrievalSet(query, alike[0], gallery, alike[1]), (k,))
+    of_gallery = None if gallery is None else np.zeros(len(gallery))
+    ranking = Ranking(RetrievalSet(query, np.zeros(len(query)), gallery, of_gallery), (k,))
     found = [ranking.nearest(rows, near, k) for rows, near in ranking.blocks()]
     return ranking.index[torch.cat(found)].cpu().numpy()

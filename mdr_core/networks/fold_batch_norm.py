@@ -23,8 +23,7 @@ def folded(conv: Any, norm: Any, x: Tensor) -> Tensor:
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     if isinstance(conv, Conv2dSame):
-        padding: Any = conv.kernel_size, conv.stride, conv.dilation
-        x = pad_same(x, *padding)
+        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)  # type: ignore[arg-type]
     return conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift)
 
 
@@ -34,10 +33,7 @@ class Tracer(fx.Tracer):  # from convolution to batch norm, and not into them
 
 
 def fold(net: nn.Module) -> None:
-    """Fold, in place, each batch norm that alone takes a convolution's output.
-
-    Both are used once, with nothing between. A network that torch.fx cannot follow stays.
-    """
+    """Fold each batch norm that alone takes a convolution's output; nothing where fx fails."""
     try:
         calls = [node for node in Tracer().trace(net).nodes if node.op == "call_module"]
     except Exception:  # noqa: BLE001 - a forward that fx cannot follow makes it raise anything
