@@ -18,16 +18,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", choices=KNOWN)
     name = parser.parse_args(argv).dataset
     folder = data_roots()[-1] / name
-    url, md5 = REMOTE.get(name, ("", ""))
+    by_hand = f"it is {KNOWN[name].origin}: put it into {folder}"
+    if name not in REMOTE:
+        raise StudyError(f"{name} is not to be downloaded; {by_hand}")
     try:
         if not folder.exists():
+            url, md5 = REMOTE[name]
             folder.parent.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(60)  # seconds without a byte before a server is given up
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download") as partial:
                 download_and_extract_archive(url, partial, f"{partial}/{name}", md5=md5)
                 os.replace(f"{partial}/{name}", folder)
     except Exception as problem:  # noqa: BLE001 - a server and an archive raise anything
-        by_hand = f"it is {KNOWN[name].origin}: put it into {folder}"
         raise StudyError(f"{name} cannot be downloaded ({problem}); {by_hand}") from None
     print(f"{name} is at {folder}")
     return 0
