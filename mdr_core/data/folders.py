@@ -42,13 +42,17 @@ def unpacked(path: Path) -> Path:
 
 def files_of(folder: Path) -> list[Path]:
     """Return all files inside a folder, without hidden ones. Links are followed."""
+    found = []
     try:
-        # an entry of scandir refuses a loop of links, which Path.is_dir would follow for hours
-        entries = [entry for entry in os.scandir(folder) if not HIDDEN.match(entry.name)]
-        inside = [files_of(Path(e)) if e.is_dir() else [Path(e)] for e in entries]
-    except OSError as problem:
+        for entry in sorted(folder.iterdir()):
+            if HIDDEN.match(entry.name):
+                continue
+            if entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()):
+                raise StudyError(f"{entry} links to a folder that holds it: remove the link")
+            found += files_of(entry) if entry.is_dir() else [entry]
+    except (OSError, RuntimeError) as problem:  # the latter of a link to itself
         raise StudyError(f"{problem}: allow or remove it") from None
-    return list(itertools.chain(*inside))
+    return found
 
 
 def class_folders(folder: Path, class_level: int = 0) -> tuple[pd.DataFrame, str]:
