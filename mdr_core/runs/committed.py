@@ -49,11 +49,11 @@ def table(path: Path, changed: int) -> dict[str, pd.DataFrame]:
 
 def config_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the settings of a run, by its first row."""
-    kinds, config = Config.__annotations__, {}
+    default, config = Config(), {}
     for column, text in rows.iloc[0].items():
         if str(column).startswith("config.") and text != "":
             name = str(column).removeprefix("config.")
-            config[name] = text if kinds.get(name) is str else json.loads(text)
+            config[name] = text if isinstance(getattr(default, name, 0), str) else json.loads(text)
     config["backbone"] = RENAMED.get(config["backbone"], config["backbone"])
     return config
 
