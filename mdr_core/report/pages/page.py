@@ -78,7 +78,8 @@ def command(path: Path, parameters: dict[str, Any]) -> str:
     if changed:
         own = f"reports --profile {profile} --notebook {path.stem}"
         return " ".join([".venv/bin/python -m mdr_core", own, *changed])
-    stored = "STORED=1 " * (path.parent / "runs.csv").exists()
+    own = "STORED=0 " if path.stem == "your_images" else "STORED=1 "  # the former trains
+    stored = own * (path.parent / "runs.csv").exists()
     return f"{stored}make reports PROFILE={profile} NOTEBOOK={path.stem}"
 
 
