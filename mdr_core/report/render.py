@@ -8,6 +8,7 @@ At the end :mod:`mdr_core.report.pages` writes every page anew: they link to eac
 
 import argparse
 import ast
+import logging
 import os
 import re
 import sys
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from mdr_core.data import catalog
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY, check_writable, write
+from mdr_core.files import REPOSITORY, check_writable, runs_root, write
 from mdr_core.report.pages.index import write_reports
 from mdr_core.report.pages.page import place, reports_of, write_pages
 from mdr_core.report.reruns import MACHINE
@@ -205,4 +206,10 @@ def main(argv: list[str] | None = None) -> int:
     option("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     option("--output", type=Path, default=REPORTS, help="where reports go")
     option("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
-    return report(parser.parse_args(argv))
+    try:
+        return report(parser.parse_args(argv))
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell that the kernel was ended
+        count = len([*runs_root().glob("*/run.json")])
+        line = f"interrupted: {count} runs are stored here; the same command goes on"
+        raise KeyboardInterrupt(line) from None
