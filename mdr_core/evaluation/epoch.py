@@ -102,13 +102,17 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
         raw = embedded[name].map(lambda x: x.to(config.device))
         for suffix, images in (("", raw), ("_l2", raw.map(partial(normalize, dim=1)))):
             most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
-            scores = retrieval.evaluate(images, [min(k, most) for k in config.ks])
-            if name == "test":
+            ks = [min(k, most) for k in config.ks]
+            if name != "test":
+                recall = retrieval.recall_at_k(images.query, images.labels, ks)
+            else:
+                scores = retrieval.evaluate(images, ks)
+                recall = scores.recall
                 row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
                 row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each)
-            row |= {f"{name}_recall@{k}{suffix}": scores.recall[min(k, most)] for k in config.ks}
+            row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
     row |= pair_statistics.class_distances(raw.query, raw.labels.to(config.device))  # of the test
     if config.loss != "classification":
         margin = config.margin if config.loss == "triplet" else None
