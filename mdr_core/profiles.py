@@ -1,0 +1,191 @@
+"""The four profiles: what each trains, on which data, for how long.
+
+A notebook opens with ``study = Study(profile=profile, ...)``: a profile with its reader's changes.
+"""
+
+import ast
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from mdr_core.config import Config
+from mdr_core.errors import StudyError, unknown
+
+METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one dataset is trained."""
+
+    config: Config  # of the triplet loss alone
+    mdr_weight: float  # λ of Triplet + MDR
+    held_out: int = 0  # training classes that choose epochs and settings, where asked for
+    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)  # method -> chosen on them
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the study."""
+
+    purpose: str
+    network: str
+    time: str
+    settings: dict[str, Setting]  # of each dataset, the one of ablations first
+    others: Setting  # of any other dataset
+    seeds: int = 5  # of Table 1, from 0
+    few: int = 3  # of ablations
+    shorter: dict[str, Any] = field(default_factory=dict)  # how ablations train less
+    trains: bool = False  # without being asked to, and looks at no committed run
+
+
+QUICK = Config(
+    dataset="drawn", image_size=32, crop=32, resize=32, augment=False, flip=False,
+    backbone="small_resnet", weights="classes", dim=64, batch_size=60, images_per_class=4,
+    epochs=10, iterations=40, lr=1e-3, lr_drops=(0.6, 0.8), train_images=750,
+)  # fmt: skip
+PHOTOS = Config(
+    image_size=128, crop=96, resize=110, backbone="tf_efficientnet_lite0", dim=256, batch_size=96,
+    images_per_class=4, epochs=18, iterations=45, lr=1e-4, lr_drops=(0.6, 0.8), train_images=800,
+)  # fmt: skip
+PAPER = Config(device="cuda")
+FULL = PAPER.replace(backbone="tf_efficientnet_lite0", epochs=10, iterations=500)  # half its steps
+PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few images a class
+
+PROFILES = {
+    "quick": Profile(
+        "see everything work on handwriting", "a small residual network, 32 px",
+        "15 minutes on two CPU cores",
+        {"drawn": Setting(QUICK, 0.2, 15)},
+        others=Setting(PHOTOS, 0.6), seeds=3, few=2, trains=True,
+    ),
+    "photos": Profile(
+        "photographs in miniature: the first 50 classes", "EfficientNet-Lite0, 96 px, 810 steps",
+        "9 to 13 hours on two CPU cores",
+        # a batch of 80, since 20 classes cannot fill more when five are held out
+        {"cub50": Setting(PHOTOS.replace(dataset="cub50", batch_size=80), 0.6, 5),
+         "cars50": Setting(PHOTOS.replace(dataset="cars50", batch_size=80), 0.2, 5)},
+        others=Setting(PHOTOS, 0.6), shorter={"epochs": 4},
+    ),
+    "full": Profile(
+        "the headline: both datasets whole", "EfficientNet-Lite0, 224 px, 5,000 steps",
+        "165 s a run where two share an H100, 2.5 hours in all (estimated)",
+        {"cub200": Setting(FULL, 0.6, 20),
+         "cars196": Setting(FULL.replace(dataset="cars196"), 0.2, 20)},
+        others=Setting(FULL, 0.6), seeds=3, few=1,
+    ),
+    "paper": Profile(
+        "the paper's own setting, for whoever has the datasets",
+        "BN-Inception, 224 px, 10,000 steps", "not run here",
+        {"cub200": Setting(PAPER, 0.6, 20),
+         "cars196": Setting(PAPER.replace(dataset="cars196"), 0.2, 20),
+         "sop": Setting(PRODUCTS.replace(dataset="sop", ks=(1, 10, 100, 1000)), 0.1, 2264),
+         "inshop": Setting(PRODUCTS.replace(dataset="inshop", ks=(1, 10, 20, 30, 40)), 0.1, 799)},
+        others=Setting(PAPER, 0.6),
+    ),
+}  # fmt: skip
+
+
+class Study:
+    """A profile with its reader's changes, which a notebook's first cell passes by keyword.
+
+    A value may be text, as papermill delivers it (``"1e-3"``, ``"[0, 1]"``). None, "" and empty
+    stand for the profile's own. The notebook shows it: what differs from the profile.
+
+    Args:
+        profile: one of PROFILES.
+        dataset: one alone, or class folders (``folder:PATH``).
+        seeds: one run each.
+        changes: fields of Config that all runs set otherwise.
+        train: whether missing runs are trained; by default quick trains, and ``STORED=0`` does.
+
+    Attributes:
+        datasets: those of the pages, the one of ablations first.
+        seeds, few: of Table 1, and of ablations.
+        choice: what :func:`mdr_core.runs.run.run` takes: which runs are read and trained.
+        changed: what differs from the profile, by parameter; empty: our conclusions hold.
+
+    Raises:
+        StudyError: a name or value that is not known; the message lists those that are.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        dataset: str = "",
+        seeds: Any = None,
+        changes: Any = None,
+        train: Any = None,
+    ):
+        if profile not in PROFILES:
+            raise unknown("profile", profile, PROFILES)
+        self.name, self.profile = profile, PROFILES[profile]
+        self.changed: dict[str, Any] = {}
+        self.datasets = [self.take("dataset", dataset, "")] if dataset else [*self.profile.settings]
+        self.seeds = self.take("seeds", seeds, list(range(self.profile.seeds)))
+        self.few = self.seeds[: self.profile.few] if not seeds else self.seeds
+        self.changes = self.take("changes", changes, {})
+        self.choice = choice(self.profile, value_of(train))
+
+    def take(self, name: str, given: Any, own: Any) -> Any:
+        """Return a parameter's value, or the profile's ``own`` where none is given; note which.
+
+        ``own`` by profile is a dict with the profiles' names.
+        """
+        value = value_of(given)
+        if isinstance(own, dict) and self.name in own:
+            own = own[self.name]
+        if value is None or value == "" or value == [] or value == own:
+            return own
+        if isinstance(own, list) and not isinstance(value, list | tuple):
+            raise StudyError(f"{name} must be a list, got {value!r}")
+        self.changed[name] = value
+        return value
+
+    def config(self, method: str, dataset: str = "", seed: int = 0, **changes: Any) -> Config:
+        """Return a run's configuration; ``changes`` are fields of Config, before the reader's.
+
+        ``dataset`` is by default the one of ablations. ``mdr_weight`` acts on Triplet + MDR alone.
+        """
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+        dataset = dataset or self.datasets[0]
+        own = self.profile.settings.get(dataset, self.profile.others)
+        values = {"dataset": dataset, "seed": seed, "mdr_weight": own.mdr_weight}
+        values |= own.tuned.get(method, {}) | changes | self.changes
+        values |= {"normalization": "l2"} if method == L2 else {}
+        values |= {"mdr_weight": 0.0} if method != MDR else {}
+        return own.config.replace(**values)
+
+    def held_out(self, dataset: str = "") -> int:
+        """Return how many training classes choose epochs and settings on a dataset."""
+        return self.profile.settings.get(dataset or self.datasets[0], self.profile.others).held_out
+
+    def _repr_markdown_(self) -> str:
+        own = f"Profile *{self.name}*: {self.profile.purpose} ({self.profile.network})."
+        if not self.changed:
+            return own
+        changed = ", ".join(f"`{name} = {value!r}`" for name, value in self.changed.items())
+        return f"{own} **Run with other parameters:** {changed}."
+
+
+def value_of(given: Any) -> Any:
+    """Return a parameter's value, of text what it is in Python, or else the text itself."""
+    try:
+        return ast.literal_eval(given) if isinstance(given, str) else given
+    except (ValueError, SyntaxError):
+        return given
+
+
+def choice(profile: Profile, train: bool | None = None) -> dict[str, bool]:
+    """Return which runs are read and trained, as :func:`mdr_core.runs.run.run` takes it.
+
+    ``STORED=1`` takes committed runs first, ``STORED=0`` looks at none of them. By default quick
+    trains its own, the other profiles take what is committed and train nothing.
+    """
+    stored = os.environ.get("STORED", "")
+    if stored not in ("", "0", "1") or train not in (None, True, False):
+        raise StudyError(f"STORED must be 0 or 1, got {stored!r}; train None, True or False")
+    trains = profile.trains or stored == "0" if train is None else train
+    return {"committed_too": stored != "0" and (stored == "1" or not profile.trains),
+            "missing_too": trains}  # fmt: skip
