@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import torch as safetensors
 
-from mdr_core.config import Config, from_dict
+from mdr_core.config import Config
 from mdr_core.data.dataset import Split
 from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
@@ -50,8 +50,8 @@ class ImageSearch:
         sample of the images, keeps 64 bytes of each, and misses some of the nearest.
         """
         if (weights := tensors(record, "weights")) is None:
-            raise StudyError(f"run {record['key']} has no weights here: train it on this machine")
-        model = trained_network(config := from_dict(record["config"]), weights)
+            raise StudyError(f"run {record['key']} has no weights: remove its folder, train it anew")
+        model = trained_network(config := Config(**record["config"]), weights)
         embeddings = epoch.embed_split(config, model, split).numpy()
         try:
             index = faiss.index_factory(config.dim, factory)
@@ -82,7 +82,7 @@ class ImageSearch:
         try:
             *content, about = ((folder / name).read_bytes() for name in FILES)
             values = json.loads(about)
-            config, names, paths = from_dict(values["config"]), values["names"], values["paths"]
+            config, names, paths = Config(**values["config"]), values["names"], values["paths"]
             if [sha256(each) for each in content] != values["sha256"]:
                 raise ValueError("a file has changed, or is of another index")
             index = faiss.deserialize_index(np.frombuffer(content[1], dtype=np.uint8))
