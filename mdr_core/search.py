@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import torch as safetensors
 
-from mdr_core.config import Config, from_dict
+from mdr_core.config import Config
 from mdr_core.data.dataset import Split
 from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
@@ -50,8 +50,8 @@ class ImageSearch:
         sample of the images, keeps 64 bytes of each, and misses some of the nearest.
         """
         if (weights := tensors(record, "weights")) is None:
-            raise StudyError(f"run {record['key']} has no weights here: train it on this machine")
-        model = trained_network(config := from_dict(record["config"]), weights)
+            raise StudyError(f"run {record['key']} has no weights: remove its folder and train it")
+        model = trained_network(config := Config(**record["config"]), weights)
         embeddings = epoch.embed_split(config, model, split).numpy()
         try:
             index = faiss.index_factory(config.dim, factory)
@@ -82,7 +82,7 @@ class ImageSearch:
         try:
             *content, about = ((folder / name).read_bytes() for name in FILES)
             values = json.loads(about)
-            config, names, paths = from_dict(values["config"]), values["names"], values["paths"]
+            config, names, paths = Config(**values["config"]), values["names"], values["paths"]
             if [sha256(each) for each in content] != values["sha256"]:
                 raise ValueError("a file has changed, or is of another index")
             index = faiss.deserialize_index(np.frombuffer(content[1], dtype=np.uint8))
@@ -93,20 +93,17 @@ class ImageSearch:
             raise StudyError(f"{folder} is no saved index that can be read: {bad}") from None
         return cls(model, config, index, names, paths)
 
-    def embed(self, images: torch.Tensor) -> np.ndarray:
-        """Return the embeddings (N, D) of square images (N, 3, S, S) uint8."""
-        crops = epoch.center_crops(self.config, images, images.device)
-        return epoch.embed(self.model, crops).numpy()
-
     def nearest(self, image: Any, k: int = 5) -> pd.DataFrame:
         """Return the k nearest images (or all): ``class``, ``path``, ``distance``, ``place``.
 
-        ``image`` is a path, a PIL image, or RGB in uint8: an array (H, W, 3) or tensor (3, H, W).
+        ``image`` is a path, a PIL image, or RGB in uint8 (H, W, 3).
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
         query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
-        d, (found,) = self.index.search(self.embed(query[None]), min(int(k), self.index.ntotal))
+        crops = epoch.center_crops(self.config, query[None], query.device)
+        embedding = epoch.embed(self.model, crops).numpy()
+        d, (found,) = self.index.search(embedding, min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
         images = [(self.names[i], self.paths[i], i) for i in places]
         table = pd.DataFrame(images, columns=["class", "path", "place"])
@@ -119,10 +116,8 @@ def loaded(image: Any, size: int) -> np.ndarray:
     if isinstance(image, str | Path):
         return pixels(Path(image).expanduser(), size, f"image {image}")
     try:
-        if isinstance(image, torch.Tensor):
-            image = image.permute(1, 2, 0).cpu().numpy()
-        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    except (AttributeError, TypeError, ValueError, RuntimeError) as problem:
+        image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+    except (TypeError, ValueError) as problem:
         raise StudyError(f"give an image's path, a PIL image, or RGB in uint8: {problem}") from None
     return pixels(image, size, "the image")
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mdr_core.config import from_dict
+from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.runs import committed, local, names
@@ -36,7 +36,7 @@ def test_every_committed_run_is_found_without_data(monkeypatch, tmp_path, profil
     keys = set(rows.key)
     found = records(experiments.everything(profile), missing_too=False)
     assert {record["key"] for record in found if record} <= keys
-    configs = [from_dict(committed.config_of(run)) for _, run in rows.groupby("key")]
+    configs = [Config(**committed.config_of(run)) for _, run in rows.groupby("key")]
     every = records(configs, missing_too=False)
     assert {record["key"] for record in every} == keys
     assert all(tensors(r, "findings") for r in every if r["files"])

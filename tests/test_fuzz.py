@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mdr_core import training
-from mdr_core.config import Config, from_dict
+from mdr_core.config import Config
 from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
@@ -82,7 +82,7 @@ def one_spoilt(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 def configuration(draw, folder):
     names = st.sampled_from([*Config().to_dict(), "sedes"])
     small = {"backbone": "small_resnet_narrow", "weights": "random", "dim": 8, "device": "cpu"}
-    training.start(from_dict(draw(st.dictionaries(names, JSON, max_size=5))).replace(**small))
+    training.start(Config(**draw(st.dictionaries(names, JSON, max_size=5))).replace(**small))
 
 
 def stored_run(draw, folder):

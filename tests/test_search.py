@@ -67,7 +67,7 @@ def stored(folder, tmp_path_factory):
     config = experiments.your_images(*asked, **changes)[0]["config"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MDR_RUNS", str(tmp_path_factory.mktemp("runs")))
-        record = local.train(config, files=True)
+        record = local.train(config)
         yield record, load_dataset(config.dataset, image_size=32).test
 
 

@@ -95,9 +95,8 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
     :mod:`pair_statistics`. A K beyond the images counts all. ValueError: labels that do not fit.
     """
     row: Row = {}
-    batch, train_labels = embedded["batch"], embedded["train"].labels
+    batch = embedded["batch"]
     retrieval.Ranking(batch, (1,))  # refuses what does not fit together
-    each = round(len(train_labels) / len(train_labels.unique()))  # images of a training class
     for name in [name for name in ("train", "held_out", "test") if name in embedded]:
         raw = embedded[name].map(lambda x: x.to(config.device))
         for suffix, images in (("", raw), ("_l2", raw.map(partial(normalize, dim=1)))):
@@ -111,32 +110,12 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
                 row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
-                row[f"test_matched_recall@1{suffix}"] = matched_recall(images, each)
             row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
     row |= pair_statistics.class_distances(raw.query, raw.labels.to(config.device))  # of the test
     if config.loss != "classification":
         margin = config.margin if config.loss == "triplet" else None
         row |= pair_statistics.batch_statistics(*batch[:2], mdr, config.normalization, margin)
     return row
-
-
-def evenly(labels: Tensor, each: int) -> Tensor:
-    """Return the indices, in order, of ``each`` images of every class (or all), at equal steps."""
-    order, counts = labels.argsort(stable=True), labels.bincount()
-    count, first = torch.stack([counts, counts.cumsum(0) - counts])[:, labels[order]]
-    place = torch.arange(len(labels)) - first
-    kept = (count <= each) | ((place + 1) * each // count > place * each // count)
-    return order[kept].sort().values
-
-
-def matched_recall(images: RetrievalSet, each: int) -> float:
-    """Return Recall@1 in percent with ``each`` images of a class, as in training."""
-    query, labels, gallery, of_gallery = images
-    if gallery is None:  # these images are the queries as well
-        some = evenly(labels, each)
-        return retrieval.recall_at_k(query[some], labels[some], (1,))[1]
-    some = evenly(of_gallery, max(each - 1, 1))
-    return retrieval.recall_at_k(query, labels, (1,), gallery[some], of_gallery[some])[1]
 
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:

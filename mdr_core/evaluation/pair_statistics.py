@@ -9,8 +9,7 @@ from torch import Tensor
 from mdr_core.losses import triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
-BINS, REACH = 48, 6.0  # of the histogram of normalized distances, over [-REACH, REACH]
-DISTANCE_BINS, FARTHEST = 128, 2.0  # of those of distances over their mean, over [0, FARTHEST]
+BINS, FARTHEST = 128, 2.0  # of the histograms of distances over their mean, over [0, FARTHEST]
 DECILES = 10
 DRAWS = 16  # of negatives, over which the triplet loss's gradient is averaged
 MOST_CLASSES, MOST_IMAGES = 500, 1500  # looked at, evenly spread; more would only take longer
@@ -26,9 +25,9 @@ def batch_statistics(
     values. ``margin``: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
-        ``pair_mean``, ... of distances; ``z_histogram``: pairs i < j by normalized distance;
-        ``..._histogram``: by distance over ``pair_mean``, the last bin holding all beyond.
-        ``level_share``: of the pairs, nearest to each level. ``gradient_positive``,
+        ``pair_mean``, ... of distances of pairs i < j; ``..._histogram``: by distance over
+        ``pair_mean``, the last bin holding all beyond. ``level_share_positive``, ``..._negative``:
+        of these pairs, nearest to each level. ``gradient_positive``,
         ``gradient_negative``: what each decile of these pairs, nearest first, adds to the sum of
         the triplet loss's ``|dL/dd_ij|``. ``gradient_mdr``: that sum for L_MDR, unweighted.
     """
@@ -39,21 +38,21 @@ def batch_statistics(
     d = pairwise_distances(x)
     upper = torch.ones_like(d, dtype=torch.bool).triu(1)
     same = labels[:, None] == labels[None, :]
-    pairs, positive, negative = d[upper], d[upper & same], d[upper & ~same]
-    z = (pairs - mdr.running_mean) / mdr.running_std
-    nearest = (z[:, None] - mdr.levels.detach()[None, :]).abs().argmin(dim=1)
+    pairs = d[upper]
+    kinds = {"positive": d[upper & same], "negative": d[upper & ~same]}
     row = {
         "pair_mean": pairs.mean().item(),
         "pair_std": pairs.std().item(),
-        "positive_mean": positive.mean().item(),
-        "negative_mean": negative.mean().item(),
-        "z_histogram": histogram(z, -REACH, REACH, BINS),
-        "positive_histogram": histogram(positive / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
-        "negative_histogram": histogram(negative / pairs.mean(), 0, FARTHEST, DISTANCE_BINS),
-        "level_share": rounded(nearest.bincount(minlength=len(mdr.levels)) / len(z)),
         # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
         "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),
     }
+    for name, values in kinds.items():
+        z = (values - mdr.running_mean) / mdr.running_std
+        nearest = (z[:, None] - mdr.levels.detach()[None, :]).abs().argmin(dim=1)
+        row[f"{name}_mean"] = values.mean().item()
+        row[f"{name}_histogram"] = histogram(values / pairs.mean(), 0, FARTHEST, BINS)
+        share = nearest.bincount(minlength=len(mdr.levels)) / len(values)
+        row[f"level_share_{name}"] = rounded(share)
     if margin is not None:
         gradient = triplet_gradient(x, d, labels, margin)
         for name, chosen in (("positive", same & (upper | upper.T)), ("negative", ~same)):

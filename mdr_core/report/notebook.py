@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from mdr_core.config import Config, from_dict
+from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import NothingStored, StudyError
 from mdr_core.report import absent, frames, reruns, tables
@@ -99,8 +99,8 @@ class Report:
     def with_weights(self, config: Config) -> Record | None:
         """Return a run's record with weights and embeddings, trained again if they are absent."""
         if self.choice["missing_too"]:
-            return local.train(config, files=True)
-        return local.find(config, local.dataset(config).fingerprint, files=True)
+            return local.train(config)
+        return local.find(config, local.dataset(config).fingerprint)
 
     def findings(self, grid: list[dict]) -> list[dict]:
         """Return the grid's rows whose :func:`~mdr_core.evaluation.epoch.findings` are stored."""
@@ -125,7 +125,7 @@ class Report:
 
     def about(self, record: Record) -> dict[str, Any]:
         """Return :func:`mdr_core.study.data_facts.facts_of` of the data that a run saw."""
-        config = from_dict(record["config"])
+        config = Config(**record["config"])
         found = data_facts.about(config.dataset, record["provenance"]["data"])
         return found or data_facts.facts_of(local.dataset(config))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mdr_core.config import checked
+from pydantic import TypeAdapter, ValidationError
+
 from mdr_core.errors import StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable
 
@@ -90,3 +91,11 @@ def typed(name: str, default: object, value: object) -> object:
 def path_of(folder: str) -> Path:
     """Return a folder's path; a relative one is in the study, wherever the notebook runs."""
     return REPOSITORY / Path(folder).expanduser()
+
+
+def checked(name: str, kind: type, value: object) -> object:
+    """Return a value as a type."""
+    try:
+        return TypeAdapter(kind, config={"strict": True}).validate_python(value)
+    except ValidationError:
+        raise StudyError(f"{name} must be of type {kind.__name__}, got {value!r}") from None

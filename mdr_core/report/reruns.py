@@ -6,7 +6,6 @@ An executed notebook carries its parameters and numbers as JSON, in the display 
 """
 
 import argparse
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,7 @@ CARRIED = "application/vnd.mdr.rerun+json"
 # parameters that change no page
 MACHINE = ("profile", "save_root")
 RERUN, OWN, DEFAULT = "this rerun", "the profile", "the profile's own"
-SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "dataset")  # of a run
+SETTINGS = tuple(name for name in Config.model_fields if name != "dataset")  # of a run
 KINDS = ("mean", "half", "n", "low", "high")  # of a number, with its interval over test classes
 
 
@@ -98,7 +97,7 @@ def results(grid: list[dict], records: Sequence[Record | None]) -> dict[str, dic
     last = statistics.final(with_counts(labeled(labels, records), records))
     for name, runs in last.groupby("experiment", sort=False):
         recall = tables.interval(runs[RECALL])
-        found[str(name)] = dataclasses.asdict(recall) | {"text": str(recall)}
+        found[str(name)] = vars(recall) | {"text": str(recall)}
     pairs = last[last.method.isin([MDR, L2])]
     claim = Claim("", "", "", "", MDR, L2, by="setting", counts="test_class_right")
     for cell in claims.evaluate(claim, pairs).cells if len(pairs) else ():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from mdr_core.config import Config, from_dict
+from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY
 from mdr_core.runs.local import Record
@@ -42,7 +42,7 @@ def table(path: Path, changed: int) -> dict[str, pd.DataFrame]:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         runs = [run for _, run in rows.groupby("key", sort=False)]
-        return {committed_name(from_dict(config_of(run))): run for run in reversed(runs)}
+        return {committed_name(Config(**config_of(run))): run for run in reversed(runs)}
     except (ValueError, KeyError, StudyError) as problem:
         raise StudyError(f"{path} is not a table of runs: {problem}") from None
 

@@ -68,10 +68,8 @@ def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:
         raise StudyError(f"{path} cannot be read ({problem}): remove it or fetch it anew") from None
 
 
-def find(
-    config: Config, fingerprint: str, train: Train | None = None, files: bool = False
-) -> Record | None:
-    """Return a stored run; None where there is none, or it lacks the ``files`` that are needed.
+def find(config: Config, fingerprint: str, train: Train | None = None) -> Record | None:
+    """Return a stored run; None where there is none.
 
     ``fingerprint``: of the data here. ``train``: who trains it, if not the study's loop. A
     StudyError says that it is there and cannot be read, or is not what its checksum says.
@@ -87,29 +85,28 @@ def find(
         raise StudyError(f"{folder}/run.json cannot be read ({problem})") from None
     paths = {name: folder / f"{name}.safetensors" for name in FILES}
     there = {name: str(path) for name, path in paths.items() if path.exists()}
-    found = record | {"key": folder.name, "files": there}
-    return None if files and len(there) < len(FILES) else found
+    return record | {"key": folder.name, "files": there}
 
 
-def train(config: Config, train: Train | None = None, files: bool = False) -> Record:
+def train(config: Config, train: Train | None = None) -> Record:
     """Return a run, trained now unless it is stored; arguments as of :func:`find`.
 
     Raises:
         StudyError: before the training, the folder cannot be written to; or what that raises.
     """
     data = dataset(config)
-    if record := find(config, data.fingerprint, train, files):
+    if record := find(config, data.fingerprint, train):
         return record
     folder = runs_root() / local_name(config, data.fingerprint, train)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):  # of two processes, one trains it
-            if not find(config, data.fingerprint, train, files):
+            if not find(config, data.fingerprint, train):
                 store(config, data, folder, train)
     except OSError as problem:  # a full disk, say
         why = f"{folder} cannot be written to ({problem.strerror or problem})"
         raise StudyError(f"{why}: make room, or set MDR_RUNS") from None
-    return find(config, data.fingerprint, train, files)  # type: ignore[return-value]
+    return find(config, data.fingerprint, train)  # type: ignore[return-value]
 
 
 def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | None) -> None:
@@ -150,7 +147,7 @@ def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
     """Return the backbone's weights where a run pretrains them, on drawn characters."""
     if config.weights != "classes":
         return None
-    weights, own = tensors(train(pretraining(config), files=True), "weights") or {}, "backbone."
+    weights, own = tensors(train(pretraining(config)), "weights") or {}, "backbone."
     return {name.removeprefix(own): w for name, w in weights.items() if name.startswith(own)}
 
 

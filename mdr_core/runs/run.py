@@ -13,7 +13,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
 from mdr_core import losses
-from mdr_core.config import Config, from_dict, pretraining
+from mdr_core.config import Config, pretraining
 from mdr_core.errors import StudyError
 from mdr_core.files import runs_root
 from mdr_core.networks.backbones import check_backbone
@@ -192,7 +192,7 @@ def frame(configs: Sequence[Config], found: Sequence[Record | None]) -> pd.DataF
     for number, (config, record) in enumerate(zip(configs, found, strict=True)):
         about = {"run": number, "key": record["key"] if record else f"not run {number}"}
         about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
-        about |= (from_dict(record["config"]) if record else config).to_dict()
+        about |= (Config(**record["config"]) if record else config).to_dict()
         for row in record["history"] if record else [{"epoch": config.epochs}]:
             rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mdr_core.config import from_dict
+from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
 from mdr_core.runs import committed, local
@@ -36,7 +36,7 @@ def add(records: Iterable[Record], folder: Path, findings: set[str]) -> int:
     path = folder / "runs.csv"
     there = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
     known = committed.table(path, path.stat().st_mtime_ns) if there is not None else {}
-    new = [r for r in records if committed_name(from_dict(r["config"])) not in known]
+    new = [r for r in records if committed_name(Config(**r["config"])) not in known]
     (folder / "findings").mkdir(parents=True, exist_ok=True)
     for record in new:
         if record["key"] in findings and (own := record["files"].get("findings")):
