@@ -30,7 +30,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     # The network
     backbone: str = "bn_inception"
-    weights: str = "imagenet"  # or "random", a path, "classes" (of the run by `pretraining`)
+    weights: str = "imagenet"  # or "random", a path, "characters" (of small networks)
     dim: Positive = 512  # of the embedding
     normalization: Literal["mean_distance", "l2", "none"] = "mean_distance"
     freeze_batch_norm: bool = True
@@ -83,16 +83,3 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump()
-
-
-PRETRAINING = Config(  # what weights="classes" starts from: a run on other drawn characters
-    dataset="drawn_pretraining", image_size=32, crop=32, resize=32, augment=False, flip=False,
-    backbone="small_resnet", weights="random", dim=150, normalization="none",
-    freeze_batch_norm=False, loss="classification", batch_size=120, epochs=12, iterations=60,
-    lr=3e-3, lr_drops=(0.6, 0.8), train_images=600,
-)  # fmt: skip
-
-
-def pretraining(config: Config) -> Config:
-    """Return the run whose backbone a run with ``weights="classes"`` starts from."""
-    return PRETRAINING.replace(backbone=config.backbone)

@@ -91,7 +91,6 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     - ``margin``: max(0, d_ap - 1.2 + margin) + max(0, 1.2 - d_an + margin) (Wu et al. 2017).
     - ``multi_similarity``: 1/2 log(1 + sum of exp(2 (d_ap - 0.5))) + 1/50 log(1 + sum of
       exp(50 (0.5 - d_an))), averaged over anchors (Wang et al. 2019, for similarities).
-    - ``classification``: cross entropy, embeddings (B, C) being logits; pretrains small networks.
     - else a loss class of pytorch-metric-learning, with its defaults; StudyError where it needs
       more than a distance, as a weight per class.
     """
@@ -100,8 +99,6 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
         return lambda embeddings, labels, generator: triplet_loss(
             at_least_float32(embeddings), *triplets(embeddings, labels, generator, most), margin
         )
-    if name == "classification":
-        return lambda embeddings, labels, generator: F.cross_entropy(embeddings.float(), labels)
     ours: dict[str, tuple[str, dict[str, Any]]] = {
         "contrastive": ("ContrastiveLoss", {"pos_margin": 0, "neg_margin": 1}),
         "margin": ("MarginLoss", {"margin": margin}),
@@ -113,7 +110,7 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
     try:
         loss = kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
     except (TypeError, KeyError, ValueError, AssertionError):
-        ours_too = ", ".join(["triplet", *ours, "classification"])
+        ours_too = ", ".join(["triplet", *ours])
         known = f"{ours_too}, or of pytorch-metric-learning's that need a distance alone"
         raise StudyError(f"unknown loss {name!r}: choose one of {known}") from None
     return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)

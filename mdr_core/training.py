@@ -61,13 +61,13 @@ class Trainer:
         self.history = checkpoint["history"]
 
 
-def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Trainer:
-    """Return a trainer before its first step, seeded; backbone_state is for weights="classes"."""
+def start(config: Config) -> Trainer:
+    """Return a trainer before its first step, seeded."""
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
     with seeded(config.seed, device):
-        net = backbone(config.backbone, backbone_state or config.weights)
+        net = backbone(config.backbone, config.weights)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
     mdr = MDR(config.levels, config.momentum, config.learn_levels, config.statistics).to(device)
@@ -83,7 +83,6 @@ def start(config: Config, backbone_state: dict[str, Tensor] | None = None) -> Tr
 def train(
     config: Config,
     data: RetrievalDataset,
-    backbone_state: dict[str, Tensor] | None = None,
     checkpoint: Row | None = None,
     after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
@@ -97,7 +96,7 @@ def train(
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class)
-    trainer = start(config, backbone_state)
+    trainer = start(config)
     # Images lie on the device as bytes, if it has room for them, and are cropped there.
     place = evaluation.storage_device(data.train.images.nbytes, device)
     split = replace(data.train, images=data.train.images.to(place))

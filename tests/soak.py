@@ -22,7 +22,8 @@ from mdr_core.study import profiles
 from tests.processes import started
 
 TINY = profiles.QUICK.replace(
-    weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, train_images=60,
+    dataset="drawn", weights="random", backbone="small_resnet_narrow",
+    epochs=4, iterations=4, train_images=60,
     mdr_weight=0.2,
 )  # fmt: skip
 GRID = [TINY.replace(seed=s) for s in range(3)] + [TINY.replace(normalization="l2", mdr_weight=0.0)]

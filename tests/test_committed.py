@@ -12,7 +12,12 @@ from mdr_core.runs.run import records
 from mdr_core.study import data_facts, evidence, experiments, keep, profiles, train
 
 TINY = profiles.QUICK.replace(
-    weights="random", backbone="small_resnet_narrow", epochs=1, iterations=2, train_images=60
+    dataset="drawn",
+    weights="random",
+    backbone="small_resnet_narrow",
+    epochs=1,
+    iterations=2,
+    train_images=60,
 )
 
 

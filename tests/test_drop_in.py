@@ -46,7 +46,7 @@ def test_a_run_stopped_after_an_epoch_ends_like_the_uninterrupted_one(images, ch
     assert len(kept) == len(whole.history) == 3
     for one, other in zip(whole.history, resumed.history, strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
-    fresh, _ = drop_in.start(config, images, None)
+    fresh, _ = drop_in.start(config, images)
     moved = not torch.equal(whole.mdr.levels, fresh.mdr.levels)
     assert moved == (config.mdr_weight > 0)
     for one, other in zip(whole.loss.parameters(), resumed.loss.parameters(), strict=True):

@@ -46,7 +46,7 @@ def test_the_last_snippet_searches_a_kept_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MDR_RUNS", str(tmp_path / "runs"))
     small = {"backbone": "small_resnet_narrow", "epochs": 0, "train_images": 60}
-    config = profiles.QUICK.replace(weights="random", **small)
+    config = profiles.QUICK.replace(dataset="drawn", weights="random", **small)
     images = local.dataset(config).test.of_classes(range(4))
     ImageSearch.of_run(local.train(config), images).save("outputs/your_images")
     Image.fromarray(images.images[7].permute(1, 2, 0).numpy()).save("photo.jpg")

@@ -26,7 +26,8 @@ from tests.processes import started
 from tests.soak import GRID, soak
 
 TINY = profiles.QUICK.replace(
-    weights="random", backbone="small_resnet_narrow", epochs=4, iterations=4, mdr_weight=0.2,
+    dataset="drawn", weights="random", backbone="small_resnet_narrow",
+    epochs=4, iterations=4, mdr_weight=0.2,
     train_images=100,
 )  # fmt: skip
 SHORT = TINY.replace(epochs=1, iterations=2)

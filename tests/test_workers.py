@@ -17,7 +17,12 @@ from mdr_core.study import profiles
 from tests.processes import INTERRUPTED, started
 
 TINY = profiles.QUICK.replace(
-    weights="random", backbone="small_resnet_narrow", epochs=2, iterations=4, train_images=60
+    dataset="drawn",
+    weights="random",
+    backbone="small_resnet_narrow",
+    epochs=2,
+    iterations=4,
+    train_images=60,
 )
 GRID = [TINY.replace(seed=seed) for seed in range(8)]
 LONG = [config.replace(epochs=200) for config in GRID[:2]]

@@ -102,7 +102,7 @@ REMOTE = {  # archives and their md5, for mdr_core.data.download
     "cub200": (f"{CALTECH}/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78"),
     "sop": (f"{STANFORD}/Stanford_Online_Products.zip", "7f73d41a2f44250d4779881525aea32e"),
 }
-NAMES = ("drawn", "drawn_pretraining", *KNOWN, "folder:PATH")
+NAMES = ("omniglot", "drawn", *KNOWN, "folder:PATH")
 
 
 def find(name: str) -> Path:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core.data import catalog, drawn_characters, fingerprint
+from mdr_core.data import catalog, drawn_characters, fingerprint, omniglot
 from mdr_core.data.folders import class_folders, unpacked
 from mdr_core.data.image_cache import decoded
 from mdr_core.errors import StudyError
@@ -80,38 +81,38 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         labels = torch.cat([one.labels, two.labels + len(one.class_names)])
         names, paths = one.class_names + two.class_names, one.paths + two.paths
         return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
-    if name in ("drawn", "drawn_pretraining"):
-        return drawn_dataset(name)
-    if own := re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL):
-        folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
-        rows, line = class_folders(folder, int(own[2] or 0))
-        if multiprocessing.parent_process() is None:  # which says it, where there is one
-            tqdm.write(line.replace("\n", " "), file=sys.stderr)
-    elif name in catalog.KNOWN:
-        folder, rows = catalog.listed(name)
+    if name == "drawn":
+        train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
+        digest = fingerprint.sha256([f"drawing {fingerprint.DRAWING}", name, 0])
+        return RetrievalDataset(name, train, test, digest)
+    if name == "omniglot":
+        rows, images = omniglot.characters(image_size)
     else:
-        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(catalog.NAMES)}")
-    images, digests = decoded(folder, [*rows.file], image_size, upright=bool(own))
-    rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0], digest=digests)
+        folder, rows = listed(name)
+        images, digests = decoded(folder, [*rows.file], image_size, name.startswith("folder:"))
+        rows = rows.assign(digest=digests)
+    rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
     halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
     rows = rows.assign(split=rows.get("split", halves))
     splits = splits_of(name, rows, images)
     digest = {part: [*rows.digest[rows.split == part]] for part in splits}
     contents = [[k, digest[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
-    content = [f"decoding {fingerprint.DECODING}", image_size, bool(own), contents]
+    content = [f"decoding {fingerprint.DECODING}", image_size, name.startswith("folder:"), contents]
     return RetrievalDataset(name, fingerprint=fingerprint.sha256(content), **splits)
 
 
-def drawn_dataset(name: str) -> RetrievalDataset:
-    """Return the drawn characters; to pretrain, every fifth image tests, of the same classes."""
-    if name == "drawn":
-        train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
-    else:
-        every = Split(*drawn_characters.draw("pretrain"))
-        fifth = torch.arange(len(every.labels)) % 5 == 0
-        train, test = (every.of_images(chosen.nonzero().flatten()) for chosen in (~fifth, fifth))
-    digest = fingerprint.sha256([f"drawing {fingerprint.DRAWING}", name, 0])
-    return RetrievalDataset(name, train, test, digest)
+def listed(name: str) -> tuple[Path, pd.DataFrame]:
+    """Return the folder of a dataset of image files, and its images as rows."""
+    if name in catalog.KNOWN:
+        return catalog.listed(name)
+    own = re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL)
+    if own is None:
+        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(catalog.NAMES)}")
+    folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
+    rows, line = class_folders(folder, int(own[2] or 0))
+    if multiprocessing.parent_process() is None:  # which says it, where there is one
+        tqdm.write(line.replace("\n", " "), file=sys.stderr)
+    return folder, rows
 
 
 def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:

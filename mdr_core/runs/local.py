@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from mdr_core.config import Config, pretraining
+from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
@@ -119,7 +119,6 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
     trainer = (train or training.train)(
         config,
         data,
-        backbone_state=backbone_of(config),
         checkpoint=state,
         after_epoch=lambda trainer: write(saved, trainer.checkpoint()),
     )
@@ -141,14 +140,6 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
     write(folder / "run.json", json.dumps(record, indent=1))
     for left in (saved, *folder.glob(".*")):  # the latter of killed processes
         left.unlink(missing_ok=True)
-
-
-def backbone_of(config: Config) -> dict[str, torch.Tensor] | None:
-    """Return the backbone's weights where a run pretrains them, on drawn characters."""
-    if config.weights != "classes":
-        return None
-    weights, own = tensors(train(pretraining(config)), "weights") or {}, "backbone."
-    return {name.removeprefix(own): w for name, w in weights.items() if name.startswith(own)}
 
 
 def provenance(device: str, fingerprint: str, seconds: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
 from mdr_core import losses
-from mdr_core.config import Config, pretraining
+from mdr_core.config import Config
 from mdr_core.errors import StudyError
 from mdr_core.files import runs_root
 from mdr_core.networks.backbones import check_backbone
@@ -72,8 +72,6 @@ def records(
                 losses.make(config.loss)
             if train is None and config.loop != "study":
                 raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=…)")
-        first = dict.fromkeys(pretraining(c) for c in missing if c.weights == "classes")
-        train_all([*first], None)  # once, before those that start from them
         train_all(missing, train)
         found |= stored_here(missing, train, must=True)
     check_copies(found.values())

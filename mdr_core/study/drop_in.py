@@ -67,14 +67,12 @@ def loss_and_miner(config: Config, mdr: MDR, classes: int) -> tuple[nn.Module, n
     raise unknown("loss of the drop-in loop", config.loss, LOSSES)
 
 
-def start(
-    config: Config, data: RetrievalDataset, backbone_state: dict[str, Tensor] | None
-) -> tuple[Trainer, nn.Module | None]:
+def start(config: Config, data: RetrievalDataset) -> tuple[Trainer, nn.Module | None]:
     """Return a trainer before its first step, and a miner; ``config.seed`` seeds both.
 
     The proxies of a loss that has some are drawn too, and have a learning rate of their own.
     """
-    trainer = training.start(config, backbone_state)
+    trainer = training.start(config)
     with seeded(config.seed, torch.device(config.device)):
         loss, miner = loss_and_miner(config, trainer.mdr, len(data.train.class_names))
     trainer.loss = loss.to(config.device)
@@ -101,7 +99,6 @@ class Crops(Dataset):
 def train(
     config: Config,
     data: RetrievalDataset,
-    backbone_state: dict[str, Tensor] | None = None,
     checkpoint: Row | None = None,
     after_epoch: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
@@ -115,7 +112,7 @@ def train(
     """
     if config.hold_out:
         raise StudyError("the drop-in loop takes hold_out = 0")
-    trainer, miner = start(config, data, backbone_state)
+    trainer, miner = start(config, data)
     model, mdr, device = trainer.model, trainer.mdr, torch.device(config.device)
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     one_batch = batches.draw(1, Generator().manual_seed(0))[0]

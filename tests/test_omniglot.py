@@ -1,0 +1,50 @@
+"""The embedded handwriting: alphabets apart, one of them held out, dark ink on white paper."""
+
+import numpy as np
+import pytest
+
+from mdr_core.data import omniglot
+from mdr_core.data.dataset import load_dataset
+from mdr_core.study import profiles
+
+
+@pytest.fixture(scope="module")
+def handwriting():
+    return load_dataset("omniglot", 32)
+
+
+def alphabets(split):
+    return {name.split(", character ")[0] for name in split.class_names}
+
+
+def test_no_alphabet_is_in_both_splits(handwriting):
+    train, test = handwriting.train, handwriting.test
+    assert alphabets(train) == {*omniglot.TRAIN} and alphabets(test) == {*omniglot.TEST}
+    assert not {*train.families.tolist()} & {*test.families.tolist()}
+    for split, classes in ((train, 117), (test, 125)):
+        assert split.labels.bincount().tolist() == [20] * classes
+        names = [name.split(",")[0] for name in split.class_names]
+        assert [*dict.fromkeys(zip(names, split.families.tolist(), strict=True))] == [
+            *zip(dict.fromkeys(names), dict.fromkeys(split.families.tolist()), strict=True)
+        ]  # one number an alphabet
+
+
+def test_the_classes_held_out_are_one_alphabet(handwriting):
+    held_out = profiles.config("quick", "omniglot", profiles.TRIPLET, held_out=True).hold_out
+    left = handwriting.hold_out(held_out)
+    assert alphabets(left.test) == {"Greek"} and "Greek" not in alphabets(left.train)
+
+
+def test_images_are_the_drawings_made_small(handwriting):
+    """The mean gray of each image is the paper's share of its drawing."""
+    with np.load(omniglot.FILE) as content:
+        ink = np.unpackbits(content["ink"], axis=1, count=105**2).mean(axis=1)
+        greek = content["alphabet"][content["label"]] == "Greek"
+    held_out = handwriting.hold_out(24).test.images
+    assert held_out.shape == (480, 3, 32, 32)
+    gray = held_out.double().mean(dim=(2, 3))
+    assert (gray[:, :1] == gray).all()
+    assert gray[:, 0].numpy() == pytest.approx(255 * (1 - ink[greek]), abs=1.5)
+    whole = handwriting.test.images[:, 0]
+    assert 0.05 < (whole < 128).double().mean() < 0.12
+    assert (whole[:, [0, -1]] > 250).double().mean() > 0.95  # at the upper and lower edge

@@ -1,0 +1,93 @@
+"""The small network's own pretraining: learned once, kept, and the same whenever it is learned."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import pytest
+import torch
+
+from mdr_core.data import drawn_characters
+from mdr_core.data.dataset import load_dataset
+from mdr_core.errors import StudyError
+from mdr_core.evaluation.retrieval import recall_at_k
+from mdr_core.networks import small_resnet
+from mdr_core.networks.backbones import backbone
+
+NARROW = "small_resnet_narrow"
+
+
+@pytest.fixture
+def short(monkeypatch, tmp_path):
+    monkeypatch.setenv("MDR_CACHE", str(tmp_path))
+    monkeypatch.setattr(small_resnet, "STEPS", 3)
+    monkeypatch.setitem(drawn_characters.IMAGES, "pretrain", 2)
+    spy = mock.Mock(wraps=small_resnet.learned)
+    monkeypatch.setattr(small_resnet, "learned", spy)
+    return spy
+
+
+def weights(name=NARROW):
+    return backbone(name, "characters").net.state_dict()
+
+
+def seeded_weights():
+    """The weights, and a random number that is drawn next."""
+    torch.manual_seed(1)
+    return weights(), torch.rand(1).item()
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_of_two_that_need_the_weights_one_learns_them(short, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: weights(), range(2))
+    assert short.call_count == 1 and same(one, two)
+    assert [path.suffix for path in (tmp_path / "pretrained").iterdir()] == [".safetensors"]
+    assert not same(one, backbone(NARROW, "random").net.state_dict())
+
+
+def test_learned_again_they_are_the_same_to_the_last_digit(short, tmp_path):
+    first, drawn_next = seeded_weights()
+    cached, drawn_next_too = seeded_weights()
+    assert short.call_count == 1 and same(first, cached) and drawn_next == drawn_next_too
+    for path in (tmp_path / "pretrained").iterdir():
+        path.unlink()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    again = weights()
+    assert short.call_count == 2 and same(first, again) and torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+def test_another_network_or_another_text_has_weights_of_its_own(short, tmp_path, monkeypatch):
+    weights()
+    weights("small_resnet")
+    monkeypatch.setattr(
+        small_resnet, "__file__", os.path.join(os.path.dirname(__file__), "frames.py")
+    )
+    weights()
+    assert short.call_count == len([*(tmp_path / "pretrained").iterdir()]) == 3
+
+
+@pytest.mark.long
+def test_the_weights_find_more_handwriting_than_random_ones():
+    """On training alphabets."""
+    train = load_dataset("omniglot", 32).train
+    found = {}
+    for which in ("random", "characters"):
+        torch.manual_seed(0)
+        net = backbone(NARROW, which).net.eval()
+        with torch.inference_mode():
+            features = net((train.images - 127.5) / 127.5)
+        found[which] = recall_at_k(features, train.labels, (1,))[1]
+    assert found["characters"] > found["random"] + 10
+
+
+def test_a_cache_that_cannot_be_written_to_and_another_network_are_refused(short, tmp_path):
+    (tmp_path / "pretrained").write_text("")
+    for name in (NARROW, "resnet18"):
+        with pytest.raises(StudyError, match=f"'characters' of {name} cannot be loaded"):
+            backbone(name, "characters")
