@@ -28,7 +28,6 @@ from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.regularizer import MDR
 
 Row = dict[str, Any]
-MANY_CLASSES = 200
 WITH_STATE, GENERATORS = ("model", "mdr", "loss", "optimizer"), ("batch_generator", "generator")
 
 
@@ -122,7 +121,7 @@ def train(
         row["train_seconds"] = time.perf_counter() - began
         row |= evaluated()
         row["seconds"] = time.perf_counter() - began
-        trainer.history = with_by_class([*trainer.history, row])
+        trainer.history.append(row)
         after_epoch(trainer)
     return trainer
 
@@ -177,19 +176,3 @@ def learning_rate(config: Config, epoch: int) -> float:
     """Return an epoch's learning rate; epochs count from 1, and the first always has all of lr."""
     drops = [max(round(drop * config.epochs), 1) for drop in config.lr_drops]
     return config.lr * config.lr_factor ** sum(epoch > drop for drop in drops)
-
-
-def with_by_class(history: list[Row]) -> list[Row]:
-    """Drop the numbers by class, if of more than MANY_CLASSES, of epochs that nobody chooses.
-
-    Chosen are the last one, and the best by Recall@1 on the test and on the held-out classes.
-    """
-    if len(history[-1]["test_class_queries"]) <= MANY_CLASSES:
-        return history
-    names = [name for name in ("test_recall@1", "held_out_recall@1") if name in history[-1]]
-    best = [max(history[1:], key=lambda row: row[name]) for name in names]
-    chosen = [row["epoch"] for row in (history[-1], *best)]
-    return [
-        {k: v for k, v in row.items() if row["epoch"] in chosen or not k.startswith("test_class_")}
-        for row in history
-    ]

@@ -19,10 +19,8 @@ def embeddings(seed=0):
     return torch.randn(24, 6, generator=torch.Generator().manual_seed(seed)) + LABELS[:, None] * 0.3
 
 
-def test_the_histogram_and_shares_count_every_pair_once():
+def test_means_and_shares_of_levels_count_every_pair_once():
     row = pair_statistics.batch_statistics(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
-    assert sum(row["z_histogram"]) == 24 * 23 // 2
-    assert sum(row["level_share"]) == pytest.approx(1, abs=1e-3)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x)
     pairs = [(i, j) for i in range(24) for j in range(i)]
@@ -31,9 +29,11 @@ def test_the_histogram_and_shares_count_every_pair_once():
     assert row["positive_mean"] == pytest.approx(np.mean(same), rel=1e-5)
     mdr = MDR()
     mdr(x)
-    z = [((d[i, j] - mdr.running_mean) / mdr.running_std).item() for i, j in pairs]
-    near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3)
-    assert row["level_share"] == pytest.approx((near / len(z)).tolist(), abs=1e-4)
+    for name, positive in (("positive", True), ("negative", False)):
+        own = [d[i, j] for i, j in pairs if (LABELS[i] == LABELS[j]) == positive]
+        z = [((value - mdr.running_mean) / mdr.running_std).item() for value in own]
+        near = np.bincount([np.argmin([abs(v - s) for s in (-3, 0, 3)]) for v in z], minlength=3)
+        assert row[f"level_share_{name}"] == pytest.approx((near / len(z)).tolist(), abs=1e-4)
 
 
 def test_a_running_regularizer_is_used_and_left_alone():
@@ -42,7 +42,7 @@ def test_a_running_regularizer_is_used_and_left_alone():
     before = {k: v.clone() for k, v in mdr.state_dict().items()}
     row = pair_statistics.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
     assert all(torch.equal(v, before[k]) for k, v in mdr.state_dict().items())
-    assert "gradient_positive" not in row and len(row["level_share"]) == 2
+    assert "gradient_positive" not in row and len(row["level_share_negative"]) == 2
     assert row["gradient_mdr"] == pytest.approx(1 / mdr.running_std.item(), rel=1e-4)
 
 

@@ -104,8 +104,6 @@ def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, Any]:
         ``centres_scale``: the mean distance of two images. Over it: ``centres_between``, of two
         class centers, and ``centres_within``, of an image to its center. ``centres_ratio``: between
         / within. ``centres_evenness``: a center's distance to its nearest one, over that of two.
-        By class, None if of one image: ``within_class_distance``, the mean distance of two of its
-        images, and ``within_class_square``, the mean square, which is twice the variance.
     """
     every = -(-int(labels.max() + 1) // MOST_CLASSES)
     chosen = labels % every == 0
@@ -117,9 +115,4 @@ def class_distances(embeddings: Tensor, labels: Tensor) -> dict[str, Any]:
     nearest = torch.cdist(means, means).fill_diagonal_(torch.inf).amin(dim=1).mean()
     names = ("between", "within", "ratio", "evenness", "scale")
     values = (between / scale, within / scale, between / within, nearest / between, scale)
-    row: dict[str, Any] = {f"centres_{k}": v.item() for k, v in zip(names, values, strict=True)}
-    classes = embeddings[labels.argsort(stable=True)].split(labels.bincount().tolist())
-    apart = [torch.pdist(images) for images in classes]
-    for name, power in (("distance", 1), ("square", 2)):
-        row[f"within_class_{name}"] = rounded(torch.stack([d.pow(power).mean() for d in apart]))
-    return row
+    return {f"centres_{name}": value.item() for name, value in zip(names, values, strict=True)}

@@ -28,7 +28,7 @@ from mdr_core.data.dataset import RetrievalDataset, Split
 from mdr_core.errors import StudyError, unknown
 from mdr_core.evaluation.epoch import crops_to_evaluate, evaluate
 from mdr_core.regularizer import MDR
-from mdr_core.training import Row, Trainer, learning_rate, with_by_class
+from mdr_core.training import Row, Trainer, learning_rate
 
 LOSSES = (
     "TripletMarginLoss",
@@ -134,7 +134,7 @@ def train(
         row |= {f"level_{i}": level for i, level in enumerate(mdr.levels.tolist())}
         row |= evaluate(config, model, mdr, crops)
         row["seconds"] = time.perf_counter() - began
-        trainer.history = with_by_class([*trainer.history, row])
+        trainer.history.append(row)
         after_epoch(trainer)
     return trainer
 
