@@ -10,9 +10,9 @@ COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
     "compare": ("report.reruns", "lay executed notebooks side by side, a row each"),
     "train": ("study.train", "train the runs of a profile that are stored nowhere"),
-    "keep": ("study.keep", "add a profile's runs on this machine to the committed ones"),
+    "keep": ("runs.keep", "add a profile's runs on this machine to the committed ones"),
     "download": ("data.download", "fetch a dataset's official files"),
-    "released": ("study.released", "evaluate the authors' released checkpoints"),
+    "released": ("released", "evaluate the authors' released checkpoints"),
     "readme": ("report.readme", "write the README's results anew from the committed runs"),
 }
 

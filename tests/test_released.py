@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mdr_core.__main__ import main
-from mdr_core.study import released
+from mdr_core import released
 from tests import trees
 from tests.test_bn_inception import filled_state
 

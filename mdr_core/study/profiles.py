@@ -8,7 +8,7 @@ from mdr_core.config import Config
 from mdr_core.data.catalog import NAMES
 from mdr_core.errors import StudyError, unknown
 
-PUBLISHED = Path(__file__).parent / "published_recall.csv"  # Recall@K in percent, with its source
+PUBLISHED = Path(__file__).parents[1] / "published_recall.csv"  # Recall@K in percent, with its source
 METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
 BEFORE = "Before fine-tuning"  # the network with ImageNet weights, or pretrained, and a new head
 LOSSES = (

@@ -17,7 +17,7 @@ from mdr_core.files import cache_root
 from mdr_core.networks.backbones import backbone, read_weights
 from mdr_core.networks.bn_inception import from_released
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.study import profiles
+from mdr_core.profiles import MDR, PROFILES, Study
 
 AT = "https://github.com/anonymous-ai-research/pretrained/raw/master/{0}/{0}.pth"
 
@@ -37,11 +37,11 @@ def network(path: Path, config: Config) -> EmbeddingNet:
 def main(argv: list[str] | None = None) -> int:
     """Print Recall@K in percent of raw embeddings, as the paper evaluates, and normalized ones."""
     parser = argparse.ArgumentParser("python -m mdr_core released", description=__doc__)
-    parser.add_argument("name", choices=profiles.datasets("paper"))
+    parser.add_argument("name", choices=PROFILES["paper"].settings)
     parser.add_argument("--checkpoint", type=Path, help="its file, downloaded if it is not there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(argv)
-    config = profiles.config("paper", given.name, profiles.MDR, device=given.device)
+    config = Study("paper").config(MDR, given.name, device=given.device)
     path, address = given.checkpoint or cache_root() / f"{given.name}.pth", AT.format(given.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
