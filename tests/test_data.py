@@ -37,7 +37,6 @@ def test_cub_from_folder_named_folder_and_zip(tmp_path, place):
     assert [*birds.train.class_names] == names[:3] and [*birds.test.class_names] == names[3:]
     assert birds.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert birds.test.labels.dtype == torch.int64 and birds.train.images.dtype == torch.uint8
-    assert birds.train.families.tolist() == [0, 0, 0] and birds.test.families.tolist() == [1, 2, 2]
     assert birds.train.images.shape == (9, 3, 8, 8)
     for split in (birds.train, birds.test):
         assert split.images.is_contiguous(memory_format=torch.channels_last)
@@ -54,13 +53,12 @@ def test_a_zip_goes_before_a_named_folder_and_that_before_the_bare_one(tmp_path)
     assert len(load_dataset("cub200", 8).train.class_names) == 2  # the bare folder, no other's zip
 
 
-def test_cars_have_the_make_as_their_family(tmp_path):
+def test_cars_from_a_zip_file_in_the_official_layout(tmp_path):
     trees.zipped(trees.cars(tmp_path), tmp_path / "stanford_cars.zip")
     cars = load_dataset("cars196", 8)
     assert cars.train.class_names == trees.CARS[:2] and cars.test.class_names == trees.CARS[2:]
     for split in (cars.train, cars.test):
         assert torch.bincount(split.labels).tolist() == [4, 4]
-    assert cars.train.families.tolist() == [0, 1] and cars.test.families.tolist() == [1, 2]
     assert load_dataset("cars50", 8).fingerprint == cars.fingerprint  # of the same files
 
 

@@ -43,7 +43,6 @@ def test_any_folder_of_class_folders_packed_or_not(tmp_path, cache):
     path = tree(tmp_path / "things", [*things, "__MACOSX/._0.png", ".hidden/0.png"])
     one = load(path)
     assert {*one.train.class_names, *one.test.class_names} == {"<b>é", "a", "b c", "日本"}
-    assert one.train.families is None and one.train.of_classes([1]).families is None
     packed = load(zipped(path, tmp_path / "things.zip"))
     assert packed.fingerprint == one.fingerprint
     assert packed.train.paths == tuple(f"things/{path}" for path in one.train.paths)

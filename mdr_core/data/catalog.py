@@ -1,7 +1,7 @@
 """List the official datasets: where they lie, and how their lists of images are read.
 
 A reader returns ``file``, ``name`` (of the class), ``number`` (classes are sorted by it) and, where
-there is one, ``family`` (a group of classes) and ``split`` of each image.
+there is one, ``split`` of each image.
 """
 
 import csv
@@ -24,17 +24,16 @@ def table(file: Path, columns: str, header: int = 0) -> pd.DataFrame:
 
 
 def cub(folder: Path) -> pd.DataFrame:
-    """List CUB-200-2011. A bird's family is its last word."""
+    """List CUB-200-2011."""
     rows = table(folder / "images.txt", "id file")
     rows = rows.merge(table(folder / "image_class_labels.txt", "id number"), how="left")
     rows = rows.merge(table(folder / "classes.txt", "number name"), how="left")
     name = rows.name.str.split(".", n=1).str[-1].str.replace("_", " ")
-    family, number = name.str.split().str[-1], rows.number.astype(int)
-    return rows.assign(file="images/" + rows.file, name=name, number=number, family=family)
+    return rows.assign(file="images/" + rows.file, name=name, number=rows.number.astype(int))
 
 
 def cars(folder: Path) -> pd.DataFrame:
-    """List Stanford Cars. A car's family is its make, the first word of its name."""
+    """List Stanford Cars."""
     lists = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
     rows = [
         (f"{part}/{row['fname']}", int(row["class"]))
@@ -43,8 +42,7 @@ def cars(folder: Path) -> pd.DataFrame:
     ]
     names = loadmat(folder / "devkit" / "cars_meta.mat", squeeze_me=True)["class_names"]
     every = pd.DataFrame(rows, columns=["file", "number"])
-    name = every.number.map(dict(enumerate(names, start=1))).str.strip()
-    return every.assign(name=name, family=name.str.split().str[0])
+    return every.assign(name=every.number.map(dict(enumerate(names, start=1))).str.strip())
 
 
 def products(folder: Path) -> pd.DataFrame:

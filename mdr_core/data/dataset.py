@@ -23,13 +23,12 @@ from mdr_core.files import REPOSITORY
 
 @dataclass(frozen=True)
 class Split:
-    """N images of C classes. Families, as birds' last words, are numbered alike in all splits."""
+    """N images of C classes."""
 
     images: Tensor  # (N, 3, S, S) uint8, RGB, channels last in memory
     labels: Tensor  # (N,) int64, 0 ... C - 1
     class_names: tuple[str, ...]  # C
     paths: tuple[str, ...]  # N, inside the dataset; empty for drawn images
-    families: Tensor | None = None  # (C,) int64; None where there are none
 
     def of_images(self, indices: Tensor) -> "Split":
         """Return some images, in the order given: a view where they follow one another."""
@@ -46,8 +45,7 @@ class Split:
         label[classes] = torch.arange(len(classes))
         chosen = self.of_images((label[self.labels] >= 0).nonzero().flatten())
         names = tuple(self.class_names[c] for c in classes.tolist())
-        families = None if self.families is None else self.families[classes]
-        return replace(chosen, labels=label[chosen.labels], class_names=names, families=families)
+        return replace(chosen, labels=label[chosen.labels], class_names=names)
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,8 @@ def listed(name: str) -> tuple[Path, pd.DataFrame]:
 def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
     """Return the splits "train", "test" and, where there is one, "gallery"."""
     classes = rows.drop_duplicates("number").sort_values("number")
-    names, labels, families = tuple(classes.name), torch.tensor(rows.number.to_numpy()), None
-    if "family" in rows:
-        families = torch.from_numpy(pd.factorize(classes.family, sort=True)[0])
-    every, splits = Split(images, labels, names, tuple(rows.file), families), {}
+    labels = torch.tensor(rows.number.to_numpy())
+    every, splits = Split(images, labels, tuple(classes.name), tuple(rows.file)), {}
     for part in sorted({*rows.split}, reverse=True):
         chosen = every.of_images(torch.from_numpy(np.flatnonzero(rows.split == part)))
         splits[part] = split = chosen.of_classes(chosen.labels.unique().tolist())

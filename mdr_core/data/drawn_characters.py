@@ -59,5 +59,5 @@ def draw(split: str, seed: int = 0) -> tuple:
     labels = np.repeat(np.arange(len(classes)), IMAGES[split])
     images = render(points[classes[labels]], np.random.default_rng([seed, number + 1]))
     names = tuple(f"family {family[c]:02d}, character {c % CLASSES_PER_FAMILY}" for c in classes)
-    pixels, label, families = map(torch.from_numpy, (images, labels, family[classes]))
-    return pixels.permute(0, 3, 1, 2), label, names, ("",) * len(labels), families
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return pixels, torch.from_numpy(labels), names, ("",) * len(labels)

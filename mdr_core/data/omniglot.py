@@ -31,7 +31,7 @@ def characters(size: int) -> tuple[pd.DataFrame, Tensor]:
     rows = classes.loc[label].reset_index(drop=True)
     family = rows.alphabet.str.replace("_", " ")
     name = family + ", " + rows.character.str.replace("character", "character ")
-    rows = rows.assign(name=name, family=family, file=name + "/" + pd.Series(drawer).astype(str))
+    rows = rows.assign(name=name, file=name + "/" + pd.Series(drawer).astype(str))
     rows["number"] = 1000 * family.map((*TRAIN, *TEST).index) + label  # which orders the classes
     rows["split"] = np.where(family.isin(TRAIN), "train", "test")
     rows["digest"] = sha256(FILE.read_bytes())

@@ -71,7 +71,7 @@ def center_crops(config: Config, images: Tensor, device: torch.device) -> Tensor
 def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
     """Return the embeddings (N, D) of crops (N, 3, crop, crop), float32 on the CPU."""
     model.eval()
-    to = partial(Tensor.to, device=model.linear.weight.device, memory_format=torch.channels_last)
+    to = partial(Tensor.to, device=model.pixel_mean.device, memory_format=torch.channels_last)
     embeddings = torch.cat([model(to(some)) for some in images.split(EMBED_BATCH)]).cpu()
     if not torch.isfinite(embeddings).all():
         raise StudyError("the network gives NaN or Inf: lower lr or mdr_weight")

@@ -74,7 +74,11 @@ def find(config: Config, fingerprint: str, train: Train | None = None) -> Record
     ``fingerprint``: of the data here. ``train``: who trains it, if not the study's loop. A
     StudyError says that it is there and cannot be read, or is not what its checksum says.
     """
-    folder = runs_root() / local_name(config, fingerprint, train)
+    return read(runs_root() / local_name(config, fingerprint, train))
+
+
+def read(folder: Path) -> Record | None:
+    """Return the run of a folder; None where it holds none."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if sha256([record["config"], record["history"]]) != record["content"]:

@@ -19,7 +19,8 @@ ONLY_EVALUATE = ("ks", "train_images")
 ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
 COMPUTE = (  # the files whose text enters the name of a local run
     "regularizer", "losses", "config", "training",
-    "data/augmentation", "data/batches", "data/drawn_characters", "networks/*", "evaluation/*",
+    "data/augmentation", "data/batches", "data/drawn_characters", "networks/*",
+    "evaluation/epoch", "evaluation/retrieval", "evaluation/pair_statistics",
 )  # fmt: skip
 
 
