@@ -18,14 +18,14 @@ from mdr_core.data import augmentation
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.networks import backbones
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.study import profiles
+from mdr_core.profiles import MDR, Study
 
 STEPS, ROUNDS = 3, 4
 
 
 def step_of(channels_last: bool, folded: bool, compiled: bool = False):
     """A function that runs STEPS training steps."""
-    config = profiles.config("photos", "cub50", "Triplet + MDR")
+    config = Study("photos").config(MDR)
     trainer = training.start(config)
     if not folded:
         trainer.model = EmbeddingNet(
@@ -69,7 +69,7 @@ def measure() -> pd.DataFrame:
         ways["folded, compiled"] = step_of(True, True, True)
     seconds = timing.alternately(ways, ROUNDS)
     torch.set_num_threads(threads)
-    images = STEPS * profiles.config("photos", "cub50", "Triplet").batch_size
+    images = STEPS * Study("photos").config(MDR).batch_size
     return pd.DataFrame(
         [
             {"way": name, "images a second": images / s, "times plain": seconds["plain"] / s}

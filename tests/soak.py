@@ -14,11 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from mdr_core import training  # noqa: F401 - a process that is to be killed has imported it
+from mdr_core import (
+    profiles,
+    training,  # noqa: F401 - a process that is to be killed has imported it
+)
 from mdr_core.config import Config
 from mdr_core.data.fingerprint import sha256
 from mdr_core.runs.run import records
-from mdr_core.study import profiles
 from tests.processes import started
 
 TINY = profiles.QUICK.replace(

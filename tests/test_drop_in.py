@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mdr_core.study import drop_in, profiles
 
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.regularizer import MDR
-from mdr_core.study import drop_in, profiles
 
 CONFIG = profiles.QUICK.replace(
     weights="random", epochs=2, iterations=2, batch_size=8, images_per_class=2, train_images=20,

@@ -7,10 +7,10 @@ import torch
 
 from mdr_core.data.dataset import RetrievalDataset, Split, load_dataset
 from mdr_core.evaluation.floors import floors
-from mdr_core.runs import committed
-from mdr_core.study import data_facts, profiles
+from mdr_core.profiles import PROFILES, QUICK, TRIPLET, Study
+from mdr_core.runs import committed, facts
 
-TINY = profiles.QUICK.replace(dataset="drawn", weights="random", ks=(1, 8))
+TINY = QUICK.replace(dataset="drawn", weights="random", ks=(1, 8))
 
 
 def drawings(labels):
@@ -43,18 +43,17 @@ def test_floors_are_committed_or_computed_or_the_images_are_not_here(tmp_path, m
     monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
     monkeypatch.setattr(committed, "REPORTS", tmp_path.parent)
     known, absent = {"pixels": {"test_recall@1": 12.5}}, TINY.replace(dataset="cub50")
-    about = {"cub50": {"floors": {data_facts.settings(absent): known}}}
+    about = {"cub50": {"floors": {facts.settings(absent): known}}}
     (tmp_path / "datasets.json").write_text(json.dumps(about))
-    assert data_facts.floors_of(absent.replace(seed=3, mdr_weight=0.6)) == known
-    assert data_facts.floors_of(absent.replace(crop=24)) is None
-    assert data_facts.floors_of(TINY)["pixels"]["test_recall@1"] > 80  # of drawn characters
+    assert facts.floors_of(absent.replace(seed=3, mdr_weight=0.6)) == known
+    assert facts.floors_of(absent.replace(crop=24)) is None
+    assert facts.floors_of(TINY)["pixels"]["test_recall@1"] > 80  # of drawn characters
 
 
 @pytest.mark.parametrize("profile", ["photos"])
 def test_published_datasets_have_floors_above_chance(profile):
-    facts = json.loads((committed.REPORTS / profile / "datasets.json").read_text())
-    for name in profiles.named(profile).settings | profiles.named(profile).more:
-        config = profiles.config(profile, name, profiles.BEFORE)
-        rows = facts[name]["floors"][data_facts.settings(config)]
+    about = json.loads((committed.REPORTS / profile / "datasets.json").read_text())
+    for name in PROFILES[profile].settings:
+        rows = about[name]["floors"][facts.settings(Study(profile).config(TRIPLET, name))]
         pixels, features = (rows[floor]["test_recall@1"] for floor in ("pixels", "features"))
-        assert 100 / len(facts[name]["test_classes"]) < pixels < 16 < 30 < features
+        assert 100 / len(about[name]["test_classes"]) < pixels < 16 < 30 < features

@@ -1,7 +1,6 @@
 """The recorded distances and gradients against naive loops and against autograd."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +9,6 @@ from mdr_core.data.dataset import Split
 from mdr_core.evaluation import epoch, pair_statistics
 from mdr_core.losses import triplet_loss, triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
-from mdr_core.study import gradient_by_difficulty
 
 LABELS = torch.arange(24) // 4
 
@@ -75,23 +73,10 @@ def test_mdr_pulls_every_pair_alike():
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
-def test_shares_of_easy_and_hard_pairs_where_there_is_a_gradient():
+def test_values_are_summed_by_decile_of_distance():
     d = torch.arange(100.0).view(10, 10)
     by_distance = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
     assert by_distance.tolist() == [0] * 9 + [10]
-    first, last = [1.0] + [0.0] * 9, [0.0] * 9 + [1.0]
-    row = {"gradient_positive": last, "gradient_negative": first, "gradient_mdr": 2.0}
-    row |= {"batch_size": 24, "images_per_class": 4}
-    none = row | {"gradient_positive": [0.0] * 10, "gradient_negative": [0.0] * 10}
-    mixed = [row | {"mdr_weight": 0.0}, row | {"mdr_weight": 1.0}, none | {"mdr_weight": 0.0}]
-    found = gradient_by_difficulty.shares(pd.DataFrame(mixed))
-    # with MDR as much gradient again, spread evenly over all pairs; without any no share
-    assert found.easy.tolist() == pytest.approx([0, 25, np.nan], nan_ok=True)
-    assert found.hardest.tolist() == pytest.approx([100, 50 + 5, np.nan], nan_ok=True)
-    # each of the triplets drawn, 16 times 3 for each of 24 anchors, is violated
-    assert found.violated.tolist() == [16 * 24 * 3] * 2 + [0]
-    by_decile = gradient_by_difficulty.by_decile(pd.Series(mixed[1]))
-    assert sum(sum(v) for v in by_decile.values()) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdr_core.__main__ import main
 from mdr_core import released
+from mdr_core.__main__ import main
 from tests import trees
 from tests.test_bn_inception import filled_state
 

@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdr_core import training
+from mdr_core import profiles, training
 from mdr_core.errors import StudyError
 from mdr_core.runs import local, names
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records, run
-from mdr_core.study import profiles
 from tests import trees
 from tests.processes import started
 from tests.soak import GRID, soak

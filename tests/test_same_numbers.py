@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdr_core import training
+from mdr_core import profiles, training
 from mdr_core.data.dataset import load_dataset
 from mdr_core.evaluation import epoch
 from mdr_core.networks.backbones import backbone
-from mdr_core.study import profiles
 
 RECORDED = Path(__file__).parent / "recorded" / "numbers.json"  # kind of CPU -> case -> its rows
 SHORT = profiles.QUICK.replace(weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100)

@@ -10,7 +10,7 @@ from mdr_core import config, training
 from mdr_core.data import augmentation
 from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError
-from mdr_core.study import profiles
+from mdr_core.profiles import PROFILES, QUICK, TRIPLET, Study
 
 LANCZOS = Image.Resampling.LANCZOS
 
@@ -65,14 +65,15 @@ def test_a_configuration_is_strict(values, line):
 
 @pytest.mark.parametrize("decay, expected", [(True, 0.5), (False, 0.0)])
 def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
-    settings = profiles.QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
+    settings = QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
     assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
 
 
 @pytest.mark.parametrize(
-    "profile, name", [(p, d) for p in ("photos", "paper") for d in profiles.datasets(p)]
+    "profile, name", [(p, d) for p in ("photos", "paper") for d in PROFILES[p].settings]
 )
 def test_a_held_out_run_has_classes_enough_to_fill_its_batch(profile, name):
-    settings = profiles.config(profile, name, "Triplet", held_out=True)
+    study = Study(profile)
+    settings = study.config(TRIPLET, name, hold_out=study.held_out(name))
     classes = KNOWN[name].classes // 2 - settings.hold_out
     assert classes * settings.images_per_class >= settings.batch_size

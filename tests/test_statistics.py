@@ -142,10 +142,11 @@ def test_a_runs_epochs_are_chosen_and_what_is_not_stored_stays():
         statistics.best(runs, "held_out_recall@1")
 
 
-@pytest.mark.parametrize(
-    ("other", "ends"), [("Triplet + L2", (1.6, 6.6)), ("Triplet", (8.7, 19.6))]
-)
+@pytest.mark.parametrize("other, ends", [("Triplet + L2", (1.6, 6.6)), ("Triplet", (8.7, 19.6))])
 def test_committed_runs_give_the_published_interval(other, ends):
-    found = [run([Study("photos").config(method, "cub50", seed) for seed in range(5)], missing_too=False)
-             for method in ("Triplet + MDR", other)]  # fmt: skip
+    study = Study("photos")
+    found = [
+        run([study.config(method, "cub50", seed) for seed in range(5)], missing_too=False)
+        for method in ("Triplet + MDR", other)
+    ]
     assert difference(*map(statistics.last, found))[1:3] == pytest.approx(ends, abs=0.05)

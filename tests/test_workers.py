@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mdr_core import profiles
 from mdr_core.errors import StudyError
 from mdr_core.runs import local
 from mdr_core.runs.run import records
-from mdr_core.study import profiles
 from tests.processes import INTERRUPTED, started
 
 TINY = profiles.QUICK.replace(

@@ -87,14 +87,14 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         rows, images = omniglot.characters(image_size)
     else:
         folder, rows = listed(name)
-        images, digests = decoded(folder, [*rows.file], image_size, name.startswith("folder:"))
-        rows = rows.assign(digest=digests)
+        images, each = decoded(folder, [*rows.file], image_size, name.startswith("folder:"))
+        rows = rows.assign(digest=each)
     rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
     halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
     rows = rows.assign(split=rows.get("split", halves))
     splits = splits_of(name, rows, images)
-    digest = {part: [*rows.digest[rows.split == part]] for part in splits}
-    contents = [[k, digest[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
+    digests = {part: [*rows.digest[rows.split == part]] for part in splits}
+    contents = [[k, digests[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
     content = [f"decoding {fingerprint.DECODING}", image_size, name.startswith("folder:"), contents]
     return RetrievalDataset(name, fingerprint=fingerprint.sha256(content), **splits)
 

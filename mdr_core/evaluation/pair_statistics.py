@@ -40,7 +40,7 @@ def batch_statistics(
     same = labels[:, None] == labels[None, :]
     pairs = d[upper]
     kinds = {"positive": d[upper & same], "negative": d[upper & ~same]}
-    row = {
+    row: dict[str, Any] = {
         "pair_mean": pairs.mean().item(),
         "pair_std": pairs.std().item(),
         # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
