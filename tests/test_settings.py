@@ -10,6 +10,7 @@ from mdr_core import config, training
 from mdr_core.data import augmentation
 from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError
+from mdr_core.runs.run import records
 from mdr_core.study import profiles
 
 LANCZOS = Image.Resampling.LANCZOS
@@ -66,6 +67,16 @@ def test_a_configuration_is_strict(values, line):
 def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
     settings = profiles.QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
     assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
+
+
+def test_each_method_is_chosen_by_the_best_of_as_many_tries_on_held_out_classes():
+    every = profiles.tries("quick", "omniglot")
+    assert {len({*tried}) for tried in every.values()} == {6} and [*every] == [*profiles.METHODS]
+    for method, tried in every.items():
+        found = records(tried, missing_too=False)
+        best = max(found, key=lambda record: record["history"][-1]["held_out_recall@1"])
+        chosen = profiles.config("quick", "omniglot", method, held_out=True)
+        assert chosen == tried[found.index(best)]
 
 
 @pytest.mark.parametrize(

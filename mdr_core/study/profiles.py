@@ -41,6 +41,8 @@ class Setting:
     mdr_weight: float = 0.6  # λ, of the runs with MDR
     held_out: int = 0  # training classes that choose an epoch
     rates: tuple[float, ...] = ()  # learning rates that each method tries on held-out classes
+    tried: dict[str, list[dict]] = field(default_factory=dict)  # method -> fields of its tries
+    chosen: dict[str, dict] = field(default_factory=dict)  # method -> fields of the best of them
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Profile:
 QUICK = Config(
     dataset="omniglot", image_size=32, crop=32, resize=32, augment=False, flip=False,
     backbone="small_resnet", weights="characters", dim=64, batch_size=60, images_per_class=4,
-    epochs=10, iterations=40, lr=1e-3, lr_drops=(0.6, 0.8), train_images=750,
+    epochs=8, iterations=50, lr=1e-3, lr_drops=(0.6, 0.8), train_images=750,
 )  # fmt: skip
 PHOTOS = Config(
     image_size=128, crop=96, resize=110, backbone="tf_efficientnet_lite0", dim=256, batch_size=96,
@@ -85,13 +87,18 @@ PHOTOS = Config(
 PAPER = Config(device="cuda")
 FULL = PAPER.replace(backbone="tf_efficientnet_lite0", epochs=10, iterations=500)  # half its steps
 PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few images a class
+RATES, LENGTHS = (5e-4, 1e-3, 2e-3), (4, 8)  # what is tried in quick: epochs, and for MDR λ
+PLAIN_TRIES = [{"epochs": length, "lr": rate} for length in LENGTHS for rate in RATES]
+MDR_TRIES = [{"epochs": 8, "lr": rate, "mdr_weight": w} for w in (0.2, 0.6) for rate in RATES]
 DIMENSIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 PROFILES = {
     "quick": Profile(
         "see everything work on handwriting: eight alphabets of Omniglot",
         "a small residual network, 32 px", "12 to 30 minutes on two CPU cores",
-        {"omniglot": Setting(QUICK, 0.2, 24)},  # the letters of one alphabet are held out
+        {"omniglot": Setting(  # Greek is held out
+            QUICK, 0.2, 24, tried=dict.fromkeys((TRIPLET, L2), PLAIN_TRIES) | {MDR: MDR_TRIES}
+        )},
         others=Setting(PHOTOS),
         backbones=("small_resnet_narrow", "small_resnet"), dimensions=(8, 64, 128),
         weights={"omniglot": WEIGHTS}, held_out_seeds=3, library_seeds=3, trains=True,
@@ -180,9 +187,18 @@ def config(
         raise unknown("dataset", dataset, NAMES)
     own = (named(profile).settings | named(profile).more).get(dataset) or named(profile).others
     about = {"dataset": dataset, "seed": seed, "hold_out": own.held_out if held_out else 0}
+    about |= own.chosen.get(method, {})
     about |= by_method(method, changes.pop("mdr_weight", own.mdr_weight))
     untrained = {"epochs": 0, "device": "cpu"} if method == BEFORE else {}
     return own.config.replace(**(about | changes | untrained))
+
+
+def tries(profile: str, dataset: str) -> dict[str, list[Config]]:
+    """Return method -> its tries, of which the best on held-out classes is chosen, with seed 0."""
+    return {
+        method: [config(profile, dataset, method, held_out=True, **fields) for fields in tried]
+        for method, tried in named(profile).settings[dataset].tried.items()
+    }
 
 
 def by_method(method: str, mdr_weight: float) -> dict:
