@@ -11,7 +11,7 @@ from mdr_core.errors import StudyError, unknown
 POSITIVE = ("image_size", "crop", "resize", "dim", "iterations", "batch_size", "images_per_class")
 NOT_NEGATIVE = ("epochs", "hold_out", "mdr_weight", "level_weight", "lr", "weight_decay", "seed")
 LEAST = dict.fromkeys((*POSITIVE, "ks"), 1) | dict.fromkeys((*NOT_NEGATIVE, "momentum"), 0)
-LEAST |= {"lr_drops": 0, "train_images": 2}
+LEAST |= {"lr_drops": 0, "train_images": 2, "affine": 0}
 BELOW = {"seed": 2**63, "momentum": 1, "lr_drops": 1}
 
 
@@ -26,6 +26,7 @@ class Config:
     resize: int = 256  # a test image is resized to this, then its center is cropped
     flip: bool = True  # mirror training images at random
     augment: bool = True  # random resized crop; without it, the center crop
+    affine: float = 0.0  # strength of random shifts, turns and shears of training images
     hold_out: int = 0  # the last so many training classes are evaluated instead of trained on
 
     # The network

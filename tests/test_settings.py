@@ -33,6 +33,20 @@ def test_crops_equal_pil_lanczos_within_a_grey_level():
         assert np.abs(off).max() <= 1
 
 
+def test_images_are_shifted_turned_and_sheared_on_white_paper():
+    images = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    images[:, :, 10:20, 12:15] = 0
+    one, same, still = (
+        augmentation.random_affine(images, strength, torch.Generator().manual_seed(0))
+        for strength in (0.1, 0.1, 0.0)
+    )
+    assert torch.equal(one, same) and not torch.equal(one[0], one[1])
+    assert torch.allclose(still, images.float(), atol=0.1)
+    ink = (255 - one).sum(dim=(1, 2, 3)) / (255.0 * 3 * 30)
+    assert (ink > 0.5).all() and (ink < 2).all()
+    assert (one[:, :, :3] > 254).all() and (one[:, :, -3:] > 254).all()
+
+
 def test_boxes_are_distributed_as_torchvisions():
     ours = torch.stack(augmentation.random_boxes(4000, 128, torch.Generator().manual_seed(0)))
     with torch.random.fork_rng():
