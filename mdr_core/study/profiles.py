@@ -87,7 +87,7 @@ PHOTOS = Config(
 PAPER = Config(device="cuda")
 FULL = PAPER.replace(backbone="tf_efficientnet_lite0", epochs=10, iterations=500)  # half its steps
 PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few images a class
-RATES, LENGTHS = (1e-3, 2e-3, 4e-3), (4, 8)  # what is tried in quick: epochs, and for MDR λ
+RATES, LENGTHS = (8e-3, 4e-3, 2e-3, 1e-3), (4, 8)  # tried in quick: epochs, and for MDR λ
 PLAIN_TRIES = [{"epochs": length, "lr": rate} for length in LENGTHS for rate in RATES]
 MDR_TRIES = [{"epochs": 8, "lr": rate, "mdr_weight": w} for w in (0.2, 0.6) for rate in RATES]
 DIMENSIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
