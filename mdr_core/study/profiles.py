@@ -78,7 +78,7 @@ class Profile:
 QUICK = Config(
     dataset="omniglot", image_size=32, crop=32, resize=32, augment=False, flip=False, affine=0.1,
     backbone="small_resnet", weights="characters", dim=64, batch_size=60, images_per_class=4,
-    epochs=8, iterations=50, lr=2e-3, lr_drops=(0.6, 0.8), train_images=750,
+    epochs=8, iterations=50, lr=4e-3, lr_drops=(0.6, 0.8), train_images=750,
 )  # fmt: skip
 PHOTOS = Config(
     image_size=128, crop=96, resize=110, backbone="tf_efficientnet_lite0", dim=256, batch_size=96,
