@@ -129,6 +129,6 @@ def test_an_ablation_counts_every_run_of_table_1_and_a_search_is_of_the_profile_
 
 
 def test_levels_move_by_the_sum_of_the_learning_rates_at_most():
-    for profile, moved in {"quick": 0.26, "photos": 0.05, "full": 0.11, "paper": 0.22}.items():
+    for profile, moved in {"quick": 1.06, "photos": 0.05, "full": 0.11, "paper": 0.22}.items():
         config = profiles.config(profile, profiles.datasets(profile)[0], MDR)
         assert profiles.level_reach(config) == pytest.approx(moved, abs=0.005)

@@ -85,7 +85,7 @@ def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expec
 
 def test_each_method_is_chosen_by_the_best_of_as_many_tries_on_held_out_classes():
     every = profiles.tries("quick", "omniglot")
-    assert {len({*tried}) for tried in every.values()} == {6} and [*every] == [*profiles.METHODS]
+    assert [len({*tried}) for tried in every.values()] == [8] * len(profiles.METHODS)
     for method, tried in every.items():
         found = records(tried, missing_too=False)
         best = max(found, key=lambda record: record["history"][-1]["held_out_recall@1"])
