@@ -26,6 +26,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     resize: Positive = 256  # a test image is resized to this, then its center is cropped
     flip: bool = True  # mirror training images at random
     augment: bool = True  # random resized crop; without it, the center crop
+    affine: NotNegative = 0.0  # strength of random shifts, turns and shears of training images
     hold_out: Count = 0  # the last so many training classes are evaluated instead of trained on
 
     # The network

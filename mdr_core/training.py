@@ -141,6 +141,8 @@ def run_epoch(
         x = split.images[index]
         if x.device != targets.device:  # through pinned memory the host need not wait
             x = x.pin_memory().to(targets.device, non_blocking=True)
+        if config.affine:
+            x = augmentation.random_affine(x, config.affine, trainer.generator)
         if config.augment:
             x = augmentation.random_resized_crop(x, config.crop, trainer.generator, config.flip)
         else:

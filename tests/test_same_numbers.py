@@ -19,7 +19,9 @@ from mdr_core.evaluation import epoch
 from mdr_core.networks.backbones import backbone
 
 RECORDED = Path(__file__).parent / "recorded" / "numbers.json"  # kind of CPU -> case -> its rows
-SHORT = profiles.QUICK.replace(weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100)
+SHORT = profiles.QUICK.replace(
+    affine=0.0, weights="random", epochs=1, iterations=3, lr=1e-4, train_images=100
+)
 LITE = profiles.PHOTOS.replace(
     dataset="drawn", crop=64, resize=72, dim=64, batch_size=32, epochs=1, iterations=20, lr=1e-5,
     train_images=100,

@@ -10,7 +10,8 @@ from mdr_core import config, training
 from mdr_core.data import augmentation
 from mdr_core.data.catalog import KNOWN
 from mdr_core.errors import StudyError
-from mdr_core.profiles import PROFILES, QUICK, TRIPLET, Study
+from mdr_core.profiles import MDR, METHODS, PROFILES, QUICK, TRIPLET, Study
+from mdr_core.runs import committed
 
 LANCZOS = Image.Resampling.LANCZOS
 
@@ -30,6 +31,20 @@ def test_crops_equal_pil_lanczos_within_a_grey_level():
     ):
         off = found[0].permute(1, 2, 0).numpy() - np.asarray(expected).astype(int)
         assert np.abs(off).max() <= 1
+
+
+def test_images_are_shifted_turned_and_sheared_on_white_paper():
+    images = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    images[:, :, 10:20, 12:15] = 0
+    one, same, still = (
+        augmentation.random_affine(images, strength, torch.Generator().manual_seed(0))
+        for strength in (0.1, 0.1, 0.0)
+    )
+    assert torch.equal(one, same) and not torch.equal(one[0], one[1])
+    assert torch.allclose(still, images.float(), atol=0.1)
+    ink = (255 - one).sum(dim=(1, 2, 3)) / (255.0 * 3 * 30)
+    assert (ink > 0.5).all() and (ink < 2).all()
+    assert (one[:, :, :3] > 254).all() and (one[:, :, -3:] > 254).all()
 
 
 def test_boxes_are_distributed_as_torchvisions():
@@ -67,6 +82,24 @@ def test_a_configuration_is_strict(values, line):
 def test_levels_share_the_weight_decay_as_released_or_are_spared_it(decay, expected):
     settings = QUICK.replace(weights="random", weight_decay=0.5, decay_levels=decay)
     assert training.start(settings).optimizer.param_groups[1]["weight_decay"] == expected
+
+
+def test_quick_trains_with_the_best_of_equally_many_tries_of_each_method():
+    path = committed.REPORTS / "quick" / "runs.csv"
+    every = [committed.from_rows(rows, path.parent) for rows in committed.table(path, 0).values()]
+    study = Study("quick")
+    for method in METHODS:
+        own = study.config(method, hold_out=study.held_out())
+        kind = {"dataset": own.dataset, "hold_out": own.hold_out, "seed": 0}
+        kind["normalization"] = own.normalization
+        tried = [
+            r
+            for r in every
+            if kind.items() <= r["config"].items()
+            and bool(r["config"]["mdr_weight"]) == (method == MDR)
+        ]
+        best = max(tried, key=lambda record: record["history"][-1]["held_out_recall@1"])
+        assert len(tried) == 8 and config.Config(**best["config"]) == own
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SCALE = (0.16, 1.0)  # of the crop's area to the image's
 RATIO = (0.75, 1.33)  # of the crop's width to its height
@@ -66,6 +67,17 @@ def random_resized_crop(
     if flip:
         horizontal = torch.where(mirrored[:, None, None], horizontal.flip(1), horizontal)
     return resample(images, vertical, horizontal)
+
+
+def random_affine(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Shift, turn, shear and scale images (B, 3, S, S), float32, at random on white paper.
+
+    ``strength``: the standard deviation of the affine map's six numbers, in half sides.
+    """
+    change = torch.randn(len(images), 2, 3, generator=generator, device=images.device)
+    affine = torch.eye(2, 3, device=images.device) + strength * change
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    return 255 - F.grid_sample(255 - images.float(), grid, align_corners=False)
 
 
 def center_crop(images: Tensor, resize: int, size: int) -> Tensor:

@@ -31,13 +31,9 @@ def pretrained(name: str) -> dict[str, Tensor]:
     digest = fingerprint.sha256([name, fingerprint.DRAWING, text])[:16]
     path = cache_root() / "pretrained" / f"{name}-{digest}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):  # of several processes, one learns
+    with locked(path), torch.random.fork_rng([]):  # of several processes, one learns
         if not path.exists():
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # their number changes the order of sums
-            with torch.random.fork_rng([]):
-                write(path, save(learned(name)))
-            torch.set_num_threads(threads)
+            write(path, save(learned(name)))
     return load_file(path)
 
 
