@@ -1,6 +1,5 @@
 """The small network's own pretraining: learned once, kept, and the same whenever it is learned."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -62,9 +61,7 @@ def test_learned_again_they_are_the_same_to_the_last_digit(short, tmp_path):
 def test_another_network_or_another_text_has_weights_of_its_own(short, tmp_path, monkeypatch):
     weights()
     weights("small_resnet")
-    monkeypatch.setattr(
-        small_resnet, "__file__", os.path.join(os.path.dirname(__file__), "frames.py")
-    )
+    monkeypatch.setattr(small_resnet, "__file__", __file__)
     weights()
     assert short.call_count == len([*(tmp_path / "pretrained").iterdir()]) == 3
 
