@@ -81,8 +81,8 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
-        digest = fingerprint.sha256([f"drawing {fingerprint.DRAWING}", name, 0])
-        return RetrievalDataset(name, train, test, digest)
+        content = [f"drawing {fingerprint.DRAWING}", name, 0]
+        return RetrievalDataset(name, train, test, fingerprint.sha256(content))
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
