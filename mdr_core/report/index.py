@@ -3,7 +3,6 @@
 Of ``reports/claims.ipynb``, cells tagged ``sentences``, ``recall`` and ``ledger`` are taken.
 """
 
-import html
 import re
 from pathlib import Path
 
@@ -31,10 +30,11 @@ def write_reports(root: Path) -> None:
     nb = nbformat.read(claims, 4) if claims.exists() else nbformat.v4.new_notebook()
     links = {name: f"{folder}/{name}.html".lstrip("/")
              for folder in reversed(pages) for name in pages[folder]}  # fmt: skip
+    explorers = sorted(path.relative_to(root).as_posix() for path in root.glob("*/explore-*.html"))
     text = page.exporter(links).environment.get_template("pages.html.j2").render(
         parts={tag: shown(nb, tag) for tag in ("sentences", "recall", "ledger")},
         profiles={name: PROFILES[name].purpose for name in pages if name},
-        explorers=sorted(f"{each.parent.name}/{each.name}" for each in root.glob("*/explore-*.html")),
+        explorers=explorers,
         questions=[(titles[name], [f"{each}/{name}.html" if name in pages[each] else ""
                     for each in pages if each], links[name])
                    for name in sorted(titles, key=page.place)],
@@ -52,7 +52,7 @@ def results(root: Path) -> str:
     """Return the README's results: the sentences, the table of Recall@1, a figure."""
     nb = nbformat.read(root / "claims.ipynb", 4)
     sentences = [each.data["text/markdown"] for each in shown(nb, "sentences")]
-    tables = [each.data["text/html"] for each in shown(nb, "recall") if "text/csv" in each.data]
+    tables = [each.data["text/plain"] for each in shown(nb, "recall") if "text/csv" in each.data]
     if not (sentences and tables):
         raise StudyError("reports/claims.ipynb has no sentences or no table: make reports first")
     figures = page.data_of(
@@ -63,16 +63,7 @@ def results(root: Path) -> str:
     )
     write(root / CURVES, drawing[0])
     picture = f"![Recall@1 by epoch on CUB-200-2011](reports/{CURVES})"
-    return "\n\n".join([*sentences, *map(markdown, tables), picture])
-
-
-def markdown(table: str) -> str:
-    """Return a table of :func:`mdr_core.report.show.table` as Markdown."""
-    rows = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
-    lines = [
-        " | ".join(map(html.unescape, row)) for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
+    return "\n\n".join([*sentences, *tables, picture])
 
 
 def main(argv: list[str]) -> int:

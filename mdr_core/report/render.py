@@ -5,6 +5,7 @@ its page; a notebook without a ``profile`` is of the whole study, its page is in
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import os
@@ -121,31 +122,43 @@ def run_all(given: argparse.Namespace, parameters: dict[str, Any], pages: bool) 
     for name in names:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
-        known = papermill.inspect_notebook(notebooks[name])
+        known = parameters_of(notebooks[name])
         for parameter in parameters.keys() - known.keys() if known else ():
             raise unknown(f"parameter of {name}", parameter, known)
     parameters |= {"profile": given.profile} | ({} if pages else {"train": True})
     failed, roots = 0, set()
-    for kernel, name in zip(kernels(len(names)), names, strict=True):
-        known = papermill.inspect_notebook(notebooks[name])
-        passed = {name: value for name, value in parameters.items() if name in known}
-        try:
-            nb = execute(notebooks[name], passed, kernel)
-            if pages:
-                root, folder = place_of(given, passed, name)
-                (root / folder).mkdir(parents=True, exist_ok=True)
-                write(root / folder / f"{name}.ipynb", nbformat.writes(nb) + "\n")
-                write_page(root, folder, name, pages_of(root))
-                roots.add(root)
-                tqdm.write(os.path.relpath(root / folder / f"{name}.html"))
-        except NothingStored as error:
-            tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
-        except Exception as error:  # noqa: BLE001 - a foreign notebook may fail in any way
-            tqdm.write(f"{name}: {error}", file=sys.stderr)
-            failed = 1
+    with contextlib.closing(kernels(len(names))) as started:
+        for kernel, name in zip(started, names, strict=True):
+            known = parameters_of(notebooks[name])
+            passed = {key: value for key, value in parameters.items() if key in known}
+            try:
+                nb = execute(notebooks[name], passed, kernel)
+                if pages:
+                    roots.add(stored(nb, name, *place_of(given, passed, name)))
+            except NothingStored as error:
+                tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
+            except Exception as error:  # noqa: BLE001 - a foreign notebook may fail in any way
+                tqdm.write(f"{name}: {error}", file=sys.stderr)
+                failed = 1
     for root in roots:
         index.write_reports(root)  # all anew, since they link to each other
     return failed
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """Return a notebook's parameters; none where it cannot be read, which is told when it runs."""
+    with contextlib.suppress(Exception):
+        return papermill.inspect_notebook(notebook)
+    return {}
+
+
+def stored(nb: NotebookNode, name: str, root: Path, folder: str) -> Path:
+    """Write an executed notebook and its page, and tell where; return ``root``."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    write(root / folder / f"{name}.ipynb", nbformat.writes(nb) + "\n")
+    write_page(root, folder, name, pages_of(root))
+    tqdm.write(os.path.relpath(root / folder / f"{name}.html"))
+    return root
 
 
 def place_of(given: argparse.Namespace, parameters: dict[str, Any], name: str) -> tuple[Path, str]:

@@ -38,7 +38,7 @@ for (const table of document.querySelectorAll(".table table")) {
   heads.forEach((head, place) => {
     const cells = [...body.rows].map(row => textOf(row, place));
     for (const row of body.rows) row.cells[place].dataset.label = head.textContent;
-    if (body.rows[0]?.cells[place].matches(".name, .text")) head.className = "left";
+    if (body.rows[0]?.cells[place].matches(".name, .text, .long")) head.className = "left";
     if (cells.length < 3) return;
     const numbers = cells.some(text => !isNaN(parseFloat(text))) && !cells.every(text => /^[a-z]/i.test(text));
     const button = document.createElement("button");
