@@ -79,15 +79,14 @@ def write_pages(root: Path) -> None:
             write_page(root, folder, name, pages)
 
 
-def write_page(root: Path, folder: str, name: str, pages: Mapping[str, list[str]]) -> None:
+def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) -> None:
     """Write one page; ``pages``: as of :func:`pages_of`."""
     path = root / folder / f"{name}.ipynb"
     nb = nbformat.read(path, 4)
-    # to each notebook: its page of the same profile, else the first that there is
-    links = {
-        each: os.path.relpath(each_folder or ".", folder or ".") + f"/{each}.html"
-        for each_folder in [*reversed(pages), folder]
-        for each in pages.get(each_folder, [])
+    links = {  # to each notebook: its page of the same profile, else the first that there is
+        each: os.path.relpath(f"{other}/{each}.html".lstrip("/"), folder or ".")
+        for other in [*reversed(pages), folder]
+        for each in pages.get(other, [])
     }
     several = bool(pages.keys() - {""})
     about = {
@@ -124,7 +123,7 @@ def arranged(cells: list[NotebookNode]) -> tuple[list[NotebookNode], int]:
 
     Code that shows nothing joins the next that does.
     """
-    found, first = [], 0
+    found: list[NotebookNode] = []
     for folded in (False, True):
         waiting, first = [], len(found)
         for cell in cells:

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,13 @@ class Kernel(AsyncKernelManager):
         """End it, and the processes that it started to train."""
         if self.connected:
             self.connected.stop_channels()
-        if self.provisioner and self.provisioner.pgid and run_sync(self.is_alive)():
-            os.killpg(self.provisioner.pgid, signal.SIGKILL)
+        group = getattr(self.provisioner, "pgid", None)
+        if group and run_sync(self.is_alive)():
+            os.killpg(group, signal.SIGKILL)
         run_sync(self.shutdown_kernel)(now=True)
 
 
-def kernels(count: int) -> Iterator[Kernel]:
+def kernels(count: int) -> Generator[Kernel, None, None]:
     """Yield kernels, each started while the one before works: its imports take seconds."""
     started: list[Kernel] = []
     try:

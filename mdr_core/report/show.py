@@ -63,7 +63,8 @@ def answer(
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
     rows = runs.assign(hours=runs.groupby("run").seconds.transform("sum") / 3600)
     rows = rows[rows.stored].groupby("run").tail(1)  # the last epoch of each run
-    carried = {"profile": study.name, "changed": {k: str(v) for k, v in study.changed.items()}}
+    carried: dict[str, Any] = {"profile": study.name}
+    carried |= {"changed": {k: str(v) for k, v in study.changed.items()}}
     carried |= {"verdicts": dict(verdicts), "recall": recall(rows), "provenance": provenance(rows)}
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
 
@@ -178,7 +179,7 @@ def told(cell: Any, spec: str) -> str:
 
 def csv(frame: pd.DataFrame) -> str:
     """Return a table as CSV with all digits; a cell of several values has a column for each."""
-    rows = []
+    rows: list[dict] = []
     for row in frame.to_dict("records"):
         rows.append({})
         for name, cell in row.items():
@@ -197,11 +198,9 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
         titles = [axis.get_title("left") or axis.get_title() for axis in each.axes]
         about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
-        width, letters = (
-            each.get_figwidth(),
-            each.findobj(lambda a: isinstance(a, Text) and a.get_text()),
-        )
-        least = 72 * width * SMALLEST / min((t.get_fontsize() for t in letters), default=11)
+        letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]
+        width = each.get_figwidth()
+        least = 72 * width * SMALLEST / min(map(float, letters), default=11)
         size = f"flex: 1 1 0; min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
         panels.append(f'<div class="panel" style="{size}">{image}</div>')
         plt.close(each)
