@@ -197,11 +197,11 @@ def main(argv: list[str], pages: bool = True) -> int:
     try:
         return run_all(given, {name: value_of(text) for name, text in given.parameters}, pages)
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # it would tell that the kernel was ended
         count = len([*runs_root().glob("*/run.json")])
         line = f"interrupted: {count} runs are stored here; the same command goes on"
         raise KeyboardInterrupt(line) from None
     finally:
+        logging.getLogger("asyncio").disabled = True  # it would tell that a kernel was ended
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
