@@ -47,15 +47,15 @@ def shown(monkeypatch):
 HOLDS = {"quick": ("Yes, by 4.1 points.", {"gain": "holds"})}
 
 
-@pytest.mark.parametrize(
-    "changes, conclusions, verdict, text",
-    [
-        ({}, HOLDS, "holds", "Yes, by 4.1 points."),
-        ({}, HOLDS, "unclear", "gain is now unclear, not holds"),
-        ({}, {}, "holds", "We draw no conclusion"),
-        ({"lr": 1e-2}, HOLDS, "holds", "Run with other parameters"),
-    ],
-)
+ANSWERS = [
+    ({}, HOLDS, "holds", "Yes, by 4.1 points."),
+    ({}, HOLDS, "unclear", "gain is now unclear, not holds"),
+    ({}, {}, "holds", "We draw no conclusion"),
+    ({"lr": 1e-2}, HOLDS, "holds", "Run with other parameters"),
+]
+
+
+@pytest.mark.parametrize("changes, conclusions, verdict, text", ANSWERS)
 def test_our_conclusion_is_shown_where_it_fits_alone(shown, changes, conclusions, verdict, text):
     runs = pd.DataFrame(RUNS)
     show.answer(Study("quick", changes=changes), runs, conclusions, {"gain": verdict})
@@ -77,29 +77,20 @@ def test_a_table_is_rounded_its_csv_is_not(shown):
     show.table(TABLE, "A & b.", digits=2)
     show.table(TABLE, "A & b.", digits=2)
     text = shown[0]["text/html"]
-    assert text == shown[1]["text/html"] and "A &amp; b." in text and "&lt;b&gt;" in text
-    assert re.findall("<td[^>]*>(.*?)</td>", text)[:4] == [
-        "a",
-        "−0.12",
-        "Gain(value=1.25, low=-2.0)",
-        "1",
-    ]
+    assert text == shown[1]["text/html"] and "A &amp; b." in text and "<td>&lt;b&gt;</td>" in text
+    assert "<td>a</td><td>−0.12</td>" in text
     csv = pd.read_csv(io.StringIO(shown[0]["text/csv"]))
     assert list(csv) == ["loss", "MDR", "gain, value", "gain, low", "n"]
     assert csv.MDR[0] == TABLE.MDR.iloc[0] and csv["gain, value"][1] == 1.25
     assert "| a | −0.12 | Gain(value=1.25, low=-2.0) | 1 |" in shown[0]["text/plain"]
 
 
-def drawing():
-    figure, axis = plt.subplots()
-    axis.plot([0, 1], [0, 1], marker="o")
-    axis.set_title("Recall $@1 of a_b")
-    return figure
-
-
 def test_a_figure_is_the_same_text_and_several_share_a_page(shown):
     for caption in ("One.", "One.", "Other."):
-        show.figure([drawing(), drawing()], caption)
+        figure, axis = plt.subplots()
+        axis.plot([0, 1], [0, 1], marker="o")
+        axis.set_title("Recall $@1 of a_b")
+        show.figure([figure, figure], caption)
     one, again, other = (each["text/html"] for each in shown)
     assert one == again and "<style" not in one and one.count('role="img"') == 2
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]

@@ -176,7 +176,7 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
     """
     panels = []
     for number, each in enumerate([drawn] if isinstance(drawn, Figure) else drawn):
-        titles = [axis.get_title("left") or axis.get_title() for axis in each.axes]
+        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes)]
         about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
         letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]

@@ -35,10 +35,12 @@ function label(table) {  // names that the row above has, too, are not repeated;
 }
 for (const table of document.querySelectorAll(".table table")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  const columns = heads.map((_, place) => [...body.rows].map(row => textOf(row, place)));
+  const numeric = cells => cells.some(text => !isNaN(parseFloat(text)));
+  const names = +table.dataset.names || Math.max(1, columns.findIndex(numeric));
   heads.forEach((head, place) => {
-    const cells = [...body.rows].map(row => textOf(row, place));
-    const numbers = cells.some(text => !isNaN(parseFloat(text)));
-    const kind = place < table.dataset.names ? "name" : numbers ? "" : cells.some(text => text.length > 24) ? "long" : "text";
+    const cells = columns[place], numbers = numeric(cells);
+    const kind = place < names ? "name" : numbers ? "" : cells.some(text => text.length > 24) ? "long" : "text";
     if (kind) head.className = "left";
     for (const { cells: { [place]: cell } } of body.rows) {
       cell.dataset.label = head.textContent;
