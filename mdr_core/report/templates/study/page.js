@@ -40,7 +40,8 @@ for (const table of document.querySelectorAll(".table table")) {
   const names = +table.dataset.names || Math.max(1, columns.findIndex(numeric));
   heads.forEach((head, place) => {
     const cells = columns[place], numbers = numeric(cells);
-    const kind = place < names ? "name" : numbers ? "" : cells.some(text => text.length > 24) ? "long" : "text";
+    const aligned = numbers && cells.every(text => /[\d)%]$|^(not run)?$/.test(text));
+    const kind = place < names ? "name" : aligned ? "" : cells.some(text => text.length > 24) ? "long" : "text";
     if (kind) head.className = "left";
     for (const { cells: { [place]: cell } } of body.rows) {
       cell.dataset.label = head.textContent;
