@@ -27,7 +27,7 @@ def forest(
         limits: of the axis, where several panels share them.
     """
     ran = differences[differences.seeds > 0]
-    left = [textwrap.fill(str(name), 22) for name in ran[names]]
+    left = [textwrap.fill(str(name), 16, break_long_words=False) for name in ran[names]]
     right = [f"{row.difference:+.1f} {MARKS.get(row.verdict, row.verdict)}".replace("-", "−")
              for row in ran.itertuples()]  # fmt: skip
     lines = 1 + max((name.count("\n") for name in left), default=0)
@@ -47,7 +47,8 @@ def forest(
         each.spines[["left", "right"]].set_visible(False)
     axis.set_xlim(limits)
     absent = ", ".join(differences[names][~(differences.seeds > 0)].map(str))
-    axis.set(title=title, xlabel=f"difference [{unit}]")
+    axis.set_xlabel(f"difference [{unit}]")
+    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
     if absent:
         told = textwrap.fill(f"Not run: {absent}", 48)
         figure.supxlabel(told, x=0.01, ha="left", size=11)

@@ -5,13 +5,14 @@ its page; a notebook without a ``profile`` is of the whole study, its page is in
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ from mdr_core.report.page import pages_of, place, write_page
 
 REPORTS = REPOSITORY / "reports"
 OF_IMAGES = ("retrieval_gallery", "your_images")  # without the images, they are no committed page
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Kernel(AsyncKernelManager):
@@ -58,12 +58,13 @@ class Kernel(AsyncKernelManager):
         """End it, and the processes that it started to train."""
         if self.connected:
             self.connected.stop_channels()
-        if self.provisioner and self.provisioner.pgid and run_sync(self.is_alive)():
-            os.killpg(self.provisioner.pgid, signal.SIGKILL)
+        group = getattr(self.provisioner, "pgid", None)
+        if group and run_sync(self.is_alive)():
+            os.killpg(group, signal.SIGKILL)
         run_sync(self.shutdown_kernel)(now=True)
 
 
-def kernels(count: int) -> Iterator[Kernel]:
+def kernels(count: int) -> Generator[Kernel, None, None]:
     """Yield kernels, each started while the one before works: its imports take seconds."""
     started: list[Kernel] = []
     try:
@@ -94,18 +95,12 @@ def execute(notebook: Path, parameters: dict[str, Any], kernel: Kernel) -> Noteb
                 raise kind(error.evalue) from None
         raise
     kept = ("parameters", "version", "duration", "end_time")
-    nb.metadata.papermill = {k: nb.metadata.papermill[k] for k in kept} | {
-        "notebook": notebook.name
-    }
-    nb.metadata.pop("widgets", None)
+    nb.metadata.papermill = {name: nb.metadata.papermill[name] for name in kept}
     for cell in nb.cells:
-        for name in ("papermill", "execution"):
-            cell.metadata.pop(name, None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected-parameters"
+        cell.metadata = {"tags": cell.metadata.get("tags", [])}
+        cell.id = "injected" if "injected-parameters" in cell.metadata["tags"] else cell.id
         if cell.cell_type == "code":
-            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
     return nb
 
 
@@ -118,34 +113,40 @@ def run_all(given: argparse.Namespace, parameters: dict[str, Any], pages: bool) 
         raise unknown("profile", given.profile, PROFILES)
     notebooks = {path.stem: path for path in given.notebooks.glob("*.ipynb")}
     names = given.notebook or sorted(notebooks, key=place)
+    known: dict[str, dict] = {}
     for name in names:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
-        known = papermill.inspect_notebook(notebooks[name])
-        for parameter in parameters.keys() - known.keys() if known else ():
-            raise unknown(f"parameter of {name}", parameter, known)
+        with contextlib.suppress(Exception):  # what cannot be read is told when it is run
+            known[name] = papermill.inspect_notebook(notebooks[name])
+        for parameter in parameters.keys() - known.setdefault(name, parameters).keys():
+            raise unknown(f"parameter of {name}", parameter, known[name])
     parameters |= {"profile": given.profile} | ({} if pages else {"train": True})
     failed, roots = 0, set()
-    for kernel, name in zip(kernels(len(names)), names, strict=True):
-        known = papermill.inspect_notebook(notebooks[name])
-        passed = {name: value for name, value in parameters.items() if name in known}
-        try:
-            nb = execute(notebooks[name], passed, kernel)
-            if pages:
-                root, folder = place_of(given, passed, name)
-                (root / folder).mkdir(parents=True, exist_ok=True)
-                write(root / folder / f"{name}.ipynb", nbformat.writes(nb) + "\n")
-                write_page(root, folder, name, pages_of(root))
-                roots.add(root)
-                tqdm.write(os.path.relpath(root / folder / f"{name}.html"))
-        except NothingStored as error:
-            tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
-        except Exception as error:  # noqa: BLE001 - a foreign notebook may fail in any way
-            tqdm.write(f"{name}: {error}", file=sys.stderr)
-            failed = 1
+    with contextlib.closing(kernels(len(names))) as started:
+        for kernel, name in zip(started, names, strict=True):
+            passed = {key: value for key, value in parameters.items() if key in known[name]}
+            try:
+                nb = execute(notebooks[name], passed, kernel)
+                if pages:
+                    roots.add(stored(nb, name, *place_of(given, passed, name)))
+            except NothingStored as error:
+                tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
+            except Exception as error:  # noqa: BLE001 - a foreign notebook may fail in any way
+                tqdm.write(f"{name}: {error}", file=sys.stderr)
+                failed = 1
     for root in roots:
         index.write_reports(root)  # all anew, since they link to each other
     return failed
+
+
+def stored(nb: NotebookNode, name: str, root: Path, folder: str) -> Path:
+    """Write an executed notebook and its page, and tell where; return ``root``."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    write(root / folder / f"{name}.ipynb", nbformat.writes(nb) + "\n")
+    write_page(root, folder, name, pages_of(root))
+    tqdm.write(os.path.relpath(root / folder / f"{name}.html"))
+    return root
 
 
 def place_of(given: argparse.Namespace, parameters: dict[str, Any], name: str) -> tuple[Path, str]:
@@ -196,11 +197,11 @@ def main(argv: list[str], pages: bool = True) -> int:
     try:
         return run_all(given, {name: value_of(text) for name, text in given.parameters}, pages)
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # it would tell that the kernel was ended
         count = len([*runs_root().glob("*/run.json")])
         line = f"interrupted: {count} runs are stored here; the same command goes on"
         raise KeyboardInterrupt(line) from None
     finally:
+        logging.getLogger("asyncio").disabled = True  # it would tell that a kernel was ended
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
