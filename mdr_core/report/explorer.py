@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from mdr_core.config import from_dict
+from mdr_core.config import Config
 from mdr_core.data.dataset import Split
 from mdr_core.errors import StudyError
 from mdr_core.runs import committed, local
@@ -84,7 +84,7 @@ def webp(image: Tensor, edge: int, quality: int) -> str:
 
 def images_of(record: local.Record) -> tuple[Split, Split, bool]:
     """Return a run's test images, those searched, and whether they are here; else gray tiles."""
-    config, copy = from_dict(record["config"]), record["provenance"]["data"]
+    config, copy = Config(**record["config"]), record["provenance"]["data"]
     try:
         data = local.dataset(config)
         if data.fingerprint == copy:
