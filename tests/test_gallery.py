@@ -6,7 +6,6 @@ import json
 import re
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,22 +21,15 @@ from mdr_core.runs import committed
 NASTY = "</script><script>window.hurt = 1</script><b>\"&amp;'"
 
 
-@pytest.fixture(scope="module")
-def images():
-    generator = torch.Generator().manual_seed(0)  # noise, which no format makes small
-    pixels = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    names = (NASTY, *(f"class {c}" for c in range(1, 12)))
-    return Split(pixels, torch.arange(60) // 5, names, ("",) * 60)
-
-
-@pytest.fixture(scope="module")
-def findings(images):
-    generator = torch.Generator().manual_seed(0)
-    each = [torch.randn(60, 8, generator=generator) for _ in METHODS]
-    for noise in each:
-        noise[:, 0] += images.labels  # nearly right
-    sets = [epoch.RetrievalSet(noise, images.labels) for noise in each]
-    return dict(zip(METHODS, map(epoch.findings, sets), strict=True))
+NOISE = torch.Generator().manual_seed(0)  # which no format makes small
+LABELS, NAMES = torch.arange(60) // 5, (NASTY, *(f"class {c}" for c in range(1, 12)))
+PIXELS = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=NOISE)
+IMAGES = Split(PIXELS, LABELS, NAMES, ("",) * 60)
+EMBEDDINGS = torch.randn(3, 60, 8, generator=NOISE) + LABELS[:, None] / 2  # nearly right
+FOUND = {
+    m: epoch.findings(epoch.RetrievalSet(e, LABELS))
+    for m, e in zip(METHODS, EMBEDDINGS, strict=True)
+}
 
 
 def content(html: str) -> tuple[dict, list[str]]:
@@ -46,42 +38,35 @@ def content(html: str) -> tuple[dict, list[str]]:
     return tuple(map(json.loads, found))
 
 
-def test_the_page_holds_each_model_s_nearest_images_and_its_first_right_rank(findings, images):
-    queries = images.of_images(torch.arange(0, 60, 2))  # searched among all
-    some = {m: {k: v[::2] for k, v in found.items()} for m, found in findings.items()}
-    about, thumbnails = content(explorer.explorer("", some, queries, images, 12, 3))
+def test_the_page_holds_each_model_s_nearest_images_and_its_first_right_rank():
+    queries = IMAGES.of_images(torch.arange(0, 60, 2))  # searched among all
+    some = {m: {k: v[::2] for k, v in found.items()} for m, found in FOUND.items()}
+    about, thumbnails = content(explorer.explorer("", some, queries, IMAGES, 12, 3))
     assert len(about["queries"]) == 12 and len(thumbnails) == len(about["classOf"])
     for query in about["queries"]:
         own = int(queries.labels[query["number"]])
         assert about["classOf"][query["image"]] == own
         for found, near, first in zip(some.values(), query["nearest"], query["first"], strict=True):
-            classes = images.labels[found["nearest"][query["number"]].long()].tolist()
+            classes = LABELS[found["nearest"][query["number"]].long()].tolist()
             assert [about["classOf"][image] for image in near] == classes[:3]
             assert first == (classes.index(own) + 1 if own in classes else 0)
 
 
-def test_queries_are_those_of_each_class_on_which_the_models_disagree():
-    right, labels = np.zeros((2, 6, 5), dtype=bool), np.array([0, 0, 1, 1, 0, 1])
-    right[0, [1, 3], 0] = right[0, 4, 2] = True  # one model has the nearest, or a later one, right
-    assert explorer.choose(labels, right, 4).tolist() == [1, 4, 3, 2]
-    assert len(explorer.choose(labels, right, 1)) == 1  # more classes than queries
-
-
-def test_a_page_stays_small_whatever_the_images_are(findings, images, monkeypatch):
+def test_a_page_stays_small_whatever_the_images_are(monkeypatch):
     monkeypatch.setattr(explorer, "SIZES", ((64, 75), (64, 20), (32, 75)))
     monkeypatch.setattr(explorer, "MOST", 180_000)
-    page = explorer.explorer("noise", findings, images, images, 36)
+    page = explorer.explorer("noise", FOUND, IMAGES, IMAGES, 36)
     sizes = {Image.open(io.BytesIO(base64.b64decode(each))).size for each in content(page)[1]}
     assert 100_000 < len(page.encode()) < 180_000 and sizes == {(64, 64)}
     monkeypatch.setattr(explorer, "MOST", 40_000)
     with pytest.raises(StudyError, match="show fewer queries"):
-        explorer.explorer("noise", findings, images, images, 36)
+        explorer.explorer("noise", FOUND, IMAGES, IMAGES, 36)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_reader_picks_images_by_mouse_and_keyboard(findings, images, tmp_path, browser, width):
+def test_a_reader_picks_images_by_mouse_and_keyboard(tmp_path, browser, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    html, path = explorer.explorer("noise <i>", findings, images, images, 36), tmp_path / "a.html"
+    html, path = explorer.explorer("noise <i>", FOUND, IMAGES, IMAGES, 36), tmp_path / "a.html"
     path.write_text(html, encoding="utf-8")
     about, page = content(html)[0], browser.new_page(viewport={"width": width, "height": 800})
     name = dict(enumerate(about["classes"][c] for c in about["classOf"]))
@@ -123,12 +108,12 @@ def test_images_that_are_not_here_are_gray_tiles_with_their_classes(tmp_path, mo
         explorer.images_of(record | {"files": {}})
 
 
-def test_the_gallery_where_no_query_is_wrong(images, tmp_path):
+def test_the_gallery_where_no_query_is_wrong(tmp_path):
     """Its cells run on neighbors that are given, and name no pair of classes."""
-    found = epoch.findings(epoch.RetrievalSet(images.labels[:, None].float(), images.labels))
+    found = epoch.findings(epoch.RetrievalSet(LABELS[:, None].float(), LABELS))
     shown, given = [], {"study": Study("quick"), "seed": 0, "runs": None}
     given |= {"findings": {"drawn": dict.fromkeys(METHODS, found)}, "here": {"drawn": True}}
-    given |= {"images": {"drawn": [images, images]}, "answer": lambda *of: None}
+    given |= {"images": {"drawn": [IMAGES, IMAGES]}, "answer": lambda *of: None}
     given |= {"table": lambda frame, *of: shown.append(frame), "figure": lambda *of, **how: None}
     notebook, own = nbformat.read(REPOSITORY / "notebooks" / "retrieval_gallery.ipynb", 4), {}
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
