@@ -1,10 +1,11 @@
-"""Ranks, confusions, the choice of queries, on known neighbors; the page to explore, by hand."""
+"""The page to explore, on known neighbors and by hand; stand-ins for images that are not here."""
 
 import base64
 import io
+import json
 import re
 
-import numpy as np
+import nbformat
 import pytest
 import torch
 from PIL import Image
@@ -12,145 +13,112 @@ from PIL import Image
 from mdr_core.data.dataset import Split
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
-from mdr_core.report.gallery import explorer, static
-
-LINE = torch.tensor([[0.0], [1.0], [1.9], [10.0], [11.0], [12.1]])
-LABELS = torch.tensor([0, 1, 0, 1, 1, 0])
-FINDINGS = epoch.findings(epoch.RetrievalSet(LINE, LABELS))
-
-
-def test_first_right_counts_ranks_from_one():
-    # 0: 1 (wrong), 2 (right); 1: 2, 0 (wrong), 3; 2: 1, 0; 3: 4; 4: 3; 5: 4, 3 (wrong), 2
-    assert static.first_right(FINDINGS, LABELS.numpy()).tolist() == [2, 3, 2, 1, 1, 3]
-    older = {"nearest": FINDINGS["nearest"][:, :1], "labels": LABELS}  # no ranks, one neighbor
-    assert static.first_right(older, LABELS.numpy()).tolist() == [2, 2, 2, 1, 1, 2]
-    alone = FINDINGS | {"first_right": FINDINGS["first_right"] * 0}
-    assert static.first_right(alone, LABELS.numpy()).tolist() == [6] * 6
-
-
-def test_confusions_count_first_places_by_model():
-    other = FINDINGS | {"nearest": torch.tensor([[2], [0], [0], [4], [3], [4]])}
-    table = static.confusions({"a": FINDINGS, "b": other}, LABELS.numpy(), ("zero", "one"))
-    assert table.values.tolist() == [["zero", 3, "one", 3, 1], ["one", 3, "zero", 1, 1]]
-    assert list(table) == ["query class", "images", "taken for", "a", "b"]
-
-
-def test_queries_are_chosen_by_how_much_the_models_disagree():
-    ranks = {"a": np.array([1, 1, 1, 2, 3, 1]), "b": np.array([1, 2, 1, 1, 3, 1])}
-    chosen = static.choose(ranks, 4).tolist()  # half of them on which the models disagree
-    assert len(set(chosen)) == 4 and set(chosen[:2]) == {1, 3}
-    assert static.hardest(ranks, 1).tolist() == [4]
-    right = np.zeros((2, 3, 5), dtype=bool)  # of query 0 both models are wrong,
-    right[0, 1, 0] = right[0, 2, 2] = True  # of 1 one is right at rank 1, of 2 at rank 3
-    assert explorer.disagreement(right).tolist() == [0, 6, 1]
-    score, labels = np.array([0, 5, 1, 3, 4, 2]), np.array([0, 0, 1, 1, 0, 1])
-    assert explorer.choose(labels, score, 4).tolist() == [1, 4, 3, 5]  # two of each class
-    assert explorer.choose(labels, score, 1).tolist() == [1]  # more classes than queries
-
+from mdr_core.files import REPOSITORY
+from mdr_core.profiles import METHODS, Study
+from mdr_core.report import explorer
+from mdr_core.runs import committed
 
 NASTY = "</script><script>window.hurt = 1</script><b>\"&amp;'"
 
 
-@pytest.fixture(scope="module")
-def images():
-    generator = torch.Generator().manual_seed(0)  # noise, which no format makes small
-    pixels = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    names = (NASTY, *(f"class {c}" for c in range(1, 12)))
-    return Split(pixels, torch.arange(60) // 5, names, ("",) * 60)
+NOISE = torch.Generator().manual_seed(0)  # which no format makes small
+LABELS, NAMES = torch.arange(60) // 5, (NASTY, *(f"class {c}" for c in range(1, 12)))
+PIXELS = torch.randint(0, 256, (60, 3, 64, 64), dtype=torch.uint8, generator=NOISE)
+IMAGES = Split(PIXELS, LABELS, NAMES, ("",) * 60)
+EMBEDDINGS = torch.randn(3, 60, 8, generator=NOISE) + LABELS[:, None] / 2  # nearly right
+FOUND = {
+    m: epoch.findings(epoch.RetrievalSet(e, LABELS))
+    for m, e in zip(METHODS, EMBEDDINGS, strict=True)
+}
 
 
-@pytest.fixture(scope="module")
-def models(images):
-    each = {}
-    for seed, method in enumerate(("Triplet", "Triplet + L2", "Triplet + MDR")):
-        noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(seed))
-        noise[:, 0] += images.labels  # nearly right
-        each[method] = epoch.findings(epoch.RetrievalSet(noise, images.labels))
-    return each
+def content(html: str) -> tuple[dict, list[str]]:
+    """Return what the page's script reads, and its thumbnails."""
+    found = (re.search(rf"const {name} = (.*);\n", html)[1] for name in ("data", "images"))
+    return tuple(map(json.loads, found))
 
 
-@pytest.fixture(scope="module")
-def explored(images, models):
-    return explorer.content(models, images, images, 5, 40)
-
-
-def test_a_page_stays_small_whatever_the_images_are(explored, monkeypatch):
-    about, shown = explored
-    assert len(about["queries"]) == 36 and len(shown) == len(about["classOf"]) <= 60
-    monkeypatch.setattr(explorer, "SIZES", ((64, 75), (64, 20), (32, 75)))  # all take seconds
-    monkeypatch.setattr(explorer, "MOST", 180_000)
-    page = explorer.page("noise", "quick", about, shown)
-    assert 100_000 < len(page.encode()) < 180_000
-    thumbnails = re.findall(r'"(UklGR[^"]+)"', page)
-    found = [Image.open(io.BytesIO(base64.b64decode(each))) for each in thumbnails]
-    assert len(found) == len(shown) and {image.size for image in found} == {(64, 64)}
-    monkeypatch.setattr(explorer, "MOST", 40_000)
-    with pytest.raises(StudyError, match="explore fewer queries"):
-        explorer.page("noise", "quick", about, shown)
-
-
-def test_a_gallery_of_its_own_is_told_from_the_queries(images, models):
-    queries = images.of_images(torch.arange(0, 60, 2))
-    findings = {m: {k: v[::2] for k, v in found.items()} for m, found in models.items()}
-    about, shown = explorer.content(findings, queries, images, 3, 12)
+def test_the_page_holds_each_model_s_nearest_images_and_its_first_right_rank():
+    queries = IMAGES.of_images(torch.arange(0, 60, 2))  # searched among all
+    some = {m: {k: v[::2] for k, v in found.items()} for m, found in FOUND.items()}
+    about, thumbnails = content(explorer.explorer("", some, queries, IMAGES, 12, 3))
+    assert len(about["queries"]) == 12 and len(thumbnails) == len(about["classOf"])
     for query in about["queries"]:
-        assert torch.equal(shown[query["image"]], queries.images[query["number"]])
-        for model, found in zip(query["models"], findings.values(), strict=True):
-            near = images.images[found["nearest"][query["number"], :3]]
-            assert torch.equal(torch.stack([shown[i] for i in model["nearest"]]), near)
+        own = int(queries.labels[query["number"]])
+        assert about["classOf"][query["image"]] == own
+        for found, near, first in zip(some.values(), query["nearest"], query["first"], strict=True):
+            classes = LABELS[found["nearest"][query["number"]].long()].tolist()
+            assert [about["classOf"][image] for image in near] == classes[:3]
+            assert first == (classes.index(own) + 1 if own in classes else 0)
 
 
-def test_a_reader_explores_by_mouse_and_keyboard(explored, tmp_path, browser):
-    about, path = explored[0], tmp_path / "explore.html"
-    path.write_text(explorer.page("noise <i>", "quick", *explored), encoding="utf-8")
-    page = browser.new_page(java_script_enabled=False)
+def test_a_page_stays_small_whatever_the_images_are(monkeypatch):
+    monkeypatch.setattr(explorer, "SIZES", ((64, 75), (64, 20), (32, 75)))
+    monkeypatch.setattr(explorer, "MOST", 180_000)
+    page = explorer.explorer("noise", FOUND, IMAGES, IMAGES, 36)
+    sizes = {Image.open(io.BytesIO(base64.b64decode(each))).size for each in content(page)[1]}
+    assert 100_000 < len(page.encode()) < 180_000 and sizes == {(64, 64)}
+    monkeypatch.setattr(explorer, "MOST", 40_000)
+    with pytest.raises(StudyError, match="show fewer queries"):
+        explorer.explorer("noise", FOUND, IMAGES, IMAGES, 36)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_reader_picks_images_by_mouse_and_keyboard(tmp_path, browser, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    html, path = explorer.explorer("noise <i>", FOUND, IMAGES, IMAGES, 36), tmp_path / "a.html"
+    path.write_text(html, encoding="utf-8")
+    about, page = content(html)[0], browser.new_page(viewport={"width": width, "height": 800})
+    name = dict(enumerate(about["classes"][c] for c in about["classOf"]))
+
+    def check(place):
+        query = about["queries"][place]
+        own = name[query["image"]]
+        near = [name[image] for each in query["nearest"] for image in each]
+        assert page.locator("#name").inner_text() == own
+        found = page.locator(".model li").all_inner_texts()
+        assert found == ["✗✓"[each == own] + f" {each}" for each in near]
+
     page.goto(path.as_uri())
-    assert "Exploring needs scripts" in page.locator("main").inner_text()
-    assert page.locator("noscript a").get_attribute("href") == "retrieval_gallery.html"
-    page.close()
-    page = browser.new_page()
-    page.goto(path.as_uri())
-    picker, dialog = page.locator("#picker input"), page.locator("dialog")
-    check_what_is_shown(page, about, 0)
-    page.keyboard.press("ArrowRight")
-    check_what_is_shown(page, about, 1)
-    page.click("#before")
-    page.click("#before")  # from the first to the last
-    check_what_is_shown(page, about, 35)
-    picker.nth(4).check()
+    check(0)
+    page.locator("#picker input").nth(4).check()
     page.keyboard.press("ArrowDown")  # among radio buttons
-    check_what_is_shown(page, about, 5)
-    page.select_option("#class", str(7))
-    assert picker.count() == 3
-    page.select_option("#class", "")
-    kinds = [query["kind"] for query in about["queries"]]
-    page.select_option("#kind", str(kinds[0]))
-    assert picker.count() == kinds.count(kinds[0])
-    picker.first.check()
-    page.locator(".model").nth(1).locator(".view").nth(1).focus()
-    page.keyboard.press("Enter")
-    assert "Triplet + L2, rank 2, distance" in dialog.inner_text()
-    page.keyboard.press("ArrowRight")
-    assert "rank 3" in dialog.inner_text()
-    page.keyboard.press("Escape")
-    assert not dialog.is_visible()
-    address = page.url  # of this query: another reader sees the same
-    page.goto("about:blank")
-    page.goto(address)
-    assert page.locator("#name").inner_text() == NASTY and page.evaluate("window.hurt") is None
+    check(5)
+    page.click("#before")
+    check(4)
+    page.select_option("#group", label="class 7 (3)")
+    assert page.locator("#picker input").count() == 3 and page.evaluate("window.hurt") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    last = page.locator(".model").last.locator("li").first.bounding_box()
+    assert last["x"] + last["width"] <= width  # MDR's, too, without a swipe to the side
+    found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert not [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
     page.close()
 
 
-def check_what_is_shown(page, about, place):
-    """Class, frames and names are those of the query at this place."""
-    query, classes = about["queries"][place], about["classOf"]
-    own = classes[query["image"]]
-    assert page.locator("#name").inner_text() == " ".join(about["classes"][own].split())
-    for number, model in enumerate(query["models"]):
-        found = page.locator(".model").nth(number).locator("li")
-        frames = found.evaluate_all("all => all.map(e => e.className.trim())")
-        shown = zip(model["nearest"], frames, found.locator(".name").all_inner_texts(), strict=True)
-        for image, frame, text in shown:
-            right = classes[image] == own
-            assert (frame == "near") == right and text.startswith("✓ " if right else "✗ ")
-            assert about["classes"][classes[image]] in text
+def test_images_that_are_not_here_are_gray_tiles_with_their_classes(tmp_path, monkeypatch):
+    path = committed.REPORTS / "photos" / "datasets.json"
+    about, file = json.loads(path.read_text())["cub50"], next(path.parent.glob("findings/*"))
+    monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
+    record = {"config": {"dataset": "cub50"}, "provenance": {"data": about["fingerprint"]}}
+    queries, searched, here = explorer.images_of(record | {"files": {"findings": str(file)}})
+    assert not here and searched is queries and len(queries.images) == about["images"]["test"]
+    assert queries.class_names == tuple(about["test_classes"])
+    with pytest.raises(StudyError, match="cub50 .* not here"):
+        explorer.images_of(record | {"files": {}})
+
+
+def test_the_gallery_where_no_query_is_wrong(tmp_path):
+    """Its cells run on neighbors that are given, and name no pair of classes."""
+    found = epoch.findings(epoch.RetrievalSet(LABELS[:, None].float(), LABELS))
+    shown, given = [], {"study": Study("quick"), "seed": 0, "runs": None}
+    given |= {"findings": {"drawn": dict.fromkeys(METHODS, found)}, "here": {"drawn": True}}
+    given |= {"images": {"drawn": [IMAGES, IMAGES]}, "answer": lambda *of: None}
+    given |= {"table": lambda frame, *of: shown.append(frame), "figure": lambda *of, **how: None}
+    notebook, own = nbformat.read(REPOSITORY / "notebooks" / "retrieval_gallery.ipynb", 4), {}
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    exec("\n".join(cells[:2]), own)
+    own |= given | {"save_root": str(tmp_path)}
+    exec("\n".join(cells[3:]), own)
+    assert len(shown) == 1 and len(shown[0]) == 3 and (shown[0].errors == 0).all()
+    assert len(own["panels"]) == 1 and (tmp_path / "explore-drawn.html").exists()
