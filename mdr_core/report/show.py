@@ -104,11 +104,10 @@ def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 def made_by() -> dict[str, dict[str, Any]]:
     """Return the provenance of each stored run by its key, committed or of this machine."""
-    tables = [
-        committed.table(p, p.stat().st_mtime_ns) for p in committed.REPORTS.glob("*/runs.csv")
-    ]
-    first = [run.iloc[0] for table in tables for run in table.values()]
-    found = {row["key"]: json.loads(row["provenance"]) for row in first}
+    found = {}
+    for path in committed.REPORTS.glob("*/runs.csv"):
+        for rows in committed.table(path, path.stat().st_mtime_ns).values():
+            found[rows["key"].iloc[0]] = json.loads(rows["provenance"].iloc[0])
     for path in runs_root().glob("*/run.json"):
         found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     return found
@@ -132,8 +131,8 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     offers it as CSV, with all digits.
     """
     flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    flat = flat.set_axis([", ".join(filter(None, map(str, n))) if isinstance(n, tuple) else str(n)
-                          for n in flat], axis=1).reset_index(drop=True)  # fmt: skip
+    heads = [name if isinstance(name, tuple) else (name,) for name in flat]
+    flat = flat.set_axis([", ".join(filter(None, map(str, head))) for head in heads], axis=1)
     names = flat.shape[1] - frame.shape[1]
     specs = ["g"] * names + [f"z.{digits}f"] * frame.shape[1]
     columns = zip(flat, specs, strict=True)
@@ -145,7 +144,9 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     )
     styled = styled.set_caption(html.escape(caption)).set_table_attributes(f'data-names="{names}"')
     text = styled.set_uuid("t").to_html(cell_ids=False)
-    text = re.sub(r'<style.*?</style>\s*| (id|class)="[^"]*"|\n *', "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<style.*?</style>\s*| (id|class)="[^"]*"( (?=>))?|\n *', "", text, flags=re.DOTALL
+    )
     lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]
     plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)  # Markdown, as for a README
     display({"text/html": text, "text/csv": csv(flat), "text/plain": plain}, raw=True)
