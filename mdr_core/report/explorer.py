@@ -5,7 +5,6 @@ It is one file: thumbnails, each stored once, text and script. It asks for nothi
 
 import base64
 import io
-import json
 from pathlib import Path
 
 import jinja2
@@ -17,7 +16,7 @@ from torch import Tensor
 from mdr_core.config import Config
 from mdr_core.data.dataset import Split
 from mdr_core.errors import StudyError
-from mdr_core.runs import committed, local
+from mdr_core.runs import facts, local
 
 MOST = 1_950_000  # bytes of a page
 SIZES = (128, 75), (128, 50), (112, 35), (112, 25), (96, 20), (80, 15), (64, 5)  # edge, quality
@@ -91,16 +90,12 @@ def images_of(record: local.Record) -> tuple[Split, Split, bool]:
             return data.test, data.gallery or data.test, True
     except StudyError:
         pass
-    files = committed.REPORTS.glob("*/datasets.json")
-    facts = [each for path in files for each in json.loads(path.read_text()).values()]
-    about = [each for each in facts if each["fingerprint"] == copy]
+    about = facts.about(config.dataset, copy)
     labels = (local.tensors(record, "findings") or {}).get("labels")
-    if not about or labels is None or "gallery" in about[0]["images"]:
+    if about is None or labels is None or "gallery" in about["images"]:
         raise StudyError(f"the images of {config.dataset} that the run evaluated are not here")
     tile = Image.new("RGB", (128, 128), "#dddddd")
     ImageDraw.Draw(tile).text((24, 40), "image\nnot here", "#555555", font_size=20)
     images = torch.from_numpy(np.array(tile)).permute(2, 0, 1).expand(len(labels), -1, -1, -1)
-    names, groups = tuple(about[0]["test_classes"]), about[0]["test_families"]
-    families = torch.tensor(groups) if groups else None
-    split = Split(images, labels.long(), names, ("",) * len(labels), families)
+    split = Split(images, labels.long(), tuple(about["test_classes"]), ("",) * len(labels))
     return split, split, False
