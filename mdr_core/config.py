@@ -36,8 +36,9 @@ class Config:
     freeze_batch_norm: bool = True
 
     # The loss: L_metric + mdr_weight * L_MDR + level_weight * sum of squared levels
-    loss: str = "triplet"
+    loss: str = "triplet"  # or what mdr_core.losses.make knows, or your own: "module:Class"
     margin: float = 0.2  # of triplet and margin losses, in distances
+    beta: float = 1.2  # of the margin loss, on the unit sphere; at mean distance one, 0.85
     mdr_weight: float = 0.0  # lambda: 0.6 on CUB, 0.2 on Cars, 0.1 on SOP, In-Shop; 0 is no MDR
     level_weight: float = 0.01  # nu
     levels: tuple[float, ...] = (-3.0, 0.0, 3.0)  # where the levels start
