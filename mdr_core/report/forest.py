@@ -1,20 +1,56 @@
-"""A forest plot: a difference a row, with its 95 % interval, and zero."""
+"""A forest plot: a difference a row, with its 95 % interval, its verdict, and zero."""
+
+import textwrap
 
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from mdr_core.report.style import INK, SOFT, WIDTH
 
-def forest(differences: pd.DataFrame, names: str, title: str = "", unit: str = "points") -> Figure:
+MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal", "unclear": "? unclear"}
+
+
+def forest(
+    differences: pd.DataFrame,
+    names: str,
+    title: str = "",
+    unit: str = "points",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
     """Draw a row for each difference of :func:`mdr_core.statistics.compare`, in their order.
 
+    A filled dot is a verdict: *holds* or *fails*. Rows that are not run are named below.
+
     Args:
-        names: the column with the rows' names. A row that is not run is drawn as "not run".
+        names: the column with the rows' names.
+        limits: of the axis, where several panels share them.
     """
-    drawn, axis = plt.subplots(figsize=(4.2, 0.8 + 0.32 * len(differences)))
-    place = range(len(differences))[::-1]
-    axis.errorbar(differences.difference, place, fmt="o", xerr=(
-        differences.difference - differences.low, differences.high - differences.difference))
-    axis.axvline(0)
-    axis.set(yticks=place, yticklabels=differences[names], title=title, xlabel=unit)
-    return drawn
+    ran = differences[differences.seeds > 0]
+    left = [textwrap.fill(str(name), 22) for name in ran[names]]
+    right = [f"{row.difference:+.1f} {MARKS.get(row.verdict, row.verdict)}".replace("-", "−")
+             for row in ran.itertuples()]  # fmt: skip
+    lines = sum(1.2 + 0.7 * name.count("\n") for name in left)
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.26 * lines))
+    axis.axvline(0, color=SOFT, lw=1)
+    place = range(len(ran))
+    axis.hlines(place, ran.low, ran.high, color=INK, lw=1.6)
+    known = ran.verdict.isin(["holds", "fails"])
+    fill = [INK if sure else "white" for sure in known]
+    axis.scatter(ran.difference, place, 40, fill, edgecolors=INK, zorder=3)
+    axis.set_yticks(place, left)
+    axis.set_ylim(len(ran) - 0.4, -0.6)
+    axis.secondary_yaxis("right").set_yticks(place, right)
+    for each in (axis, *axis.child_axes):
+        each.grid(False, axis="y")
+        each.tick_params(axis="y", length=0)
+        each.spines[["left", "right"]].set_visible(False)
+    axis.set_xlim(limits)
+    absent = ", ".join(differences[names][~(differences.seeds > 0)].map(str))
+    below = [f"difference [{unit}]"] * (len(ran) > 0)
+    below += textwrap.wrap(f"Not run: {absent}", 52) if absent else []
+    axis.set(title=title, xlabel="\n".join(below))
+    if ran.empty:
+        axis.set(xticks=[], yticks=[])
+        axis.spines["bottom"].set_visible(False)
+    return figure

@@ -1,14 +1,34 @@
 """What a notebook shows: its answer, its tables and its figures. Each is displayed at once."""
 
+import base64
+import html
 import io
+import json
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from mdr_core.config import Config
+from mdr_core.errors import NothingStored
+from mdr_core.files import runs_root
 from mdr_core.profiles import Study
+from mdr_core.runs import committed
+
+ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
+SMALLEST = 11  # pixels of a letter on a phone
+COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
+    "c259421d94b7": "re-encoded copy, short side 160 px",
+    "1b0e362345eb": "copy cut to the cars' boxes and squeezed to 160 px squares: "
+    "not comparable with published numbers",
+    "9a9051eb922b": "reduced copy, short side 128 px",
+    "ed685ba64dc9": "characters that the study draws itself",
+}
 
 
 def answer(
@@ -19,23 +39,97 @@ def answer(
 ) -> None:
     """Show our conclusion of a profile's runs, with what they are (folded, at the page's end).
 
+    Under other parameters, or where a verdict is not as claimed, our conclusion is not shown, and
+    a line says why.
+
     Args:
         runs: the table of :func:`mdr_core.runs.run.run`.
         conclusions: profile -> sentences (Markdown), and the verdicts that they rest on, by name.
         verdicts: those that the runs give, by the same names.
 
-    Under other parameters, or where a verdict is not as claimed, our conclusion is not shown, and
-    a line says why.
+    Raises:
+        NothingStored: none of the runs is stored.
     """
+    if not runs.stored.any():
+        raise NothingStored("no run of this page is stored: train=True trains them")
     text, claimed = conclusions.get(study.name, ("", {}))
-    wrong = [f"{k} is now {verdicts.get(k)}, not {v}" for k, v in claimed.items() if verdicts.get(k) != v]
+    now = {name: verdicts.get(name, "not run") for name in claimed}
+    wrong = [f"{name} is now {now[name]}, not {v}" for name, v in claimed.items() if now[name] != v]
     if study.changed:
         text = "Run with other parameters: our conclusion does not apply."
     elif not text:
         text = "We draw no conclusion from this profile's runs."
     elif wrong:
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
-    display({"text/markdown": text, "text/plain": text}, raw=True)
+    carried = {"profile": study.name, "changed": {k: str(v) for k, v in study.changed.items()}}
+    carried |= {"text": text, "verdicts": dict(verdicts), "recall": recall(runs)}
+    carried["provenance"] = provenance(runs)
+    display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
+
+
+def trained(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the last epoch of each stored run."""
+    stored = runs[runs.stored]
+    return stored[stored.epoch == stored.groupby("run").epoch.transform("max")]
+
+
+def recall(runs: pd.DataFrame) -> dict[str, str]:
+    """Return the mean Recall@1 after the last epoch, by dataset and what else the runs vary."""
+    rows = trained(runs)
+    rows = rows.assign(**{name: rows[name].map(str) for name in Config().to_dict() if name in rows})
+    names = ["method"] if "method" in rows else ["normalization", "mdr_weight"]
+    fields = {*Config().to_dict()} - {"seed", "dataset", "normalization", "mdr_weight"}
+    varied = [name for name in rows if name in fields and rows[name].nunique() > 1]
+    groups = rows.groupby(["dataset", *names, *varied], sort=False)["test_recall@1"]
+    return {", ".join(key): f"{each.mean():.1f} (n = {len(each)})" for key, each in groups}
+
+
+def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return (what, which) of the runs: data, network, length, seeds, hardware, code, libraries."""
+    rows = trained(runs).drop_duplicates("key")
+    made = pd.DataFrame([*rows.key.map(made_by())])
+    settings = {
+        "backbone": rows.backbone,
+        "resolution": rows.crop.map("{} px".format),
+        "steps": (rows.epochs * rows.iterations).map("{:,}".format),
+        "images a step": rows.batch_size,
+        "λ of MDR": rows.mdr_weight[rows.mdr_weight > 0].map("{:g}".format),
+        "seeds": rows.seed,
+        "device": rows.device.str.upper().str.cat(made.device.set_axis(rows.index), " "),
+        "trained on": made.finished.str[:10],
+        "git commit": made.commit.dropna().str[:12],
+        "code": made.code.str[:12],
+        "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
+    }
+    hours = runs[runs.stored].drop_duplicates(["key", "epoch"]).seconds.sum() / 3600
+    images = rows.drop_duplicates(["dataset", "data"])
+    return [
+        *((row.dataset, size_of(row.data)) for row in images.itertuples()),
+        *((what, "; ".join(map(str, sorted(set(each))))) for what, each in settings.items()),
+        ("runs", f"{len(rows)}, of {hours:.1f} hours in all"),
+    ]
+
+
+def made_by() -> dict[str, dict[str, Any]]:
+    """Return the provenance of each stored run by its key, committed or of this machine."""
+    found = {}
+    for path in committed.REPORTS.glob("*/runs.csv"):
+        for run in committed.table(path, path.stat().st_mtime_ns).values():
+            found[run["key"].iloc[0]] = json.loads(run["provenance"].iloc[0])
+    for path in runs_root().glob("*/run.json"):
+        found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    return found
+
+
+def size_of(fingerprint: str) -> str:
+    """Return how large a dataset is, where that is known, and what is special about this copy."""
+    told = [f"fingerprint {fingerprint[:12]}", COPIES.get(fingerprint[:12], "")]
+    for path in committed.REPORTS.glob("*/datasets.json"):
+        for one in json.loads(path.read_text(encoding="utf-8")).values():
+            if one["fingerprint"] == fingerprint and len(told) < 3:
+                classes = one["train_classes"] + len(one["test_classes"])
+                told.insert(0, f"{sum(one['images'].values()):,} images, {classes:,} classes")
+    return "; ".join(filter(None, told))
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
@@ -44,7 +138,56 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     Cells may be texts, numbers, or a mean or difference of :mod:`mdr_core.statistics`. A page
     offers it as CSV, with all digits.
     """
-    display(frame.style.format(precision=digits).set_caption(caption))
+    flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+    flat = flat.set_axis([", ".join(filter(None, map(str, n))) if isinstance(n, tuple) else str(n)
+                          for n in flat], axis=1).reset_index(drop=True)  # fmt: skip
+    names = flat.shape[1] - frame.shape[1]
+    shown, kinds = flat.astype(object), flat.astype(object)
+    for place, name in enumerate(flat):
+        spec = f"z.{digits}f" if place >= names else "g"
+        shown[name] = [told(cell, spec) for cell in flat[name]]
+        kinds[name] = [kind(cell, place < names) for cell in flat[name]]
+    styled = (
+        shown.style.hide(axis="index").format(escape="html").format_index(escape="html", axis=1)
+    )
+    styled = styled.set_td_classes(kinds).set_caption(html.escape(caption, quote=False))
+    text = styled.set_uuid("t").to_html(cell_ids=False)
+    text = re.sub(r"<style.*?</style>\s*| id=\"[^\"]*\"|\n *", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r' class="(?:data row|col_heading level)\d+ col\d+ ?([^"]*)" ', r' class="\1"', text
+    )
+    plain = f"{caption}\n{shown.to_string(index=False)}"
+    carried = {
+        "text/html": text.replace(' class=""', ""),
+        "text/csv": csv(flat),
+        "text/plain": plain,
+    }
+    display(carried, raw=True)
+
+
+def kind(cell: Any, name: bool) -> str:
+    """Return a cell's class for the style sheet."""
+    if name:
+        return "name"
+    return f"text {cell}" * isinstance(cell, str)
+
+
+def told(cell: Any, spec: str) -> str:
+    """Return a cell's text, with a true minus; of NaN none."""
+    if isinstance(cell, float):
+        return "" if cell != cell else format(cell, spec).replace("-", "−")
+    return "" if cell is None or cell is pd.NA else str(cell)
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV with all digits; a cell of several values has a column for each."""
+    rows = []
+    for row in frame.to_dict("records"):
+        rows.append({})
+        for name, cell in row.items():
+            parts = cell._asdict() if hasattr(cell, "_asdict") else {"": cell}
+            rows[-1] |= {f"{name}, {part}" if part else name: v for part, v in parts.items()}
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = False) -> None:
@@ -52,9 +195,43 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
 
     It is SVG, which a page offers as a file; one of ``photographs`` is a JPEG.
     """
-    for each in [drawn] if isinstance(drawn, Figure) else drawn:
-        text = io.StringIO()
-        each.savefig(text, format="svg")
-        display({"image/svg+xml": text.getvalue(), "text/plain": caption}, raw=True)
+    panels = []
+    for number, each in enumerate([drawn] if isinstance(drawn, Figure) else drawn):
+        titles = [axis.get_title("left") or axis.get_title() for axis in each.axes]
+        about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
+        image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
+        width, letters = (
+            each.get_figwidth(),
+            each.findobj(lambda a: isinstance(a, Text) and a.get_text()),
+        )
+        least = 72 * width * SMALLEST / min((t.get_fontsize() for t in letters), default=11)
+        size = f"flex: 1 1 0; min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
+        panels.append(f'<div class="panel" style="{size}">{image}</div>')
         plt.close(each)
-    display({"text/markdown": caption}, raw=True)
+    row = "display: flex; flex-wrap: wrap; gap: .75rem"
+    text = f'<figure><div class="panels" style="{row}">{"".join(panels)}</div>'
+    text += f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    display({"text/html": text, "text/plain": caption}, raw=True)
+
+
+def svg(drawn: Figure, about: str, salt: str) -> str:
+    """Return a figure as SVG, the same text for the same figure; several may stand in one page."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": salt}):
+        drawn.savefig(text, format="svg", metadata={"Date": None})
+    found = text.getvalue()
+    found = found[found.index("<svg") :]
+    # matplotlib's style sheet would hold for the whole page
+    found = re.sub(r"<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", found,
+                   flags=re.DOTALL)  # fmt: skip
+    found = re.sub(r'<g id="[A-Za-z0-9.]+_\d+">', "<g>", found)
+    style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
+    return found.replace("<svg", f'<svg role="img" aria-label="{about}" style="{style}"', 1)
+
+
+def jpeg(drawn: Figure, about: str) -> str:
+    """Return a figure as an image of photographs."""
+    data = io.BytesIO()
+    drawn.savefig(data, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
+    text = base64.b64encode(data.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{text}" alt="{about}" style="width: 100%">'
