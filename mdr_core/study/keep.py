@@ -60,11 +60,11 @@ def keep(profile: str) -> int:
     count = add(new, folder, with_findings)
     path = folder / "datasets.json"
     about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for record in new:
-        name = record["config"]["dataset"]
-        if name not in about:
-            config = next(c for c in wanted if c.dataset == name)
-            about[name] = data_facts.facts_of(local.dataset(config))
+    for config in (from_dict(record["config"]) for record in new):
+        if config.dataset not in about:
+            about[config.dataset] = data_facts.facts_of(local.dataset(config))
+        floors, name = about[config.dataset].setdefault("floors", {}), data_facts.settings(config)
+        floors[name] = floors.get(name) or data_facts.floors_of(config)
     if count:
         write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return count

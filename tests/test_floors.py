@@ -1,0 +1,60 @@
+"""What pixels and pretrained features find: the floors in every table of Recall@1."""
+
+import json
+
+import pytest
+import torch
+
+from mdr_core.data.dataset import RetrievalDataset, Split, load_dataset
+from mdr_core.evaluation.floors import floors
+from mdr_core.runs import committed
+from mdr_core.study import data_facts, profiles
+
+TINY = profiles.QUICK.replace(dataset="drawn", weights="random", ks=(1, 8))
+
+
+def drawings(labels):
+    """Return two drawings, each followed by itself at half the contrast, with these labels."""
+    bright = 2 * torch.randint(0, 128, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    images = torch.stack([bright, bright // 2 + 60], dim=1).flatten(0, 1).to(torch.uint8)
+    return Split(images, torch.tensor(labels), ("a", "b"), ("",) * 4)
+
+
+@pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1], 100.0), ([0, 1, 0, 1], 0.0)])
+def test_pixels_find_the_same_drawing_at_half_the_contrast(labels, found):
+    test = drawings(labels)
+    scores = floors(TINY, RetrievalDataset("made up", test, test, ""))["pixels"]
+    assert scores == {"test_recall@1": found, "test_recall@8": 100.0}
+
+
+def test_the_gallery_is_searched_where_there_is_one():
+    test, gallery = drawings([0, 0, 1, 1]), drawings([1, 1, 0, 0])
+    scores = floors(TINY, RetrievalDataset("made up", test, test, "", gallery))
+    assert scores["pixels"]["test_recall@1"] == scores["features"]["test_recall@1"] == 0.0
+
+
+def test_features_depend_on_the_backbone_and_on_no_linear_layer():
+    scores = floors(TINY, data := load_dataset("drawn").hold_out(20))
+    assert floors(TINY.replace(dim=1, normalization="none"), data) == scores
+    assert floors(TINY.replace(backbone="small_resnet_narrow"), data) != scores
+
+
+def test_floors_are_committed_or_computed_or_the_images_are_not_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("MDR_DATA_ROOT", str(tmp_path))
+    monkeypatch.setattr(committed, "REPORTS", tmp_path.parent)
+    known, absent = {"pixels": {"test_recall@1": 12.5}}, TINY.replace(dataset="cub50")
+    about = {"cub50": {"floors": {data_facts.settings(absent): known}}}
+    (tmp_path / "datasets.json").write_text(json.dumps(about))
+    assert data_facts.floors_of(absent.replace(seed=3, mdr_weight=0.6)) == known
+    assert data_facts.floors_of(absent.replace(crop=24)) is None
+    assert data_facts.floors_of(TINY)["pixels"]["test_recall@1"] > 80  # of drawn characters
+
+
+@pytest.mark.parametrize("profile", ["photos"])
+def test_published_datasets_have_floors_above_chance(profile):
+    facts = json.loads((committed.REPORTS / profile / "datasets.json").read_text())
+    for name in profiles.named(profile).settings | profiles.named(profile).more:
+        config = profiles.config(profile, name, profiles.BEFORE)
+        rows = facts[name]["floors"][data_facts.settings(config)]
+        pixels, features = (rows[floor]["test_recall@1"] for floor in ("pixels", "features"))
+        assert 100 / len(facts[name]["test_classes"]) < pixels < 16 < 30 < features
