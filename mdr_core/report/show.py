@@ -14,7 +14,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mdr_core.config import Config
 from mdr_core.errors import NothingStored
 from mdr_core.files import runs_root
 from mdr_core.profiles import Study
@@ -22,6 +21,7 @@ from mdr_core.runs import committed
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
 SMALLEST = 11  # pixels of a letter on a phone
+SETTINGS = ("loss", "backbone", "dim", "mdr_weight", "levels", "epochs", "lr")  # that pages vary
 COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
     "c259421d94b7": "re-encoded copy, short side 160 px",
     "1b0e362345eb": "copy cut to the cars' boxes and squeezed to 160 px squares: "
@@ -61,52 +61,44 @@ def answer(
         text = "We draw no conclusion from this profile's runs."
     elif wrong:
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
+    rows = runs.assign(hours=runs.groupby("run").seconds.transform("sum") / 3600)
+    rows = rows[rows.stored].groupby("run").tail(1)  # the last epoch of each run
     carried = {"profile": study.name, "changed": {k: str(v) for k, v in study.changed.items()}}
-    carried |= {"text": text, "verdicts": dict(verdicts), "recall": recall(runs)}
-    carried["provenance"] = provenance(runs)
+    carried |= {"verdicts": dict(verdicts), "recall": recall(rows), "provenance": provenance(rows)}
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
 
 
-def trained(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the last epoch of each stored run."""
-    stored = runs[runs.stored]
-    return stored[stored.epoch == stored.groupby("run").epoch.transform("max")]
+def recall(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the mean Recall@1 of each dataset and setting that the runs vary, by their names."""
+    varied = [name for name in ("method", *SETTINGS) if name in rows and rows[name].nunique() > 1]
+    groups = rows.groupby(["dataset", *varied], sort=False)["test_recall@1"]
+    return {
+        ", ".join(map(str, key)): f"{each.mean():.1f} (n = {len(each)})" for key, each in groups
+    }
 
 
-def recall(runs: pd.DataFrame) -> dict[str, str]:
-    """Return the mean Recall@1 after the last epoch, by dataset and what else the runs vary."""
-    rows = trained(runs)
-    rows = rows.assign(**{name: rows[name].map(str) for name in Config().to_dict() if name in rows})
-    names = ["method"] if "method" in rows else ["normalization", "mdr_weight"]
-    fields = {*Config().to_dict()} - {"seed", "dataset", "normalization", "mdr_weight"}
-    varied = [name for name in rows if name in fields and rows[name].nunique() > 1]
-    groups = rows.groupby(["dataset", *names, *varied], sort=False)["test_recall@1"]
-    return {", ".join(key): f"{each.mean():.1f} (n = {len(each)})" for key, each in groups}
-
-
-def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
+def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (what, which) of the runs: data, network, length, seeds, hardware, code, libraries."""
-    rows = trained(runs).drop_duplicates("key")
-    made = pd.DataFrame([*rows.key.map(made_by())])
+    rows = rows.drop_duplicates("key")
+    made = pd.DataFrame([*rows.key.map(made_by())], rows.index)
+    images = rows.drop_duplicates(["dataset", "data"])
     settings = {
         "backbone": rows.backbone,
         "resolution": rows.crop.map("{} px".format),
-        "steps": (rows.epochs * rows.iterations).map("{:,}".format),
-        "images a step": rows.batch_size,
+        "training": (rows.epochs * rows.iterations).map("{:,} steps of ".format)
+        + rows.batch_size.map("{} images".format),
         "λ of MDR": rows.mdr_weight[rows.mdr_weight > 0].map("{:g}".format),
-        "seeds": rows.seed,
-        "device": rows.device.str.upper().str.cat(made.device.set_axis(rows.index), " "),
-        "trained on": made.finished.str[:10],
+        "seeds": rows.seed.map(str),
+        "device": rows.device.str.upper() + " " + made.device,
+        "ended": made.finished.str[:10],
         "git commit": made.commit.dropna().str[:12],
         "code": made.code.str[:12],
         "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
     }
-    hours = runs[runs.stored].drop_duplicates(["key", "epoch"]).seconds.sum() / 3600
-    images = rows.drop_duplicates(["dataset", "data"])
     return [
         *((row.dataset, size_of(row.data)) for row in images.itertuples()),
-        *((what, "; ".join(map(str, sorted(set(each))))) for what, each in settings.items()),
-        ("runs", f"{len(rows)}, of {hours:.1f} hours in all"),
+        *((what, "; ".join(sorted(each.unique()))) for what, each in settings.items()),
+        ("runs", f"{len(rows)}, {rows.hours.sum():.1f} hours in all"),
     ]
 
 
@@ -141,12 +133,15 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     flat = flat.set_axis([", ".join(filter(None, map(str, n))) if isinstance(n, tuple) else str(n)
                           for n in flat], axis=1).reset_index(drop=True)  # fmt: skip
-    names = flat.shape[1] - frame.shape[1]
-    shown, kinds = flat.astype(object), flat.astype(object)
-    for place, name in enumerate(flat):
-        spec = f"z.{digits}f" if place >= names else "g"
-        shown[name] = [told(cell, spec) for cell in flat[name]]
-        kinds[name] = [kind(cell, place < names) for cell in flat[name]]
+    names = [*flat][: flat.shape[1] - frame.shape[1]]
+    shown = flat.apply(
+        lambda cells: cells.map(
+            lambda cell: told(cell, "g" if cells.name in names else f"z.{digits}f")
+        )
+    )
+    kinds = flat.apply(
+        lambda cells: cells.map(lambda cell: "name" if cells.name in names else kind(cell))
+    )
     styled = (
         shown.style.hide(axis="index").format(escape="html").format_index(escape="html", axis=1)
     )
@@ -156,7 +151,8 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     text = re.sub(
         r' class="(?:data row|col_heading level)\d+ col\d+ ?([^"]*)" ', r' class="\1"', text
     )
-    plain = f"{caption}\n{shown.to_string(index=False)}"
+    lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]  # Markdown, as for a README
+    plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     carried = {
         "text/html": text.replace(' class=""', ""),
         "text/csv": csv(flat),
@@ -165,11 +161,12 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     display(carried, raw=True)
 
 
-def kind(cell: Any, name: bool) -> str:
-    """Return a cell's class for the style sheet."""
-    if name:
-        return "name"
-    return f"text {cell}" * isinstance(cell, str)
+def kind(cell: Any) -> str:
+    """Return a cell's class for the style sheet; of text also the verdict that it ends with."""
+    if not isinstance(cell, str):
+        return ""
+    verdicts = (each for each in ("holds", "fails", "equal") if cell.endswith(each))
+    return " ".join(["long" if len(cell) > 24 else "text", *verdicts])
 
 
 def told(cell: Any, spec: str) -> str:
