@@ -20,7 +20,7 @@ def compare(paths: Iterable[Path]) -> pd.DataFrame:
     columns = {}
     for path in paths:
         try:
-            carried = next(data_of(nbformat.read(path, 4).cells, ANSWER))
+            carried = data_of(nbformat.read(path, 4), ANSWER)[0][ANSWER]
         except Exception:  # noqa: BLE001 - whatever is wrong with the file
             raise StudyError(
                 f"{path} is no executed notebook of this study: "

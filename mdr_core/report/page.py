@@ -8,7 +8,7 @@ import html
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,6 @@ def pages_of(root: Path) -> dict[str, list[str]]:
     return {folder: sorted(names, key=place) for folder, names in found.items() if names}
 
 
-def short(name: str) -> str:
-    """Return a page's name in lists."""
-    return name.replace("_at_k", "@K").replace("_", " ").capitalize().replace("@k", "@K")
-
-
 def title(nb: NotebookNode) -> str:
     """Return a notebook's question."""
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
@@ -58,17 +53,11 @@ def title(nb: NotebookNode) -> str:
     return re.sub(r"[*`$]", "", heading[1]) if heading else "MDR"
 
 
-def tagged(nb: NotebookNode, tag: str) -> Iterator[NotebookNode]:
-    """Yield the cells with a tag."""
-    return (cell for cell in nb.cells if tag in cell.metadata.get("tags", []))
-
-
-def data_of(cells: list[NotebookNode] | Iterator[NotebookNode], kind: str = "") -> Iterator[Any]:
-    """Yield the data of a MIME type in the cells' outputs; by default all data of each output."""
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if kind in output.get("data", {}) or ("data" in output and not kind):
-                yield output.data[kind] if kind else output.data
+def data_of(nb: NotebookNode, kind: str, tag: str = "") -> list[NotebookNode]:
+    """Return the data of the outputs that have this MIME type, of cells with a tag."""
+    cells = (cell for cell in nb.cells if not tag or tag in cell.metadata.get("tags", []))
+    data = (output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    return [each for each in data if kind in each]
 
 
 def write_pages(root: Path) -> None:
@@ -79,27 +68,26 @@ def write_pages(root: Path) -> None:
             write_page(root, folder, name, pages)
 
 
-def write_page(root: Path, folder: str, name: str, pages: Mapping[str, list[str]]) -> None:
+def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) -> None:
     """Write one page; ``pages``: as of :func:`pages_of`."""
     path = root / folder / f"{name}.ipynb"
     nb = nbformat.read(path, 4)
-    # to each notebook: its page of the same profile, else the first that there is
-    links = {
-        each: os.path.relpath(each_folder or ".", folder or ".") + f"/{each}.html"
-        for each_folder in [*reversed(pages), folder]
-        for each in pages.get(each_folder, [])
+    links = {  # to each notebook: its page of the same profile, else the first that there is
+        each: os.path.relpath(f"{other}/{each}.html".lstrip("/"), folder or ".")
+        for other in [*reversed(pages), folder]
+        for each in pages.get(other, [])
     }
-    several = bool(pages.keys() - {""})
     about = {
         "title": title(nb),
-        "home": os.path.relpath("index.html", folder or ".") if several else "",
+        "home": os.path.relpath("index.html", folder or ".") if pages.keys() - {""} else "",
         "profiles": [(f"../{each}/{name}.html", each, each == folder)
                      for each in pages if each and folder and name in pages[each]],
-        "pages": [(links[each], short(each), each == name) for each in sorted(links, key=place)],
+        "pages": [(links[each], each.replace("_", " ").capitalize(), each == name)
+                  for each in sorted(links, key=place)],
         "notebook": path.name,
         "command": command(path, nb.metadata.papermill.parameters),
         "made": nb.metadata.papermill,
-        "provenance": next((each["provenance"] for each in data_of(nb.cells, ANSWER)), []),
+        "provenance": [row for each in data_of(nb, ANSWER) for row in each[ANSWER]["provenance"]],
     }  # fmt: skip
     nb.cells, about["details"] = arranged(nb.cells)
     # not HTMLExporter's own way, which parses the page once more and may change a cell's HTML
@@ -124,7 +112,7 @@ def arranged(cells: list[NotebookNode]) -> tuple[list[NotebookNode], int]:
 
     Code that shows nothing joins the next that does.
     """
-    found, first = [], 0
+    found: list[NotebookNode] = []
     for folded in (False, True):
         waiting, first = [], len(found)
         for cell in cells:
@@ -132,18 +120,13 @@ def arranged(cells: list[NotebookNode]) -> tuple[list[NotebookNode], int]:
                 continue
             if cell.cell_type == "code":
                 waiting.append(cell.source)
-                if not any(shown(output) for output in cell.outputs):
+                if not cell.outputs:
                     continue
                 cell.source, waiting = "\n\n".join(waiting), []
             found.append(cell)
         if waiting:
             found.append(nbformat.v4.new_code_cell("\n\n".join(waiting)))
     return found, first
-
-
-def shown(output: NotebookNode) -> bool:
-    """Return whether a page shows an output."""
-    return output.get("name") != "stderr"
 
 
 def exporter(links: Mapping[str, str]) -> HTMLExporter:

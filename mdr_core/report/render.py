@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from mdr_core.report.page import pages_of, place, write_page
 
 REPORTS = REPOSITORY / "reports"
 OF_IMAGES = ("retrieval_gallery", "your_images")  # without the images, they are no committed page
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Kernel(AsyncKernelManager):
@@ -59,12 +58,13 @@ class Kernel(AsyncKernelManager):
         """End it, and the processes that it started to train."""
         if self.connected:
             self.connected.stop_channels()
-        if self.provisioner and self.provisioner.pgid and run_sync(self.is_alive)():
-            os.killpg(self.provisioner.pgid, signal.SIGKILL)
+        group = getattr(self.provisioner, "pgid", None)
+        if group and run_sync(self.is_alive)():
+            os.killpg(group, signal.SIGKILL)
         run_sync(self.shutdown_kernel)(now=True)
 
 
-def kernels(count: int) -> Iterator[Kernel]:
+def kernels(count: int) -> Generator[Kernel, None, None]:
     """Yield kernels, each started while the one before works: its imports take seconds."""
     started: list[Kernel] = []
     try:
@@ -95,18 +95,12 @@ def execute(notebook: Path, parameters: dict[str, Any], kernel: Kernel) -> Noteb
                 raise kind(error.evalue) from None
         raise
     kept = ("parameters", "version", "duration", "end_time")
-    nb.metadata.papermill = {k: nb.metadata.papermill[k] for k in kept} | {
-        "notebook": notebook.name
-    }
-    nb.metadata.pop("widgets", None)
+    nb.metadata.papermill = {name: nb.metadata.papermill[name] for name in kept}
     for cell in nb.cells:
-        for name in ("papermill", "execution"):
-            cell.metadata.pop(name, None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected-parameters"
+        cell.metadata = {"tags": cell.metadata.get("tags", [])}
+        cell.id = "injected" if "injected-parameters" in cell.metadata["tags"] else cell.id
         if cell.cell_type == "code":
-            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
     return nb
 
 
@@ -119,18 +113,19 @@ def run_all(given: argparse.Namespace, parameters: dict[str, Any], pages: bool) 
         raise unknown("profile", given.profile, PROFILES)
     notebooks = {path.stem: path for path in given.notebooks.glob("*.ipynb")}
     names = given.notebook or sorted(notebooks, key=place)
+    known: dict[str, dict] = {}
     for name in names:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
-        known = parameters_of(notebooks[name])
-        for parameter in parameters.keys() - known.keys() if known else ():
-            raise unknown(f"parameter of {name}", parameter, known)
+        with contextlib.suppress(Exception):  # what cannot be read is told when it is run
+            known[name] = papermill.inspect_notebook(notebooks[name])
+        for parameter in parameters.keys() - known.setdefault(name, parameters).keys():
+            raise unknown(f"parameter of {name}", parameter, known[name])
     parameters |= {"profile": given.profile} | ({} if pages else {"train": True})
     failed, roots = 0, set()
     with contextlib.closing(kernels(len(names))) as started:
         for kernel, name in zip(started, names, strict=True):
-            known = parameters_of(notebooks[name])
-            passed = {key: value for key, value in parameters.items() if key in known}
+            passed = {key: value for key, value in parameters.items() if key in known[name]}
             try:
                 nb = execute(notebooks[name], passed, kernel)
                 if pages:
@@ -143,13 +138,6 @@ def run_all(given: argparse.Namespace, parameters: dict[str, Any], pages: bool) 
     for root in roots:
         index.write_reports(root)  # all anew, since they link to each other
     return failed
-
-
-def parameters_of(notebook: Path) -> dict[str, Any]:
-    """Return a notebook's parameters; none where it cannot be read, which is told when it runs."""
-    with contextlib.suppress(Exception):
-        return papermill.inspect_notebook(notebook)
-    return {}
 
 
 def stored(nb: NotebookNode, name: str, root: Path, folder: str) -> Path:

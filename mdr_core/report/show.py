@@ -63,7 +63,8 @@ def answer(
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
     rows = runs.assign(hours=runs.groupby("run").seconds.transform("sum") / 3600)
     rows = rows[rows.stored].groupby("run").tail(1)  # the last epoch of each run
-    carried = {"profile": study.name, "changed": {k: str(v) for k, v in study.changed.items()}}
+    carried: dict[str, Any] = {"profile": study.name}
+    carried |= {"changed": {k: str(v) for k, v in study.changed.items()}}
     carried |= {"verdicts": dict(verdicts), "recall": recall(rows), "provenance": provenance(rows)}
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
 
@@ -72,42 +73,42 @@ def recall(rows: pd.DataFrame) -> dict[str, str]:
     """Return the mean Recall@1 of each dataset and setting that the runs vary, by their names."""
     varied = [name for name in ("method", *SETTINGS) if name in rows and rows[name].nunique() > 1]
     groups = rows.groupby(["dataset", *varied], sort=False)["test_recall@1"]
-    return {
-        ", ".join(map(str, key)): f"{each.mean():.1f} (n = {len(each)})" for key, each in groups
-    }
+    return {", ".join(map(str, k)): f"{v.mean():.1f} (n = {len(v)})" for k, v in groups}
 
 
 def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (what, which) of the runs: data, network, length, seeds, hardware, code, libraries."""
-    rows = rows.drop_duplicates("key")
-    made = pd.DataFrame([*rows.key.map(made_by())], rows.index)
-    images = rows.drop_duplicates(["dataset", "data"])
+    rows = rows.drop_duplicates("key").set_index("key")
+    made = pd.DataFrame(made_by()).T.reindex(rows.index)  # "commit" was not always recorded
+    made = made.reindex(columns=["device", "finished", "commit", "code", "versions"])
     settings = {
         "backbone": rows.backbone,
         "resolution": rows.crop.map("{} px".format),
-        "training": (rows.epochs * rows.iterations).map("{:,} steps of ".format)
-        + rows.batch_size.map("{} images".format),
+        "steps": (rows.epochs * rows.iterations).map("{:,}".format),
+        "images a step": rows.batch_size.map(str),
         "λ of MDR": rows.mdr_weight[rows.mdr_weight > 0].map("{:g}".format),
         "seeds": rows.seed.map(str),
         "device": rows.device.str.upper() + " " + made.device,
         "ended": made.finished.str[:10],
-        "git commit": made.commit.dropna().str[:12],
+        "git commit": made.commit.dropna().astype(str).str[:12],
         "code": made.code.str[:12],
         "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
+        "hours in all": pd.Series(f"{rows.hours.sum():.1f}"),
     }
+    images = rows.drop_duplicates(["dataset", "data"])
     return [
         *((row.dataset, size_of(row.data)) for row in images.itertuples()),
         *((what, "; ".join(sorted(each.unique()))) for what, each in settings.items()),
-        ("runs", f"{len(rows)}, {rows.hours.sum():.1f} hours in all"),
     ]
 
 
 def made_by() -> dict[str, dict[str, Any]]:
     """Return the provenance of each stored run by its key, committed or of this machine."""
-    found = {}
-    for path in committed.REPORTS.glob("*/runs.csv"):
-        for run in committed.table(path, path.stat().st_mtime_ns).values():
-            found[run["key"].iloc[0]] = json.loads(run["provenance"].iloc[0])
+    tables = [
+        committed.table(p, p.stat().st_mtime_ns) for p in committed.REPORTS.glob("*/runs.csv")
+    ]
+    first = [run.iloc[0] for table in tables for run in table.values()]
+    found = {row["key"]: json.loads(row["provenance"]) for row in first}
     for path in runs_root().glob("*/run.json"):
         found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     return found
@@ -133,40 +134,21 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     flat = flat.set_axis([", ".join(filter(None, map(str, n))) if isinstance(n, tuple) else str(n)
                           for n in flat], axis=1).reset_index(drop=True)  # fmt: skip
-    names = [*flat][: flat.shape[1] - frame.shape[1]]
-    shown = flat.apply(
-        lambda cells: cells.map(
-            lambda cell: told(cell, "g" if cells.name in names else f"z.{digits}f")
-        )
-    )
-    kinds = flat.apply(
-        lambda cells: cells.map(lambda cell: "name" if cells.name in names else kind(cell))
+    names = flat.shape[1] - frame.shape[1]
+    specs = ["g"] * names + [f"z.{digits}f"] * frame.shape[1]
+    columns = zip(flat, specs, strict=True)
+    shown = pd.DataFrame(
+        {name: [told(cell, spec) for cell in flat[name]] for name, spec in columns}
     )
     styled = (
         shown.style.hide(axis="index").format(escape="html").format_index(escape="html", axis=1)
     )
-    styled = styled.set_td_classes(kinds).set_caption(html.escape(caption, quote=False))
+    styled = styled.set_caption(html.escape(caption)).set_table_attributes(f'data-names="{names}"')
     text = styled.set_uuid("t").to_html(cell_ids=False)
-    text = re.sub(r"<style.*?</style>\s*| id=\"[^\"]*\"|\n *", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r' class="(?:data row|col_heading level)\d+ col\d+ ?([^"]*)" ', r' class="\1"', text
-    )
-    lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]  # Markdown, as for a README
-    plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    carried = {
-        "text/html": text.replace(' class=""', ""),
-        "text/csv": csv(flat),
-        "text/plain": plain,
-    }
-    display(carried, raw=True)
-
-
-def kind(cell: Any) -> str:
-    """Return a cell's class for the style sheet; of text also the verdict that it ends with."""
-    if not isinstance(cell, str):
-        return ""
-    verdicts = (each for each in ("holds", "fails", "equal") if cell.endswith(each))
-    return " ".join(["long" if len(cell) > 24 else "text", *verdicts])
+    text = re.sub(r'<style.*?</style>\s*| (id|class)="[^"]*"|\n *', "", text, flags=re.DOTALL)
+    lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]
+    plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)  # Markdown, as for a README
+    display({"text/html": text, "text/csv": csv(flat), "text/plain": plain}, raw=True)
 
 
 def told(cell: Any, spec: str) -> str:
@@ -178,7 +160,7 @@ def told(cell: Any, spec: str) -> str:
 
 def csv(frame: pd.DataFrame) -> str:
     """Return a table as CSV with all digits; a cell of several values has a column for each."""
-    rows = []
+    rows: list[dict] = []
     for row in frame.to_dict("records"):
         rows.append({})
         for name, cell in row.items():
@@ -197,11 +179,9 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
         titles = [axis.get_title("left") or axis.get_title() for axis in each.axes]
         about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
-        width, letters = (
-            each.get_figwidth(),
-            each.findobj(lambda a: isinstance(a, Text) and a.get_text()),
-        )
-        least = 72 * width * SMALLEST / min((t.get_fontsize() for t in letters), default=11)
+        letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]
+        width = each.get_figwidth()
+        least = 72 * width * SMALLEST / min(map(float, letters), default=11)
         size = f"flex: 1 1 0; min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
         panels.append(f'<div class="panel" style="{size}">{image}</div>')
         plt.close(each)

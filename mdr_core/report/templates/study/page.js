@@ -28,7 +28,7 @@ function label(table) {  // names that the row above has, too, are not repeated;
   [...table.tBodies[0].rows].forEach((row, number, rows) => {
     let same = number > 0;
     for (const cell of row.querySelectorAll(".name")) {
-      same &&= cell.nextElementSibling?.className === "name" && textOf(rows[number - 1], cell.cellIndex) === textOf(row, cell.cellIndex);
+      same &&= cell.nextElementSibling?.matches(".name") && textOf(rows[number - 1], cell.cellIndex) === textOf(row, cell.cellIndex);
       cell.classList.toggle("again", same);
     }
   });
@@ -37,10 +37,14 @@ for (const table of document.querySelectorAll(".table table")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => {
     const cells = [...body.rows].map(row => textOf(row, place));
-    for (const row of body.rows) row.cells[place].dataset.label = head.textContent;
-    if (body.rows[0]?.cells[place].matches(".name, .text, .long")) head.className = "left";
+    const numbers = cells.some(text => !isNaN(parseFloat(text)));
+    const kind = place < table.dataset.names ? "name" : numbers ? "" : cells.some(text => text.length > 24) ? "long" : "text";
+    if (kind) head.className = "left";
+    for (const { cells: { [place]: cell } } of body.rows) {
+      cell.dataset.label = head.textContent;
+      cell.className = `${kind} ${cell.textContent.match(/(holds|fails|equal)$/)?.[0] ?? ""}`.trim();
+    }
     if (cells.length < 3) return;
-    const numbers = cells.some(text => !isNaN(parseFloat(text))) && !cells.every(text => /^[a-z]/i.test(text));
     const button = document.createElement("button");
     button.append(...head.childNodes);
     head.append(button);
