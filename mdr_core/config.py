@@ -37,8 +37,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     freeze_batch_norm: bool = True
 
     # The loss: L_metric + mdr_weight * L_MDR + level_weight * sum of squared levels
-    loss: str = "triplet"
+    loss: str = "triplet"  # or what mdr_core.losses.make knows, or your own: "module:Class"
     margin: Real = 0.2  # of triplet and margin losses, in distances
+    beta: Real = 1.2  # of the margin loss, on the unit sphere; at mean distance one, 0.85
     mdr_weight: NotNegative = 0.0  # lambda: 0.6 on CUB, 0.2 on Cars; 0 is no MDR
     level_weight: NotNegative = 0.01  # nu
     levels: tuple[Real, ...] = Field((-3.0, 0.0, 3.0), min_length=1)  # where the levels start

@@ -3,13 +3,14 @@
 None normalizes the embeddings: that is the network's choice.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_metric_learning import distances
 from pytorch_metric_learning import losses as library
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mdr_core.errors import StudyError
@@ -82,15 +83,19 @@ def triplet_loss(x: Tensor, indices: Tensor, exists: Tensor, margin: float = 0.2
     return torch.where(exists, each, 0.0).sum() / exists.sum().clamp(min=1)
 
 
-def make(name: str, margin: float = 0.2, images_per_class: int | None = None) -> Loss:
+def make(
+    name: str, margin: float = 0.2, images_per_class: int | None = None, beta: float = 1.2
+) -> Loss:
     """Return a loss by name; ``margin``, of ``triplet`` and ``margin``, is in units of distance.
 
     - ``triplet``: :func:`triplet_loss` of :func:`triplets`.
     - ``contrastive``: mean of d_ij over positive pairs + mean of the positive max(0, 1 - d_ij) over
       negative ones (Hadsell et al. 2006).
-    - ``margin``: max(0, d_ap - 1.2 + margin) + max(0, 1.2 - d_an + margin) (Wu et al. 2017).
+    - ``margin``: max(0, d_ap - beta + margin) + max(0, beta - d_an + margin) (Wu et al. 2017, whose
+      beta of 1.2 is for the unit sphere; at a mean distance of one, 1.2 / sqrt(2) = 0.85).
     - ``multi_similarity``: 1/2 log(1 + sum of exp(2 (d_ap - 0.5))) + 1/50 log(1 + sum of
       exp(50 (0.5 - d_an))), averaged over anchors (Wang et al. 2019, for similarities).
+    - ``module:Name``: :func:`own` one.
     - else a loss class of pytorch-metric-learning, with its defaults; StudyError where it needs
       more than a distance, as a weight per class.
     """
@@ -99,18 +104,39 @@ def make(name: str, margin: float = 0.2, images_per_class: int | None = None) ->
         return lambda embeddings, labels, generator: triplet_loss(
             at_least_float32(embeddings), *triplets(embeddings, labels, generator, most), margin
         )
+    loss = own(name) if ":" in name else of_library(name, margin, beta)
+    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)
+
+
+def of_library(name: str, margin: float, beta: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss of pytorch-metric-learning, on Euclidean distances, as in :func:`make`."""
     ours: dict[str, tuple[str, dict[str, Any]]] = {
         "contrastive": ("ContrastiveLoss", {"pos_margin": 0, "neg_margin": 1}),
-        "margin": ("MarginLoss", {"margin": margin}),
+        "margin": ("MarginLoss", {"margin": margin, "beta": beta}),
         "multi_similarity": ("MultiSimilarityLoss", {}),
     }
-    of_library, arguments = ours.get(name, (name, {}))
+    kind_name, arguments = ours.get(name, (name, {}))
     unfit = ("BaseMetricLossFunction", "HistogramLoss")  # the latter bins similarities in [-1, 1]
-    kind: Any = None if of_library in unfit else getattr(library, of_library, None)
+    kind: Any = None if kind_name in unfit else getattr(library, kind_name, None)
     try:
-        loss = kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
+        return kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
     except (TypeError, KeyError, ValueError, AssertionError):
-        ours_too = ", ".join(["triplet", *ours])
-        known = f"{ours_too}, or of pytorch-metric-learning's that need a distance alone"
+        known = ", ".join(["triplet", *ours, "your own module:Class"])
+        known += ", or of pytorch-metric-learning's that need a distance alone"
         raise StudyError(f"unknown loss {name!r}: choose one of {known}") from None
-    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)
+
+
+def own(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the reader's ``module:Class()``, called as ``loss(embeddings, labels)``.
+
+    StudyError: there is none, or it has parameters, which no run would train.
+    """
+    module, _, kind = name.partition(":")
+    try:
+        loss = getattr(importlib.reload(importlib.import_module(module)), kind)()  # as it is now
+    except (ImportError, AttributeError, TypeError, ValueError) as problem:
+        how = "write module:Class, of a file in the working directory, without arguments"
+        raise StudyError(f"loss {name!r} cannot be made ({problem}): {how}") from None
+    if isinstance(loss, nn.Module) and [*loss.parameters()]:
+        raise StudyError(f"loss {name!r} has parameters, which are not trained: make them constant")
+    return loss

@@ -94,7 +94,7 @@ def train(
     device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
-    loss = losses.make(config.loss, config.margin, config.images_per_class)
+    loss = losses.make(config.loss, config.margin, config.images_per_class, config.beta)
     trainer = start(config)
     # Images lie on the device as bytes, if it has room for them, and are cropped there.
     place = evaluation.storage_device(data.train.images.nbytes, device)

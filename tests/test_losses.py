@@ -55,6 +55,57 @@ def test_what_is_no_distance_based_loss_is_refused_with_the_names_that_exist(nam
         losses.make(name)
 
 
+def test_the_margin_loss_has_its_beta_where_asked(batch):
+    x, y, g = batch
+    d, same = torch.cdist(x, x), y[:, None] == y[None, :]
+    positive = (d - 0.85 + 0.2)[same & ~torch.eye(12, dtype=torch.bool)].relu()
+    negative = (0.85 - d + 0.2)[~same].relu()
+    hinges = torch.cat([positive, negative])
+    found = losses.make("margin", beta=0.85)(x, y, g)
+    assert float(found) == pytest.approx(float(hinges[hinges > 0].mean()), rel=1e-4)
+
+
+OWN = """
+import torch
+class Sum(torch.nn.Module):
+    def forward(self, embeddings, labels):
+        return {factor} * embeddings.sum() + labels.sum()
+class Learns(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+class Asks:
+    def __init__(self, classes): ...
+"""
+
+
+def test_a_readers_own_loss_is_the_one_that_its_file_holds_now(batch, tmp_path, monkeypatch):
+    x, y, g = batch
+    monkeypatch.syspath_prepend(tmp_path)
+    for factor in (2, 30):
+        (tmp_path / "own_loss.py").write_text(OWN.format(factor=factor))
+        expected = factor * float(x.sum()) + float(y.sum())
+        assert float(losses.make("own_loss:Sum")(x, y, g)) == pytest.approx(expected, rel=1e-5)
+        assert f"return {factor} *" in losses.source("own_loss:Sum")
+    assert losses.source("triplet") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nowhere_at_all:Sum", "No module named"),
+        ("own_loss:Some", "no attribute 'Some'"),
+        ("own_loss:Asks", "missing 1 required positional argument"),
+        ("own_loss:Learns", "parameters, which are not trained"),
+        ("__main__:Sum", "cannot be made"),
+    ],
+)
+def test_a_loss_that_cannot_be_made_is_refused_in_a_line(tmp_path, monkeypatch, name, why):
+    (tmp_path / "own_loss.py").write_text(OWN.format(factor=1))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match=why):
+        losses.make(name)
+
+
 def test_triplets_cover_every_positive_pair_and_follow_the_probabilities(batch):
     x, y, g = batch
     probability = negative_probabilities(x, y)

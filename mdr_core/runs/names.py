@@ -14,6 +14,7 @@ from typing import Any
 from mdr_core.config import Config
 from mdr_core.data.fingerprint import sha256
 from mdr_core.files import CHECKOUT, REPOSITORY
+from mdr_core.losses import own
 
 ONLY_EVALUATE = ("ks", "train_images")
 ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
@@ -45,10 +46,13 @@ def local_name(config: Config, fingerprint: str, train: Callable | None = None) 
     """Return the name of a run's folder on this machine, 16 hexadecimal digits.
 
     The source of another ``train`` than the study's enters: its module's, in a notebook its own.
+    So does that of a loss of the reader's.
     """
     module: Any = train and inspect.getmodule(train)
     source = module if getattr(module, "__file__", None) else train
     text = inspect.getsource(source) if source else ""
+    if ":" in config.loss:
+        text += inspect.getsource(type(own(config.loss)))
     return sha256([settings(config), fingerprint, code_digest(), text])[:16]
 
 
