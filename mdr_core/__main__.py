@@ -8,12 +8,12 @@ from mdr_core.errors import StudyError
 
 COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
-    "compare": ("report.reruns", "lay executed notebooks side by side, a row each"),
-    "train": ("study.train", "train the runs of a profile that are stored nowhere"),
+    "compare": ("report.compare", "lay executed notebooks side by side, a row each"),
+    "train": ("report.render:train", "train the runs of a profile that are stored nowhere"),
     "keep": ("study.keep", "add a profile's runs on this machine to the committed ones"),
     "download": ("data.download", "fetch a dataset's official files"),
     "released": ("study.released", "evaluate the authors' released checkpoints"),
-    "readme": ("report.readme", "write the README's results anew from the committed runs"),
+    "readme": ("report.index", "write the README's results anew from the committed runs"),
 }
 
 
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
         print(*(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()), sep="\n")
         return 0 if argv[:1] in (["--help"], ["-h"]) else 2
     try:
-        return importlib.import_module(f"mdr_core.{COMMANDS[argv[0]][0]}").main(argv[1:])
+        module, _, function = COMMANDS[argv[0]][0].partition(":")
+        return getattr(importlib.import_module(f"mdr_core.{module}"), function or "main")(argv[1:])
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted: the same command goes on", file=sys.stderr)
         return 130

@@ -27,11 +27,11 @@ def forest(
         limits: of the axis, where several panels share them.
     """
     ran = differences[differences.seeds > 0]
-    left = [textwrap.fill(str(name), 22) for name in ran[names]]
+    left = [textwrap.fill(str(name), 16, break_long_words=False) for name in ran[names]]
     right = [f"{row.difference:+.1f} {MARKS.get(row.verdict, row.verdict)}".replace("-", "−")
              for row in ran.itertuples()]  # fmt: skip
-    lines = sum(1.2 + 0.7 * name.count("\n") for name in left)
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.26 * lines))
+    lines = 1 + max((name.count("\n") for name in left), default=0)
+    figure, axis = plt.subplots(figsize=(WIDTH, 1 + (0.12 + 0.2 * lines) * len(ran)))
     axis.axvline(0, color=SOFT, lw=1)
     place = range(len(ran))
     axis.hlines(place, ran.low, ran.high, color=INK, lw=1.6)
@@ -47,10 +47,11 @@ def forest(
         each.spines[["left", "right"]].set_visible(False)
     axis.set_xlim(limits)
     absent = ", ".join(differences[names][~(differences.seeds > 0)].map(str))
-    below = [f"difference [{unit}]"] * (len(ran) > 0)
-    below += textwrap.wrap(f"Not run: {absent}", 52) if absent else []
-    axis.set(title=title, xlabel="\n".join(below))
+    axis.set_xlabel(f"difference [{unit}]")
+    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
+    if absent:
+        told = textwrap.fill(f"Not run: {absent}", 48)
+        figure.supxlabel(told, x=0.01, ha="left", size=11)
     if ran.empty:
-        axis.set(xticks=[], yticks=[])
-        axis.spines["bottom"].set_visible(False)
+        axis.set_axis_off()
     return figure

@@ -14,7 +14,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mdr_core.config import Config
 from mdr_core.errors import NothingStored
 from mdr_core.files import runs_root
 from mdr_core.profiles import Study
@@ -22,6 +21,7 @@ from mdr_core.runs import committed
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
 SMALLEST = 11  # pixels of a letter on a phone
+SETTINGS = ("loss", "backbone", "dim", "mdr_weight", "levels", "epochs", "lr")  # that pages vary
 COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
     "c259421d94b7": "re-encoded copy, short side 160 px",
     "1b0e362345eb": "copy cut to the cars' boxes and squeezed to 160 px squares: "
@@ -61,52 +61,44 @@ def answer(
         text = "We draw no conclusion from this profile's runs."
     elif wrong:
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
-    carried = {"profile": study.name, "changed": {k: str(v) for k, v in study.changed.items()}}
-    carried |= {"text": text, "verdicts": dict(verdicts), "recall": recall(runs)}
-    carried["provenance"] = provenance(runs)
+    rows = runs.assign(hours=runs.groupby("run").seconds.transform("sum") / 3600)
+    rows = rows[rows.stored].groupby("run").tail(1)  # the last epoch of each run
+    carried: dict[str, Any] = {"profile": study.name}
+    carried |= {"changed": {k: str(v) for k, v in study.changed.items()}}
+    carried |= {"verdicts": dict(verdicts), "recall": recall(rows), "provenance": provenance(rows)}
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
 
 
-def trained(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the last epoch of each stored run."""
-    stored = runs[runs.stored]
-    return stored[stored.epoch == stored.groupby("run").epoch.transform("max")]
+def recall(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the mean Recall@1 of each dataset and setting that the runs vary, by their names."""
+    varied = [name for name in ("method", *SETTINGS) if name in rows and rows[name].nunique() > 1]
+    groups = rows.groupby(["dataset", *varied], sort=False)["test_recall@1"]
+    return {", ".join(map(str, k)): f"{v.mean():.1f} (n = {len(v)})" for k, v in groups}
 
 
-def recall(runs: pd.DataFrame) -> dict[str, str]:
-    """Return the mean Recall@1 after the last epoch, by dataset and what else the runs vary."""
-    rows = trained(runs)
-    rows = rows.assign(**{name: rows[name].map(str) for name in Config().to_dict() if name in rows})
-    names = ["method"] if "method" in rows else ["normalization", "mdr_weight"]
-    fields = {*Config().to_dict()} - {"seed", "dataset", "normalization", "mdr_weight"}
-    varied = [name for name in rows if name in fields and rows[name].nunique() > 1]
-    groups = rows.groupby(["dataset", *names, *varied], sort=False)["test_recall@1"]
-    return {", ".join(key): f"{each.mean():.1f} (n = {len(each)})" for key, each in groups}
-
-
-def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
+def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (what, which) of the runs: data, network, length, seeds, hardware, code, libraries."""
-    rows = trained(runs).drop_duplicates("key")
-    made = pd.DataFrame([*rows.key.map(made_by())])
+    rows = rows.drop_duplicates("key").set_index("key")
+    made = pd.DataFrame(made_by()).T.reindex(rows.index)  # "commit" was not always recorded
+    made = made.reindex(columns=["device", "finished", "commit", "code", "versions"])
     settings = {
         "backbone": rows.backbone,
         "resolution": rows.crop.map("{} px".format),
         "steps": (rows.epochs * rows.iterations).map("{:,}".format),
-        "images a step": rows.batch_size,
+        "images a step": rows.batch_size.map(str),
         "λ of MDR": rows.mdr_weight[rows.mdr_weight > 0].map("{:g}".format),
-        "seeds": rows.seed,
-        "device": rows.device.str.upper().str.cat(made.device.set_axis(rows.index), " "),
-        "trained on": made.finished.str[:10],
-        "git commit": made.commit.dropna().str[:12],
+        "seeds": rows.seed.map(str),
+        "device": rows.device.str.upper() + " " + made.device,
+        "ended": made.finished.str[:10],
+        "git commit": made.commit.dropna().astype(str).str[:12],
         "code": made.code.str[:12],
         "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
+        "hours in all": pd.Series(f"{rows.hours.sum():.1f}"),
     }
-    hours = runs[runs.stored].drop_duplicates(["key", "epoch"]).seconds.sum() / 3600
     images = rows.drop_duplicates(["dataset", "data"])
     return [
         *((row.dataset, size_of(row.data)) for row in images.itertuples()),
-        *((what, "; ".join(map(str, sorted(set(each))))) for what, each in settings.items()),
-        ("runs", f"{len(rows)}, of {hours:.1f} hours in all"),
+        *((what, "; ".join(sorted(each.unique()))) for what, each in settings.items()),
     ]
 
 
@@ -114,8 +106,8 @@ def made_by() -> dict[str, dict[str, Any]]:
     """Return the provenance of each stored run by its key, committed or of this machine."""
     found = {}
     for path in committed.REPORTS.glob("*/runs.csv"):
-        for run in committed.table(path, path.stat().st_mtime_ns).values():
-            found[run["key"].iloc[0]] = json.loads(run["provenance"].iloc[0])
+        for rows in committed.table(path, path.stat().st_mtime_ns).values():
+            found[rows["key"].iloc[0]] = json.loads(rows["provenance"].iloc[0])
     for path in runs_root().glob("*/run.json"):
         found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     return found
@@ -139,37 +131,25 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     offers it as CSV, with all digits.
     """
     flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    flat = flat.set_axis([", ".join(filter(None, map(str, n))) if isinstance(n, tuple) else str(n)
-                          for n in flat], axis=1).reset_index(drop=True)  # fmt: skip
+    heads = [name if isinstance(name, tuple) else (name,) for name in flat]
+    flat = flat.set_axis([", ".join(filter(None, map(str, head))) for head in heads], axis=1)
     names = flat.shape[1] - frame.shape[1]
-    shown, kinds = flat.astype(object), flat.astype(object)
-    for place, name in enumerate(flat):
-        spec = f"z.{digits}f" if place >= names else "g"
-        shown[name] = [told(cell, spec) for cell in flat[name]]
-        kinds[name] = [kind(cell, place < names) for cell in flat[name]]
+    specs = ["g"] * names + [f"z.{digits}f"] * frame.shape[1]
+    columns = zip(flat, specs, strict=True)
+    shown = pd.DataFrame(
+        {name: [told(cell, spec) for cell in flat[name]] for name, spec in columns}
+    )
     styled = (
         shown.style.hide(axis="index").format(escape="html").format_index(escape="html", axis=1)
     )
-    styled = styled.set_td_classes(kinds).set_caption(html.escape(caption, quote=False))
+    styled = styled.set_caption(html.escape(caption)).set_table_attributes(f'data-names="{names}"')
     text = styled.set_uuid("t").to_html(cell_ids=False)
-    text = re.sub(r"<style.*?</style>\s*| id=\"[^\"]*\"|\n *", "", text, flags=re.DOTALL)
     text = re.sub(
-        r' class="(?:data row|col_heading level)\d+ col\d+ ?([^"]*)" ', r' class="\1"', text
+        r'<style.*?</style>\s*| (id|class)="[^"]*"( (?=>))?|\n *', "", text, flags=re.DOTALL
     )
-    plain = f"{caption}\n{shown.to_string(index=False)}"
-    carried = {
-        "text/html": text.replace(' class=""', ""),
-        "text/csv": csv(flat),
-        "text/plain": plain,
-    }
-    display(carried, raw=True)
-
-
-def kind(cell: Any, name: bool) -> str:
-    """Return a cell's class for the style sheet."""
-    if name:
-        return "name"
-    return f"text {cell}" * isinstance(cell, str)
+    lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]
+    plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)  # Markdown, as for a README
+    display({"text/html": text, "text/csv": csv(flat), "text/plain": plain}, raw=True)
 
 
 def told(cell: Any, spec: str) -> str:
@@ -181,7 +161,7 @@ def told(cell: Any, spec: str) -> str:
 
 def csv(frame: pd.DataFrame) -> str:
     """Return a table as CSV with all digits; a cell of several values has a column for each."""
-    rows = []
+    rows: list[dict] = []
     for row in frame.to_dict("records"):
         rows.append({})
         for name, cell in row.items():
@@ -197,14 +177,12 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
     """
     panels = []
     for number, each in enumerate([drawn] if isinstance(drawn, Figure) else drawn):
-        titles = [axis.get_title("left") or axis.get_title() for axis in each.axes]
+        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes)]
         about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
-        width, letters = (
-            each.get_figwidth(),
-            each.findobj(lambda a: isinstance(a, Text) and a.get_text()),
-        )
-        least = 72 * width * SMALLEST / min((t.get_fontsize() for t in letters), default=11)
+        letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]
+        width = each.get_figwidth()
+        least = 72 * width * SMALLEST / min(map(float, letters), default=11)
         size = f"flex: 1 1 0; min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
         panels.append(f'<div class="panel" style="{size}">{image}</div>')
         plt.close(each)
