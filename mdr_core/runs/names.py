@@ -52,7 +52,7 @@ def local_name(config: Config, fingerprint: str, train: Callable | None = None) 
     source = module if getattr(module, "__file__", None) else train
     text = inspect.getsource(source) if source else ""
     if ":" in config.loss:
-        text += inspect.getsource(type(own(config.loss)))
+        text += inspect.getsource(inspect.getmodule(type(own(config.loss))))
     return sha256([settings(config), fingerprint, code_digest(), text])[:16]
 
 
