@@ -183,7 +183,7 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
         letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]
         width = each.get_figwidth()
         least = 72 * width * SMALLEST / min(map(float, letters), default=11)
-        size = f"flex: 1 1 0; min-width: {least:.0f}px; max-width: {96 * width:.0f}px"
+        size = f"flex: 1 1 0; min-width: {least + 1:.0f}px; max-width: {96 * width:.0f}px"
         panels.append(f'<div class="panel" style="{size}">{image}</div>')
         plt.close(each)
     row = "display: flex; flex-wrap: wrap; gap: .75rem"
