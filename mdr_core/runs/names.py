@@ -45,15 +45,29 @@ def committed_name(config: Config) -> str:
 def local_name(config: Config, fingerprint: str, train: Callable | None = None) -> str:
     """Return the name of a run's folder on this machine, 16 hexadecimal digits.
 
-    The source of another ``train`` than the study's enters: its module's, in a notebook its own.
-    So does that of a loss of the reader's.
+    The source of another ``train`` than the study's enters, and that of a loss of the reader's.
     """
-    module: Any = train and inspect.getmodule(train)
-    source = module if getattr(module, "__file__", None) else train
-    text = inspect.getsource(source) if source else ""
+    if train is not None and not hasattr(train, "source"):  # worker processes have no notebook
+        train.source = source_of(train)  # type: ignore[attr-defined]
+    text = getattr(train, "source", "")
     if ":" in config.loss:
         text += inspect.getsource(inspect.getmodule(type(own(config.loss))))
     return sha256([settings(config), fingerprint, code_digest(), text])[:16]
+
+
+def source_of(function: Callable) -> str:
+    """Return the text of a function's module; in a notebook its own, and of those it calls."""
+    module: Any = inspect.getmodule(function)
+    if getattr(module, "__file__", None):
+        return inspect.getsource(module)
+    texts, left = dict[Any, str](), [function]
+    while left:
+        each: Any = left.pop()
+        if inspect.isfunction(each) and each.__module__ == function.__module__:
+            if each not in texts:
+                left += [each.__globals__.get(name) for name in each.__code__.co_names]
+            texts[each] = inspect.getsource(each)
+    return "".join(texts.values())
 
 
 @functools.cache
