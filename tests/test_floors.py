@@ -50,7 +50,7 @@ def test_floors_are_committed_or_computed_or_the_images_are_not_here(tmp_path, m
     assert facts.floors_of(TINY)["pixels"]["test_recall@1"] > 80  # of drawn characters
 
 
-@pytest.mark.parametrize("profile", ["photos"])
+@pytest.mark.parametrize("profile", ["photos", "full"])
 def test_published_datasets_have_floors_above_chance(profile):
     about = json.loads((committed.REPORTS / profile / "datasets.json").read_text())
     for name in PROFILES[profile].settings:
