@@ -19,7 +19,7 @@ from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.evaluation.retrieval import full_float32
-from mdr_core.files import check_writable, write
+from mdr_core.files import write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.local import Record, tensors
@@ -64,8 +64,7 @@ class ImageSearch:
 
     def save(self, folder: str | Path) -> Path:
         """Write FILES into a folder, which is returned; the last one has the others' checksums."""
-        check_writable(folder := Path(folder).expanduser(), "folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder := Path(folder).expanduser()).mkdir(parents=True, exist_ok=True)
         model = getattr(self.model, "_orig_mod", self.model)  # of a compiled one
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]

@@ -37,11 +37,6 @@ def best(runs: pd.DataFrame, by: str = RECALL) -> pd.DataFrame:
     return ordered.groupby(["run", "key"]).head(1).sort_values("run", kind="stable")
 
 
-def start(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return each run's epoch 0, before training; a run that is not stored keeps its one row."""
-    return runs[(runs.epoch == 0) | ~runs.stored]
-
-
 class Difference(NamedTuple):
     """A difference, its 95 % interval, the two-sided p that it is zero, and its number of seeds.
 

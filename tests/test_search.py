@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mdr_core.study import drawn_folder, experiments
 from PIL import Image
 
 from mdr_core.data import image_cache
@@ -16,7 +17,6 @@ from mdr_core.errors import StudyError
 from mdr_core.runs import local
 from mdr_core.runs.local import tensors
 from mdr_core.search import CONFIG, FILES, ImageSearch
-from mdr_core.study import drawn_folder, experiments
 from tests.test_retrieval import autocast, default_type
 
 

@@ -1,13 +1,19 @@
 """What pages of committed runs tell of a dataset without it: ``reports/PROFILE/datasets.json``."""
 
 import json
+from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import StudyError
-from mdr_core.evaluation.floors import floors
+from mdr_core.evaluation.epoch import center_crops, embed
+from mdr_core.evaluation.retrieval import RetrievalSet, first_ranks, recall
 from mdr_core.runs import committed, local
+from mdr_core.training import start
 
 Facts = dict[str, Any]
 DECIDE = ("backbone", "weights", "image_size", "resize", "crop", "ks")  # settings, of floors
@@ -33,6 +39,28 @@ def facts_of(data: RetrievalDataset) -> Facts:
         "train_classes": len(data.train.class_names),
         "test_classes": list(data.test.class_names),
     }
+
+
+def floors(config: Config, data: RetrievalDataset) -> dict[str, dict[str, float]]:
+    """Return ``test_recall@K`` in percent, K of config.ks, that every method must exceed.
+
+    ``pixels``: gray, each image of mean 0 and standard deviation 1. ``features``: the pretrained
+    backbone's, L2-normalized, which find more than raw ones.
+    """
+    device = torch.device(config.device if torch.cuda.is_available() else "cpu")
+    searched = () if data.gallery is None else (data.gallery.images, data.gallery.labels)
+    images = RetrievalSet(data.test.images, data.test.labels, *searched)
+    crops = images.map(partial(center_crops, config, device=device))
+    net = start(config.replace(device=device.type, normalization="l2")).model.eval()
+    net.add_module("linear", nn.Identity())
+    found = {"pixels": crops.map(pixels), "features": crops.map(partial(embed, net))}
+    scores = {name: recall(first_ranks(*each), config.ks) for name, each in found.items()}
+    return {n: {f"test_recall@{k}": x for k, x in by_k.items()} for n, by_k in scores.items()}
+
+
+def pixels(crops: Tensor) -> Tensor:
+    gray = crops.mean(dim=1, dtype=torch.float32).flatten(1)
+    return nn.functional.layer_norm(gray, gray.shape[1:])
 
 
 def floors_of(config: Config) -> dict[str, dict[str, float]] | None:

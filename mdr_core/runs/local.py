@@ -1,7 +1,7 @@
 """This machine's runs: a stored one is read, a killed one goes on from its last epoch.
 
 <runs_root()>/<name>/run.json          config, history, provenance, checksum; written last
-                     weights.safetensors, embeddings.safetensors, findings.safetensors
+                     weights.safetensors, findings.safetensors
                      checkpoint.pt     after every epoch, while the run is under way
 
 A folder from another machine may be copied there, with or without the large files.
@@ -30,7 +30,7 @@ from mdr_core.files import locked, runs_root, write
 from mdr_core.runs.names import code_digest, git, local_name
 
 Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer
-FILES = ("weights", "embeddings", "findings")
+FILES = ("weights", "findings")
 PACKAGES = (
     "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
 )  # fmt: skip
@@ -55,10 +55,9 @@ def dataset(config: Config) -> RetrievalDataset:
 
 
 def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:
-    """Return a run's ``weights``, ``embeddings`` or ``findings``; None where they are not there.
+    """Return a run's ``weights`` or ``findings``; None where they are not there.
 
-    ``weights``: the model's by name, MDR's under ``mdr.``. ``embeddings``: of the final epoch,
-    ``test`` (N, D) and ``test_labels`` (N,), and those of a gallery. ``findings``: those of
+    ``weights``: the model's by name, MDR's under ``mdr.``. ``findings``: those of
     :func:`mdr_core.evaluation.epoch.findings`.
     """
     try:
@@ -128,13 +127,10 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
     )
     weights = trainer.model.state_dict()
     weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
-    embeddings: dict[str, torch.Tensor] = {}
-    for name, split in {"test": data.test, "gallery": data.gallery}.items():
-        if split is not None:
-            embeddings[name] = epoch.embed_split(config, trainer.model, split)
-            embeddings[f"{name}_labels"] = split.labels
-    found = epoch.findings(epoch.RetrievalSet(*embeddings.values()))
-    for name, values in zip(FILES, (weights, embeddings, found), strict=True):
+    splits = [data.test] if data.gallery is None else [data.test, data.gallery]
+    each = [(epoch.embed_split(config, trainer.model, s), s.labels) for s in splits]
+    found = epoch.findings(epoch.RetrievalSet(*sum(each, ())))
+    for name, values in zip(FILES, (weights, found), strict=True):
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
     about = json.loads(json.dumps(config.to_dict()))

@@ -104,13 +104,8 @@ def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[
 
 def train_all(configs: list[Config], train: Train | None) -> None:
     """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
-    problems, count = list[Exception | None](), len(configs)
-    try:
-        problems += tqdm(outcomes(configs, train), total=count, unit="run", disable=not count)
-    except KeyboardInterrupt:
-        ended = f"{problems.count(None)} of {count} runs are stored"
-        raise KeyboardInterrupt(f"interrupted: {ended}; the same command goes on") from None
-    for problem in filter(None, problems):
+    bar = tqdm(outcomes(configs, train), total=len(configs), unit="run", disable=not configs)
+    for problem in filter(None, list(bar)):
         raise problem
 
 
