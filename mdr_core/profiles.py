@@ -54,8 +54,9 @@ PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few ima
 
 PROFILES = {
     "quick": Profile(
-        "see everything work on handwriting: eight alphabets of Omniglot",
-        "a small residual network, 32 px",
+        "handwriting at 32 pixels shows that everything works and what it looks like; the paper's "
+        "claims are about photographs",
+        "Omniglot, a small residual network",
         "15 minutes on two CPU cores",
         {"omniglot": Setting(QUICK, 0.2, 24)},  # the letters of one alphabet are held out
         others=Setting(PHOTOS, 0.6), seeds=3, few=2, trains=True,
