@@ -22,15 +22,15 @@ READY := .venv/ready-$(firstword $(shell cksum < requirements.lock))
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
 	@echo "Options: PROFILE=quick|photos|full|paper  NOTEBOOK=recall_at_k (default: all)  DATASET=cub200  MINUTES=25  PYTHON=python3 (3.11 or newer)"
-	@echo "STORED=1 takes committed runs, STORED=0 trains all (docs/runs.md)"
+	@echo "STORED=1 takes committed runs first, STORED=0 looks at none and trains (docs/runs.md)"
 
-reports: $(READY) ## run the notebooks and write reports/PROFILE/
+reports: $(READY) ## run the notebooks and write their pages to reports/PROFILE/, each as soon as it is there
 	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
 
-train: $(READY) ## train the runs of PROFILE that are not stored into runs/, for MINUTES at most; asked again, it goes on
+train: $(READY) ## run the notebooks with train=True: train what is missing into runs/, for MINUTES at most; the same command goes on
 	.venv/bin/python -m mdr_core train --profile $(PROFILE) $(addprefix --minutes ,$(MINUTES))
 
-keep: $(READY) ## add the runs of PROFILE in runs/ to the committed ones, reports/PROFILE/runs.csv
+keep: $(READY) ## add the runs in runs/ on the datasets of PROFILE to the committed ones, reports/PROFILE/runs.csv
 	.venv/bin/python -m mdr_core keep --profile $(PROFILE)
 
 download: $(READY) ## fetch DATASET (cub200 or sop) into data/
