@@ -64,7 +64,6 @@ def test_our_conclusion_is_shown_where_it_fits_alone(shown, changes, conclusions
     carried = shown[0][show.ANSWER]
     given = {"changes": "{'lr': 0.01}"} if changes else {}
     assert carried["parameters"] == {"profile": "quick"} | given
-    assert carried["recall"] == {"drawn": "71.2 (n = 1)"}
     assert dict(carried["provenance"])["hours in all"] == "1.0"
     json.dumps(carried)
 
@@ -161,7 +160,7 @@ def folder(tmp_path_factory):
 
 def test_whatever_becomes_of_a_notebook_the_others_are_rendered(folder):
     said = (folder / "said").read_text()
-    assert "fails: no such data\n" in said and "nothing is not rendered: no run is stored\n" in said
+    assert "fails: no such data\n" in said and "nothing: no run is stored\n" in said
     for name in ("killed", "broken"):
         assert len(re.findall(rf"^{name}: .+\n", said, re.MULTILINE)) == 1
     assert "Traceback" not in said
@@ -219,7 +218,7 @@ def test_what_does_not_exist_is_refused(folder, capsys):
 def test_other_numbers_and_absent_images_are_no_committed_pages(monkeypatch):
     given = render.argparse.Namespace(profile="photos", output=None, parameters=[])
     elsewhere = render.REPOSITORY / "outputs" / "reports"
-    monkeypatch.setattr(render, "images_here", lambda profile: False)
+    monkeypatch.setenv("MDR_DATA_ROOT", "nowhere")
     assert render.root_of(given, "drop_in") == render.REPORTS
     assert render.root_of(given, "your_images") == elsewhere / "without-images"
     given.parameters = [["seeds", "[0, 1]"]]
@@ -230,7 +229,7 @@ def test_notebooks_lie_side_by_side_and_others_are_refused(folder, capsys):
     executed, copy = folder / "reports" / "quick" / "tiny.ipynb", folder / "copy.ipynb"
     copy.write_bytes(executed.read_bytes())
     assert main(["compare", str(executed), str(copy)]) == 0
-    assert capsys.readouterr().out.count("71.2 (n = 1)") == 2
+    assert capsys.readouterr().out.count("| a | 1.5 | 1.5 |") == 2
     assert main(["compare", str(copy), str(folder / "notebooks" / "broken.ipynb")]) == 2
     assert "is no executed notebook of this study" in capsys.readouterr().err
 

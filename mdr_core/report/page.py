@@ -42,19 +42,15 @@ def to_html(text: str, links: Mapping[str, str]) -> Markup:
     """Return Markdown as HTML; a link to another notebook leads to its page, if there is one."""
     renderer = Renderer(escape=False, exclude_anchor_links=True)
     found = MarkdownWithMath(renderer=renderer).render(text)
-    found = re.sub(
-        r'href="(\w+)\.ipynb"', lambda m: f'href="{links[m[1]]}"' if m[1] in links else "", found
-    )
-    unbroken = r"(?<=\d) (?=[%±]|to [−+]?\d)|(?<=±) |(?<=\d to) (?=[−+]?\d)"  # "95 %", "0.8 to 7.6"
-    return Markup(re.sub(unbroken, "\u00a0", found))
+    for name in re.findall(r'href="(\w+)\.ipynb"', found):
+        link = f'href="{links[name]}"' if name in links else ""
+        found = found.replace(f'href="{name}.ipynb"', link)
+    # no line ends within "95 %" and "0.8 to 7.6"
+    return Markup(re.sub(r"(?<=\d) (?=%|to [−+]?\d)|(?<=\d to) (?=[−+]?\d)", "\u00a0", found))
 
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+FILES = jinja2.PackageLoader("mdr_core.report")
+TEMPLATES = jinja2.Environment(loader=FILES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 code = Highlight2HTML(pygments_lexer="ipython3")
 TEMPLATES.filters |= {"markdown": to_html, "code": code, "ansi": ansi2html}
 
@@ -91,9 +87,9 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
         for other in [*reversed(pages), folder]
         for each in pages[other]
     }
-    made = nb.metadata.papermill
-    words = [word for k, v in made.parameters.items() if k != "profile" for word in ("-p", k, v)]
-    own = ["--profile", made.parameters.get("profile", "quick"), "--notebook", name, *words]
+    given = dict(nb.metadata.papermill.parameters)
+    words = ["--profile", given.pop("profile", "quick"), "--notebook", name]
+    words += [str(word) for item in given.items() for word in ("-p", *item)]
     about = {
         "name": name,
         "title": title(nb),
@@ -101,9 +97,8 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
         "home": os.path.relpath("index.html", folder or "."),
         "folder": folder,
         "profiles": [each for each in pages if each and folder and name in pages[each]],
-        "command": f"python -m mdr_core reports {shlex.join(map(str, own))}",
-        "made": made,
-        "python": nb.metadata.language_info.version,
+        "command": f"python -m mdr_core reports {shlex.join(words)}",
+        "made": nb.metadata,
         "provenance": [row for each in data_of(nb, ANSWER) for row in each[ANSWER]["provenance"]],
         "parts": [joined(nb.cells, folded) for folded in (False, True)],
     }

@@ -5,7 +5,6 @@ its page; a notebook without a ``profile`` is of the whole study, its page is in
 """
 
 import argparse
-import contextlib
 import os
 import re
 import signal
@@ -35,8 +34,7 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> NotebookNode:
 
     Its progress bars and warnings go to stderr. A kernel that is ended ends its processes.
     """
-    # a "python3" that the user registered may be of another environment
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # python3 is this one, whatever a user registered
     options = {"kernel_name": "python3", "start_timeout": 600, "cwd": REPOSITORY}
     options |= {"extra_arguments": ["--log-level=50"], "progress_bar": False}
     try:
@@ -44,10 +42,8 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> NotebookNode:
             notebook, None, parameters, stderr_file=sys.stderr, **options
         )
     except PapermillExecutionError as error:
-        for kind in (StudyError, NothingStored):
-            if error.ename == kind.__name__:
-                raise kind(error.evalue) from None
-        raise
+        kinds = {kind.__name__: kind for kind in (StudyError, NothingStored)}
+        raise kinds[error.ename](error.evalue) if error.ename in kinds else error from None
     kept = ("parameters", "version", "duration", "end_time")
     nb.metadata.papermill = {name: nb.metadata.papermill[name] for name in kept}
     for cell in nb.cells:
@@ -59,32 +55,26 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> NotebookNode:
 
 
 def root_of(given: argparse.Namespace, name: str) -> Path:
-    """Return where a page goes: to ``--output``, or ``reports``.
+    """Return where a page goes: to ``--output``, or ``reports``, or a folder in ``outputs``.
 
-    Under changed parameters that is a folder in ``outputs`` that is named after them: a committed
-    page is never overwritten with other numbers. A page of images without the images is no
-    committed one, either.
+    Changed parameters name that folder: a committed page is never overwritten with other numbers.
+    A page of images without the images is no committed one, either.
     """
     words = [f"{key}={value}" for key, value in given.parameters]
-    if name in OF_IMAGES and not images_here(given.profile):
+    own = {*PROFILES[given.profile].settings} & {*catalog.KNOWN}
+    try:
+        _ = [catalog.find(each) for each in own if name in OF_IMAGES]
+    except StudyError:
         words.append("without-images")
     if given.output or not words:
         return given.output or REPORTS
-    own = re.sub(r"[^\w.=,\[\]-]+", "", "-".join(words))
-    return REPOSITORY / "outputs" / "reports" / own[:200]
-
-
-def images_here(profile: str) -> bool:
-    """Return whether the images of a profile's datasets are all on this machine."""
-    with contextlib.suppress(StudyError):
-        names = {*PROFILES[profile].settings} & {*catalog.KNOWN}
-        return all(catalog.find(name) for name in names)
-    return False
+    folder = re.sub(r"[^\w.=,\[\]-]+", "", "-".join(words))
+    return REPOSITORY / "outputs" / "reports" / folder[:200]
 
 
 def render(notebook: Path, given: argparse.Namespace, pages: bool) -> set[Path]:
     """Run a notebook; return the folder that got it, if it is to be a page."""
-    known, name = papermill.inspect_notebook(notebook), notebook.stem
+    known = papermill.inspect_notebook(notebook)
     parameters = {parameter: value_of(text) for parameter, text in given.parameters}
     for parameter in parameters.keys() - known.keys():
         raise unknown("parameter", parameter, known)
@@ -92,7 +82,7 @@ def render(notebook: Path, given: argparse.Namespace, pages: bool) -> set[Path]:
     nb = execute(notebook, {key: value for key, value in parameters.items() if key in known})
     if not pages:
         return set()
-    root = root_of(given, name)
+    root = root_of(given, notebook.stem)
     path = root / (given.profile if "profile" in known else "") / notebook.name
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, nbformat.writes(nb) + "\n")
@@ -126,11 +116,9 @@ def main(argv: list[str], pages: bool = True) -> int:
         for name in given.notebook or sorted(notebooks, key=place):
             try:
                 roots |= render(notebooks[name], given, pages)
-            except NothingStored as error:
-                tqdm.write(f"{name} is not rendered: {error}", file=sys.stderr)
             except Exception as error:  # noqa: BLE001 - a foreign notebook may fail in any way
                 tqdm.write(f"{name}: {error}", file=sys.stderr)
-                failed = 1
+                failed |= not isinstance(error, NothingStored)
     finally:  # the time may be up, or Ctrl-C
         signal.setitimer(signal.ITIMER_REAL, 0)
         for root in roots:

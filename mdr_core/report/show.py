@@ -17,7 +17,6 @@ from mdr_core.profiles import Study
 from mdr_core.runs import facts
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
-SETTINGS = ("loss", "backbone", "dim", "mdr_weight", "levels", "epochs", "lr")  # that pages vary
 
 
 def answer(
@@ -26,18 +25,10 @@ def answer(
     conclusions: Mapping[str, tuple[str, Mapping[str, str]]],
     verdicts: Mapping[str, str],
 ) -> None:
-    """Show our conclusion of a profile's runs, with what they are (folded, at the page's end).
+    """Show our conclusion of a profile's runs, or a line that says why it does not apply.
 
-    Under other parameters, or where a verdict is not as claimed, our conclusion is not shown, and
-    a line says why.
-
-    Args:
-        runs: the table of :func:`mdr_core.runs.run.run`.
-        conclusions: profile -> sentences (Markdown), and the verdicts that they rest on, by name.
-        verdicts: those that the runs give, by the same names.
-
-    Raises:
-        NothingStored: none of the runs is stored.
+    ``conclusions``: profile -> sentences (Markdown), and the verdicts that they rest on, by name.
+    ``verdicts``: those that the runs give. NothingStored: none of the runs is stored.
     """
     if not runs.stored.any():
         raise NothingStored("no run of this page is stored: train=True trains them")
@@ -53,18 +44,10 @@ def answer(
     rows = runs[runs.stored].drop_duplicates(["key", "epoch"])
     carried = {
         "parameters": {"profile": study.name} | {k: str(v) for k, v in study.changed.items()},
-        "recall": recall(rows.drop_duplicates("key", keep="last")),
         "verdicts": dict(verdicts),
         "provenance": provenance(rows),
     }
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
-
-
-def recall(last: pd.DataFrame) -> dict[str, str]:
-    """Return the mean Recall@1 of each dataset and setting that the runs vary, by their names."""
-    varied = [name for name in ("method", *SETTINGS) if name in last and last[name].nunique() > 1]
-    groups = last.groupby(["dataset", *varied], sort=False)["test_recall@1"]
-    return {", ".join(map(str, k)): f"{v.mean():.1f} (n = {len(v)})" for k, v in groups}
 
 
 def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -94,12 +77,12 @@ def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 def about_images(dataset: str, fingerprint: str) -> str:
     """Return how large a dataset is, where that is committed, and what is special about a copy."""
-    told = f"fingerprint {fingerprint[:12]}"
-    if about := facts.about(dataset, fingerprint):
+    about, told = facts.about(dataset, fingerprint), [f"fingerprint {fingerprint[:12]}"]
+    if about:
         classes = about["train_classes"] + len(about["test_classes"])
         size = f"{sum(about['images'].values()):,} images, {classes:,} classes"
-        told = "; ".join(filter(None, [size, about.get("copy"), told]))
-    return told
+        told = [size, *filter(None, [about.get("copy")]), *told]
+    return "; ".join(told)
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
@@ -145,17 +128,15 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
 
     It is SVG, which a page offers as a file; one of ``photographs`` is a JPEG.
     """
-    panels = []
+    panels = ""
     for number, each in enumerate([drawn] if isinstance(drawn, Figure) else drawn):
-        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes)]
-        about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
+        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes), caption]
+        about = html.escape(". ".join(dict.fromkeys(filter(None, titles))))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
-        size = f"flex: 1 1 0; min-width: 304px; max-width: {96 * each.get_figwidth():.0f}px"
-        panels.append(f'<div class="panel" style="{size}">{image}</div>')
+        panels += f'<div class="panel" style="flex: 1 1 304px; max-width: 404px">{image}</div>'
         plt.close(each)
-    row = "display: flex; flex-wrap: wrap; gap: .75rem"
-    text = f'<figure><div class="panels" style="{row}">{"".join(panels)}</div>'
-    text += f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    text = f'<div class="panels" style="display: flex; flex-wrap: wrap; gap: .75rem">{panels}</div>'
+    text = f"<figure>{text}<figcaption>{html.escape(caption)}</figcaption></figure>"
     display({"text/html": text, "text/plain": caption}, raw=True)
 
 

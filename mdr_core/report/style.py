@@ -6,21 +6,13 @@ points is legible on a phone of 390 pixels. Importing this sets seaborn's theme.
 
 import seaborn
 
-from mdr_core.profiles import L2, MDR, TRIPLET
+from mdr_core.profiles import MDR, METHODS, TRIPLET
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-BLUE, ORANGE, GREEN = PALETTE[:3]
 INK, SOFT = "#1b1f26", "#5b6370"  # of text, as in the pages
-COLORS = {  # of seaborn's ``palette=``
-    "Pixels": "#9aa1ab",
-    "Backbone features": SOFT,
-    "Before fine-tuning": "#7b828d",
-    TRIPLET: BLUE,
-    L2: ORANGE,
-    MDR: GREEN,
-    "without MDR": BLUE,
-    "with MDR": GREEN,
-}
+FLOORS = {"Pixels": "#9aa1ab", "Backbone features": SOFT, "Before fine-tuning": "#7b828d"}
+COLORS = FLOORS | dict(zip(METHODS, PALETTE, strict=False))  # of seaborn's ``palette=``
+COLORS |= {"without MDR": COLORS[TRIPLET], "with MDR": COLORS[MDR]}
 WIDTH = 4.2  # inches of a panel
 THEME = {
     "figure.figsize": (WIDTH, 3.0),
