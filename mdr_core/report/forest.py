@@ -14,8 +14,7 @@ MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal", "unclea
 def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
     """Draw a row for each difference of :func:`mdr_core.statistics.compare`, in their order.
 
-    A filled dot is a verdict: *holds* or *fails*. Rows that are not run are named below. ``names``
-    is the column with the rows' names.
+    A filled dot is a verdict. Rows that are not run are named below. ``names``: their column.
     """
     ran = differences[differences.seeds > 0]
     left = [textwrap.fill(str(name), 16, break_long_words=False) for name in ran[names]]
@@ -35,12 +34,9 @@ def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
         each.grid(False, axis="y")
         each.tick_params(axis="y", length=0)
         each.spines[["left", "right"]].set_visible(False)
-    absent = ", ".join(differences[names][~(differences.seeds > 0)].map(str))
     axis.set_xlabel("difference [points]")
     figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
-    if absent:
-        told = textwrap.fill(f"Not run: {absent}", 48)
-        figure.supxlabel(told, x=0.01, ha="left", size=11)
-    if ran.empty:
-        axis.set_axis_off()
+    if absent := ", ".join(differences[names][differences.seeds == 0].map(str)):
+        figure.supxlabel(textwrap.fill(f"Not run: {absent}", 48), x=0.01, ha="left", size=11)
+    axis.set_visible(not ran.empty)
     return figure

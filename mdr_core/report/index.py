@@ -1,7 +1,4 @@
-"""The index of all pages, and the README's results: both show what the claims notebook says.
-
-Of ``reports/claims.ipynb``, cells tagged ``sentences``, ``recall`` and ``ledger`` are taken.
-"""
+"""The index of all pages, and the README's results: the outputs of tagged cells of claims.ipynb."""
 
 import re
 from pathlib import Path
@@ -24,16 +21,14 @@ def write_reports(root: Path) -> None:
     titles, links = {}, {}  # of each notebook, in the first folder that has it
     for folder in reversed(pages):
         for name in pages[folder]:
-            page.write_page(root, folder, name, pages)
+            titles[name] = page.write_page(root, folder, name, pages)
             links[name] = f"{folder}/{name}.html".lstrip("/")
-            titles[name] = page.title(nbformat.read(root / folder / f"{name}.ipynb", 4))
     claims = root / "claims.ipynb"
     nb = nbformat.read(claims, 4) if claims.exists() else nbformat.v4.new_notebook()
-    tables = [page.data_of(nb, "text/html", tag) for tag in ("recall", "ledger")]
     about = {
         "sentences": page.data_of(nb, "text/markdown", "sentences"),
         "explorers": sorted(f"{p.parent.name}/{p.name}" for p in root.glob("*/explore-*.html")),
-        "tables": sum(tables, []),
+        "tables": [t for tag in ("recall", "ledger") for t in page.data_of(nb, "text/html", tag)],
         "profiles": {name: PROFILES[name].purpose for name in pages if name},
         "titles": {name: titles[name] for name in sorted(titles, key=page.place)},
         "links": links,
@@ -59,6 +54,5 @@ def results(root: Path) -> str:
 
 def main(argv: list[str]) -> int:
     before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    after = rest[rest.index(END) :]
-    write(README, f"{before}{START}{results(REPORTS)}\n{after}")
+    write(README, f"{before}{START}{results(REPORTS)}\n{rest[rest.index(END) :]}")
     return 0

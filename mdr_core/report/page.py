@@ -1,7 +1,4 @@
-"""An executed notebook as one self-contained page: nothing comes from the network.
-
-Its cells stay in order, their code folded; cells tagged ``details`` are folded at the end.
-"""
+"""An executed notebook as one self-contained page; cells tagged ``details`` are folded last."""
 
 import os
 import re
@@ -66,11 +63,6 @@ def pages_of(root: Path) -> dict[str, list[str]]:
     return {folder: sorted(names, key=place) for folder, names in found.items() if names}
 
 
-def title(nb: NotebookNode) -> str:
-    """Return a notebook's question, the heading that it begins with."""
-    return re.sub(r"[#*`$]", "", nb.cells[0].source.partition("\n")[0]).strip()
-
-
 def data_of(nb: NotebookNode, kind: str, tag: str = "") -> list[NotebookNode]:
     """Return the data of the outputs that have this MIME type, of cells with a tag."""
     cells = (cell for cell in nb.cells if not tag or tag in cell.metadata.get("tags", []))
@@ -78,10 +70,11 @@ def data_of(nb: NotebookNode, kind: str, tag: str = "") -> list[NotebookNode]:
     return [each for each in data if kind in each]
 
 
-def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) -> None:
-    """Write one page; ``pages``: as of :func:`pages_of`."""
+def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) -> str:
+    """Write one page and return its title; ``pages``: as of :func:`pages_of`."""
     path = root / folder / f"{name}.ipynb"
     nb = nbformat.read(path, 4)
+    title = re.sub(r"[#*`$]", "", nb.cells[0].source.partition("\n")[0]).strip()  # the question
     links = {  # to each notebook: its page of the same profile, else the first that there is
         each: os.path.relpath(f"{other}/{each}.html".lstrip("/"), folder or ".")
         for other in [*reversed(pages), folder]
@@ -92,7 +85,7 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
     words += [str(word) for item in given.items() for word in ("-p", *item)]
     about = {
         "name": name,
-        "title": title(nb),
+        "title": title,
         "links": {each: links[each] for each in sorted(links, key=place)},
         "home": os.path.relpath("index.html", folder or "."),
         "folder": folder,
@@ -103,6 +96,7 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
         "parts": [joined(nb.cells, folded) for folded in (False, True)],
     }
     write(path.with_suffix(".html"), TEMPLATES.get_template("page.html.j2").render(about))
+    return title
 
 
 def joined(cells: list[NotebookNode], folded: bool) -> list[NotebookNode]:

@@ -1,7 +1,7 @@
 """Run notebooks and render them as reports, or only train: ``make reports``, ``make train``.
 
-papermill runs each notebook of ``notebooks/``. ``reports/PROFILE/`` gets the executed notebook and
-its page; a notebook without a ``profile`` is of the whole study, its page is in ``reports/``.
+``reports/PROFILE/`` gets the executed notebook and its page; a notebook without a ``profile`` is of
+the whole study, its page is in ``reports/``.
 """
 
 import argparse
@@ -36,11 +36,9 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> NotebookNode:
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # python3 is this one, whatever a user registered
     options = {"kernel_name": "python3", "start_timeout": 600, "cwd": REPOSITORY}
-    options |= {"extra_arguments": ["--log-level=50"], "progress_bar": False}
+    options |= {"extra_arguments": ["--log-level=50"], "stderr_file": sys.stderr}
     try:
-        nb = papermill.execute_notebook(
-            notebook, None, parameters, stderr_file=sys.stderr, **options
-        )
+        nb = papermill.execute_notebook(notebook, None, parameters, progress_bar=False, **options)
     except PapermillExecutionError as error:
         kinds = {kind.__name__: kind for kind in (StudyError, NothingStored)}
         raise kinds[error.ename](error.evalue) if error.ename in kinds else error from None
@@ -109,7 +107,7 @@ def main(argv: list[str], pages: bool = True) -> int:
     for name in given.notebook or []:
         if name not in notebooks:
             raise unknown("notebook", name, notebooks)
-    signal.signal(signal.SIGALRM, time_is_up)
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
     signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
     failed, roots = 0, set[Path]()
     try:
@@ -124,11 +122,6 @@ def main(argv: list[str], pages: bool = True) -> int:
         for root in roots:
             index.write_reports(root)
     return failed
-
-
-def time_is_up(*signal_and_frame: object) -> None:
-    tqdm.write("the minutes are over: the same command goes on", file=sys.stderr)
-    sys.exit(0)
 
 
 def train(argv: list[str]) -> int:

@@ -68,21 +68,13 @@ def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
         "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
         "hours in all": pd.Series(f"{rows.seconds.sum() / 3600:.1f}"),
     }
-    images = rows.drop_duplicates(["dataset", "data"])
-    return [
-        *((row.dataset, about_images(row.dataset, row.data)) for row in images.itertuples()),
-        *((what, "; ".join(sorted({*each} - {""}))) for what, each in settings.items()),
-    ]
-
-
-def about_images(dataset: str, fingerprint: str) -> str:
-    """Return how large a dataset is, where that is committed, and what is special about a copy."""
-    about, told = facts.about(dataset, fingerprint), [f"fingerprint {fingerprint[:12]}"]
-    if about:
-        classes = about["train_classes"] + len(about["test_classes"])
-        size = f"{sum(about['images'].values()):,} images, {classes:,} classes"
-        told = [size, *filter(None, [about.get("copy")]), *told]
-    return "; ".join(told)
+    told = []
+    for dataset, copy in rows[["dataset", "data"]].drop_duplicates().to_numpy():
+        about = facts.about(dataset, copy) or {"images": {}}
+        words = [f"{count:,} images to {split}" for split, count in about["images"].items()]
+        words += [about.get("copy", ""), f"fingerprint {copy[:12]}"]
+        told.append((dataset, "; ".join(filter(None, words))))
+    return told + [(what, "; ".join(sorted({*v} - {""}))) for what, v in settings.items()]
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
@@ -153,7 +145,6 @@ def svg(drawn: Figure, about: str, salt: str) -> str:
 
 
 def jpeg(drawn: Figure, about: str) -> str:
-    """Return a figure as an image of photographs."""
     data = io.BytesIO()
     drawn.savefig(data, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
     text = base64.b64encode(data.getvalue()).decode()
