@@ -1,11 +1,9 @@
 """Executed notebooks side by side: ``python -m mdr_core compare one.ipynb other.ipynb``.
 
-Each has its changed parameters, and the verdicts and Recall@1 that its answer carries.
+Their changed parameters and the verdicts of their answers, then the first table of each.
 """
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -15,26 +13,18 @@ from mdr_core.report.page import data_of
 from mdr_core.report.show import ANSWER
 
 
-def compare(paths: Iterable[Path]) -> pd.DataFrame:
-    """Return a column for each notebook; StudyError: one is no executed notebook of this study."""
-    columns = {}
-    for path in paths:
-        try:
-            carried = data_of(nbformat.read(path, 4), ANSWER)[0][ANSWER]
-        except Exception:  # noqa: BLE001 - whatever is wrong with the file
-            raise StudyError(
-                f"{path} is no executed notebook of this study: "
-                f"run papermill notebooks/recall_at_k.ipynb {path}"
-            ) from None
-        parts = ("changed", "recall", "verdicts")
-        columns[str(path)] = {("", "profile"): carried["profile"]} | {
-            (part, name): value for part in parts for name, value in carried[part].items()
-        }
-    return pd.DataFrame(columns).fillna("")
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mdr_core compare", description=__doc__)
-    parser.add_argument("notebooks", nargs="+", type=Path, metavar="FILE.ipynb")
-    print(compare(parser.parse_args(argv).notebooks).to_string())
+    parser.add_argument("notebooks", nargs="+", metavar="FILE.ipynb")
+    columns, tables = {}, []
+    for path in parser.parse_args(argv).notebooks:
+        try:
+            nb = nbformat.read(path, 4)
+            answer = data_of(nb, ANSWER)[0][ANSWER]
+        except Exception:  # noqa: BLE001 - whatever is wrong with the file
+            why = f"{path} is no executed notebook of this study"
+            raise StudyError(f"{why}: run papermill notebooks/recall_at_k.ipynb {path}") from None
+        columns[path] = answer["parameters"] | answer["verdicts"]
+        tables += [path, *(each["text/plain"] for each in data_of(nb, "text/csv")[:1])]
+    print(pd.DataFrame(columns).fillna("").to_string(), *tables, sep="\n\n")
     return 0

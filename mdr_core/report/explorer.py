@@ -4,18 +4,18 @@ It is one file: thumbnails, each stored once, text and script. It asks for nothi
 """
 
 import base64
+import contextlib
 import io
-from pathlib import Path
 
-import jinja2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import Split
 from mdr_core.errors import StudyError
+from mdr_core.report.page import TEMPLATES
 from mdr_core.runs import facts, local
 
 MOST = 1_950_000  # bytes of a page
@@ -26,10 +26,10 @@ Findings = dict[str, dict[str, Tensor]]  # method -> of a run
 def explorer(
     name: str, findings: Findings, queries: Split, searched: Split, count: int = 100, top: int = 5
 ) -> str:
-    """Return the page, HTML of at most MOST bytes; StudyError: so many images do not fit.
+    """Return the page, of at most MOST bytes; StudyError: so many images do not fit.
 
-    It shows about ``count`` of the queries, of each class as many: those on which the models
-    disagree most. The ``top`` nearest of the images ``searched`` follow.
+    It shows ``count`` queries, by class, on which the models disagree most, and the ``top`` nearest
+    of the images ``searched``.
     """
     own, near = queries.labels, torch.stack([each["nearest"].long() for each in findings.values()])
     right = (searched.labels[near] == own[:, None]).numpy()  # (methods, queries, images recorded)
@@ -38,9 +38,9 @@ def explorer(
     rows, same = list[dict](), searched is queries
     for number in choose(own.numpy(), right[:, :, :top], count).tolist():
         image, nearest = place.setdefault((True, number), len(place)), near[:, number].tolist()
-        found = [[place.setdefault((same, i), len(place)) for i in each[:top]] for each in nearest]
+        below = [[place.setdefault((same, i), len(place)) for i in each[:top]] for each in nearest]
         first = ranks[:, number].tolist()
-        rows.append({"number": number, "image": image, "nearest": found, "first": first})
+        rows.append({"number": number, "image": image, "nearest": below, "first": first})
     shown = [(queries if asked else searched, number) for asked, number in place]
     given = {
         "name": name, "methods": [*findings], "classes": queries.class_names, "queries": rows,
@@ -48,8 +48,7 @@ def explorer(
         "recorded": near.shape[2], "shares": (100 * (ranks == 1).mean(axis=1)).tolist(),
         "total": len(own), "small": queries.images.shape[-1] < 64,  # drawn: not to be smoothed
     }  # fmt: skip
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    template = jinja2.Environment(loader=loader, autoescape=True).get_template("explorer.html.j2")
+    template = TEMPLATES.get_template("explorer.html.j2")
     room = MOST - len(template.render(about=given, thumbnails=[]).encode()) - 4 * len(shown)
     found = thumbnails([split.images[number] for split, number in shown], room)
     return template.render(about=given, thumbnails=found)
@@ -84,18 +83,13 @@ def webp(image: Tensor, edge: int, quality: int) -> str:
 def images_of(record: local.Record) -> tuple[Split, Split, bool]:
     """Return a run's test images, those searched, and whether they are here; else gray tiles."""
     config, copy = Config(**record["config"]), record["provenance"]["data"]
-    try:
-        data = local.dataset(config)
-        if data.fingerprint == copy:
+    with contextlib.suppress(StudyError):
+        if (data := local.dataset(config)).fingerprint == copy:
             return data.test, data.gallery or data.test, True
-    except StudyError:
-        pass
     about = facts.about(config.dataset, copy)
     labels = (local.tensors(record, "findings") or {}).get("labels")
     if about is None or labels is None or "gallery" in about["images"]:
         raise StudyError(f"the images of {config.dataset} that the run evaluated are not here")
-    tile = Image.new("RGB", (128, 128), "#dddddd")
-    ImageDraw.Draw(tile).text((24, 40), "image\nnot here", "#555555", font_size=20)
-    images = torch.from_numpy(np.array(tile)).permute(2, 0, 1).expand(len(labels), -1, -1, -1)
+    images = torch.full((1, 3, 128, 128), 221, dtype=torch.uint8).expand(len(labels), -1, -1, -1)
     split = Split(images, labels.long(), tuple(about["test_classes"]), ("",) * len(labels))
     return split, split, False

@@ -11,20 +11,10 @@ from mdr_core.report.style import INK, SOFT, WIDTH
 MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal", "unclear": "? unclear"}
 
 
-def forest(
-    differences: pd.DataFrame,
-    names: str,
-    title: str = "",
-    unit: str = "points",
-    limits: tuple[float, float] | None = None,
-) -> Figure:
+def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
     """Draw a row for each difference of :func:`mdr_core.statistics.compare`, in their order.
 
-    A filled dot is a verdict: *holds* or *fails*. Rows that are not run are named below.
-
-    Args:
-        names: the column with the rows' names.
-        limits: of the axis, where several panels share them.
+    A filled dot is a verdict. Rows that are not run are named below. ``names``: their column.
     """
     ran = differences[differences.seeds > 0]
     left = [textwrap.fill(str(name), 16, break_long_words=False) for name in ran[names]]
@@ -35,8 +25,7 @@ def forest(
     axis.axvline(0, color=SOFT, lw=1)
     place = range(len(ran))
     axis.hlines(place, ran.low, ran.high, color=INK, lw=1.6)
-    known = ran.verdict.isin(["holds", "fails"])
-    fill = [INK if sure else "white" for sure in known]
+    fill = ran.verdict.isin(["holds", "fails"]).map({True: INK, False: "white"})
     axis.scatter(ran.difference, place, 40, fill, edgecolors=INK, zorder=3)
     axis.set_yticks(place, left)
     axis.set_ylim(len(ran) - 0.4, -0.6)
@@ -45,13 +34,9 @@ def forest(
         each.grid(False, axis="y")
         each.tick_params(axis="y", length=0)
         each.spines[["left", "right"]].set_visible(False)
-    axis.set_xlim(limits)
-    absent = ", ".join(differences[names][~(differences.seeds > 0)].map(str))
-    axis.set_xlabel(f"difference [{unit}]")
+    axis.set_xlabel("difference [points]")
     figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
-    if absent:
-        told = textwrap.fill(f"Not run: {absent}", 48)
-        figure.supxlabel(told, x=0.01, ha="left", size=11)
-    if ran.empty:
-        axis.set_axis_off()
+    if absent := ", ".join(differences[names][differences.seeds == 0].map(str)):
+        figure.supxlabel(textwrap.fill(f"Not run: {absent}", 48), x=0.01, ha="left", size=11)
+    axis.set_visible(not ran.empty)
     return figure

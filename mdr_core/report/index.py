@@ -1,7 +1,4 @@
-"""The index of all pages, and the README's results: both show what the claims notebook says.
-
-Of ``reports/claims.ipynb``, cells tagged ``sentences``, ``recall`` and ``ledger`` are taken.
-"""
+"""The index of all pages, and the README's results: the outputs of tagged cells of claims.ipynb."""
 
 import re
 from pathlib import Path
@@ -19,39 +16,25 @@ START, END = "<!-- results -->\n", "<!-- end of results -->"
 
 
 def write_reports(root: Path) -> None:
-    """Write all pages below ``root``, and ``index.html`` where it has pages of profiles."""
-    page.write_pages(root)
+    """Write ``index.html`` and all pages below ``root`` anew: they link to each other."""
     pages = page.pages_of(root)
-    if not pages.keys() - {""}:
-        return
     titles, links = {}, {}  # of each notebook, in the first folder that has it
     for folder in reversed(pages):
         for name in pages[folder]:
+            titles[name] = page.write_page(root, folder, name, pages)
             links[name] = f"{folder}/{name}.html".lstrip("/")
-            titles[name] = page.title(nbformat.read(root / folder / f"{name}.ipynb", 4))
     claims = root / "claims.ipynb"
     nb = nbformat.read(claims, 4) if claims.exists() else nbformat.v4.new_notebook()
-    explorers = sorted(path.relative_to(root).as_posix() for path in root.glob("*/explore-*.html"))
-    folders = [folder for folder in pages if folder]
-    questions = [
-        (
-            titles[name],
-            links[name],
-            [f"{each}/{name}.html" * (name in pages[each]) for each in folders],
-        )
-        for name in sorted(titles, key=page.place)
-    ]
-    template = page.exporter(links).environment.get_template("pages.html.j2")
-    text = template.render(
-        sentences=page.data_of(nb, "text/markdown", "sentences"),
-        tables=[
-            each for tag in ("recall", "ledger") for each in page.data_of(nb, "text/html", tag)
-        ],
-        profiles={name: PROFILES[name].purpose for name in folders},
-        explorers=explorers,
-        questions=questions,
-    )
-    write(root / "index.html", text)
+    about = {
+        "sentences": page.data_of(nb, "text/markdown", "sentences"),
+        "explorers": sorted(f"{p.parent.name}/{p.name}" for p in root.glob("*/explore-*.html")),
+        "tables": [t for tag in ("recall", "ledger") for t in page.data_of(nb, "text/html", tag)],
+        "profiles": {name: PROFILES[name].purpose for name in pages if name},
+        "titles": {name: titles[name] for name in sorted(titles, key=page.place)},
+        "links": links,
+        "pages": pages,
+    }
+    write(root / "index.html", page.TEMPLATES.get_template("index.html.j2").render(about))
 
 
 def results(root: Path) -> str:
@@ -71,6 +54,5 @@ def results(root: Path) -> str:
 
 def main(argv: list[str]) -> int:
     before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    after = rest[rest.index(END) :]
-    write(README, f"{before}{START}{results(REPORTS)}\n{after}")
+    write(README, f"{before}{START}{results(REPORTS)}\n{rest[rest.index(END) :]}")
     return 0

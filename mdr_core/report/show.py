@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,23 +11,12 @@ import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from mdr_core.errors import NothingStored
-from mdr_core.files import runs_root
 from mdr_core.profiles import Study
-from mdr_core.runs import committed
+from mdr_core.runs import facts
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
-SMALLEST = 11  # pixels of a letter on a phone
-SETTINGS = ("loss", "backbone", "dim", "mdr_weight", "levels", "epochs", "lr")  # that pages vary
-COPIES = {  # how a dataset's fingerprint begins -> what is special about that copy
-    "c259421d94b7": "re-encoded copy, short side 160 px",
-    "1b0e362345eb": "copy cut to the cars' boxes and squeezed to 160 px squares: "
-    "not comparable with published numbers",
-    "9a9051eb922b": "reduced copy, short side 128 px",
-    "ed685ba64dc9": "characters that the study draws itself",
-}
 
 
 def answer(
@@ -37,18 +25,10 @@ def answer(
     conclusions: Mapping[str, tuple[str, Mapping[str, str]]],
     verdicts: Mapping[str, str],
 ) -> None:
-    """Show our conclusion of a profile's runs, with what they are (folded, at the page's end).
+    """Show our conclusion of a profile's runs, or a line that says why it does not apply.
 
-    Under other parameters, or where a verdict is not as claimed, our conclusion is not shown, and
-    a line says why.
-
-    Args:
-        runs: the table of :func:`mdr_core.runs.run.run`.
-        conclusions: profile -> sentences (Markdown), and the verdicts that they rest on, by name.
-        verdicts: those that the runs give, by the same names.
-
-    Raises:
-        NothingStored: none of the runs is stored.
+    ``conclusions``: profile -> sentences (Markdown), and the verdicts that they rest on, by name.
+    ``verdicts``: those that the runs give. NothingStored: none of the runs is stored.
     """
     if not runs.stored.any():
         raise NothingStored("no run of this page is stored: train=True trains them")
@@ -61,26 +41,19 @@ def answer(
         text = "We draw no conclusion from this profile's runs."
     elif wrong:
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
-    rows = runs.assign(hours=runs.groupby("run").seconds.transform("sum") / 3600)
-    rows = rows[rows.stored].groupby("run").tail(1)  # the last epoch of each run
-    carried: dict[str, Any] = {"profile": study.name}
-    carried |= {"changed": {k: str(v) for k, v in study.changed.items()}}
-    carried |= {"verdicts": dict(verdicts), "recall": recall(rows), "provenance": provenance(rows)}
+    rows = runs[runs.stored].drop_duplicates(["key", "epoch"])
+    carried = {
+        "parameters": {"profile": study.name} | {k: str(v) for k, v in study.changed.items()},
+        "verdicts": dict(verdicts),
+        "provenance": provenance(rows),
+    }
     display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
-
-
-def recall(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the mean Recall@1 of each dataset and setting that the runs vary, by their names."""
-    varied = [name for name in ("method", *SETTINGS) if name in rows and rows[name].nunique() > 1]
-    groups = rows.groupby(["dataset", *varied], sort=False)["test_recall@1"]
-    return {", ".join(map(str, k)): f"{v.mean():.1f} (n = {len(v)})" for k, v in groups}
 
 
 def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (what, which) of the runs: data, network, length, seeds, hardware, code, libraries."""
-    rows = rows.drop_duplicates("key").set_index("key")
-    made = pd.DataFrame(made_by()).T.reindex(rows.index)  # "commit" was not always recorded
-    made = made.reindex(columns=["device", "finished", "commit", "code", "versions"])
+    columns = ["device", "finished", "commit", "code", "versions"]
+    made = pd.DataFrame([*rows.provenance], rows.index, columns).fillna("")
     settings = {
         "backbone": rows.backbone,
         "resolution": rows.crop.map("{} px".format),
@@ -90,38 +63,18 @@ def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
         "seeds": rows.seed.map(str),
         "device": rows.device.str.upper() + " " + made.device,
         "ended": made.finished.str[:10],
-        "git commit": made.commit.dropna().astype(str).str[:12],
+        "git commit": made.commit.str[:12],
         "code": made.code.str[:12],
         "libraries": made.versions.map(lambda v: ", ".join(f"{k} {n}" for k, n in v.items())),
-        "hours in all": pd.Series(f"{rows.hours.sum():.1f}"),
+        "hours in all": pd.Series(f"{rows.seconds.sum() / 3600:.1f}"),
     }
-    images = rows.drop_duplicates(["dataset", "data"])
-    return [
-        *((row.dataset, size_of(row.data)) for row in images.itertuples()),
-        *((what, "; ".join(sorted(each.unique()))) for what, each in settings.items()),
-    ]
-
-
-def made_by() -> dict[str, dict[str, Any]]:
-    """Return the provenance of each stored run by its key, committed or of this machine."""
-    found = {}
-    for path in committed.REPORTS.glob("*/runs.csv"):
-        for rows in committed.table(path, path.stat().st_mtime_ns).values():
-            found[rows["key"].iloc[0]] = json.loads(rows["provenance"].iloc[0])
-    for path in runs_root().glob("*/run.json"):
-        found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-    return found
-
-
-def size_of(fingerprint: str) -> str:
-    """Return how large a dataset is, where that is known, and what is special about this copy."""
-    told = [f"fingerprint {fingerprint[:12]}", COPIES.get(fingerprint[:12], "")]
-    for path in committed.REPORTS.glob("*/datasets.json"):
-        for one in json.loads(path.read_text(encoding="utf-8")).values():
-            if one["fingerprint"] == fingerprint and len(told) < 3:
-                classes = one["train_classes"] + len(one["test_classes"])
-                told.insert(0, f"{sum(one['images'].values()):,} images, {classes:,} classes")
-    return "; ".join(filter(None, told))
+    told = []
+    for dataset, copy in rows[["dataset", "data"]].drop_duplicates().to_numpy():
+        about = facts.about(dataset, copy) or {"images": {}}
+        words = [f"{count:,} images to {split}" for split, count in about["images"].items()]
+        words += [about.get("copy", ""), f"fingerprint {copy[:12]}"]
+        told.append((dataset, "; ".join(filter(None, words))))
+    return told + [(what, "; ".join(sorted({*v} - {""}))) for what, v in settings.items()]
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
@@ -136,17 +89,9 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     names = flat.shape[1] - frame.shape[1]
     specs = ["g"] * names + [f"z.{digits}f"] * frame.shape[1]
     columns = zip(flat, specs, strict=True)
-    shown = pd.DataFrame(
-        {name: [told(cell, spec) for cell in flat[name]] for name, spec in columns}
-    )
-    styled = (
-        shown.style.hide(axis="index").format(escape="html").format_index(escape="html", axis=1)
-    )
-    styled = styled.set_caption(html.escape(caption)).set_table_attributes(f'data-names="{names}"')
-    text = styled.set_uuid("t").to_html(cell_ids=False)
-    text = re.sub(
-        r'<style.*?</style>\s*| (id|class)="[^"]*"( (?=>))?|\n *', "", text, flags=re.DOTALL
-    )
+    shown = pd.DataFrame({name: [told(cell, f) for cell in flat[name]] for name, f in columns})
+    text = shown.to_html(index=False, border=0).replace("\n", "").replace("  ", "")
+    text = text.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
     lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]
     plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)  # Markdown, as for a README
     display({"text/html": text, "text/csv": csv(flat), "text/plain": plain}, raw=True)
@@ -175,20 +120,15 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
 
     It is SVG, which a page offers as a file; one of ``photographs`` is a JPEG.
     """
-    panels = []
+    panels = ""
     for number, each in enumerate([drawn] if isinstance(drawn, Figure) else drawn):
-        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes)]
-        about = html.escape(". ".join([*dict.fromkeys(filter(None, titles)), caption]))
+        titles = [each.get_suptitle(), *(axis.get_title("left") for axis in each.axes), caption]
+        about = html.escape(". ".join(dict.fromkeys(filter(None, titles))))
         image = jpeg(each, about) if photographs else svg(each, about, f"{caption}{number}")
-        letters = [text.get_fontsize() for text in each.findobj(Text) if text.get_text()]
-        width = each.get_figwidth()
-        least = 72 * width * SMALLEST / min(map(float, letters), default=11)
-        size = f"flex: 1 1 0; min-width: {least + 1:.0f}px; max-width: {96 * width:.0f}px"
-        panels.append(f'<div class="panel" style="{size}">{image}</div>')
+        panels += f'<div class="panel" style="flex: 1 1 304px; max-width: 404px">{image}</div>'
         plt.close(each)
-    row = "display: flex; flex-wrap: wrap; gap: .75rem"
-    text = f'<figure><div class="panels" style="{row}">{"".join(panels)}</div>'
-    text += f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    text = f'<div class="panels" style="display: flex; flex-wrap: wrap; gap: .75rem">{panels}</div>'
+    text = f"<figure>{text}<figcaption>{html.escape(caption)}</figcaption></figure>"
     display({"text/html": text, "text/plain": caption}, raw=True)
 
 
@@ -197,18 +137,14 @@ def svg(drawn: Figure, about: str, salt: str) -> str:
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": salt}):
         drawn.savefig(text, format="svg", metadata={"Date": None})
-    found = text.getvalue()
-    found = found[found.index("<svg") :]
-    # matplotlib's style sheet would hold for the whole page
-    found = re.sub(r"<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>|<!--.*?-->", "", found,
-                   flags=re.DOTALL)  # fmt: skip
-    found = re.sub(r'<g id="[A-Za-z0-9.]+_\d+">', "<g>", found)
+    # matplotlib's style sheet would hold for the whole page, and names would be there twice
+    left_out = r'^.*?(?=<svg)|<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>| id="[\w.]+_\d+"'
+    found = re.sub(left_out, "", text.getvalue(), flags=re.DOTALL)
     style = "stroke-linejoin: round; stroke-linecap: butt; width: 100%; height: auto"
     return found.replace("<svg", f'<svg role="img" aria-label="{about}" style="{style}"', 1)
 
 
 def jpeg(drawn: Figure, about: str) -> str:
-    """Return a figure as an image of photographs."""
     data = io.BytesIO()
     drawn.savefig(data, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
     text = base64.b64encode(data.getvalue()).decode()

@@ -1,27 +1,16 @@
-"""What all figures share: the theme, and one color for each method.
-
-The palette is Wong's (2011), safe for color-blind readers. A panel WIDTH wide with letters of 11
-points is legible on a phone of 390 pixels. Importing this sets seaborn's theme.
-"""
+"""What all figures share: the theme, set by importing this, and one color for each method."""
 
 import seaborn
 
-from mdr_core.profiles import L2, MDR, TRIPLET
+from mdr_core.profiles import MDR, METHODS, TRIPLET
 
+# Wong (2011), safe for color-blind readers
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-BLUE, ORANGE, GREEN = PALETTE[:3]
 INK, SOFT = "#1b1f26", "#5b6370"  # of text, as in the pages
-COLORS = {  # of seaborn's ``palette=``
-    "Pixels": "#9aa1ab",
-    "Backbone features": SOFT,
-    "Before fine-tuning": "#7b828d",
-    TRIPLET: BLUE,
-    L2: ORANGE,
-    MDR: GREEN,
-    "without MDR": BLUE,
-    "with MDR": GREEN,
-}
-WIDTH = 4.2  # inches of a panel
+FLOORS = {"Pixels": "#9aa1ab", "Backbone features": SOFT, "Before fine-tuning": "#7b828d"}
+COLORS = FLOORS | dict(zip(METHODS, PALETTE, strict=False))  # of seaborn's ``palette=``
+COLORS |= {"without MDR": COLORS[TRIPLET], "with MDR": COLORS[MDR]}
+WIDTH = 4.2  # inches of a panel: with letters of 11 points it is legible on a phone
 THEME = {
     "figure.figsize": (WIDTH, 3.0),
     "figure.constrained_layout.use": True,

@@ -28,8 +28,8 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
     """Return a row per run and epoch: its settings and the epoch's numbers as columns.
 
     Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
-    nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``loss_value`` and
-    ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
+    nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``provenance``, a dict;
+    ``loss_value`` and ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
     """
     return frame(configs, records(configs, train, **choice))
 
@@ -184,7 +184,8 @@ def frame(configs: Sequence[Config], found: Sequence[Record | None]) -> pd.DataF
     rows = []
     for number, (config, record) in enumerate(zip(configs, found, strict=True)):
         about = {"run": number, "key": record["key"] if record else f"not run {number}"}
-        about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
+        made = record["provenance"] if record else {}
+        about |= {"stored": bool(record), "data": made.get("data"), "provenance": made}
         about |= (Config(**record["config"]) if record else config).to_dict()
         for row in record["history"] if record else [{"epoch": config.epochs}]:
             rows.append(about | {OWN.get(name, name): value for name, value in row.items()})

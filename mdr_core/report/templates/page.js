@@ -37,7 +37,7 @@ for (const table of document.querySelectorAll(".table table")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   const columns = heads.map((_, place) => [...body.rows].map(row => textOf(row, place)));
   const numeric = cells => cells.some(text => !isNaN(parseFloat(text)));
-  const names = +table.dataset.names || Math.max(1, columns.findIndex(numeric));
+  const names = Math.max(1, columns.findIndex(numeric));
   heads.forEach((head, place) => {
     const cells = columns[place], numbers = numeric(cells);
     const aligned = numbers && cells.every(text => /[\d)%]$|^(not run)?$/.test(text));
