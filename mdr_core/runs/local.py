@@ -7,7 +7,6 @@
 A folder from another machine may be copied there, with or without the large files.
 """
 
-import functools
 import json
 import platform
 import time
@@ -34,7 +33,6 @@ FILES = ("weights", "findings")
 PACKAGES = (
     "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
 )  # fmt: skip
-drawn = functools.lru_cache(maxsize=2)(load_dataset)  # the only images that never change
 
 
 class Record(TypedDict):
@@ -50,8 +48,7 @@ class Record(TypedDict):
 
 def dataset(config: Config) -> RetrievalDataset:
     """Return the images of a run."""
-    load = drawn if config.dataset.startswith("drawn") else load_dataset
-    return load(config.dataset, config.image_size)
+    return load_dataset(config.dataset, config.image_size)
 
 
 def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:

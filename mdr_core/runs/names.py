@@ -51,7 +51,7 @@ def local_name(config: Config, fingerprint: str, train: Callable | None = None) 
         train.source = source_of(train)  # type: ignore[attr-defined]
     text = getattr(train, "source", "")
     if ":" in config.loss:
-        text += inspect.getsource(inspect.getmodule(type(own(config.loss))))
+        text += Path(inspect.getfile(type(own(config.loss)))).read_text(encoding="utf-8")
     return sha256([settings(config), fingerprint, code_digest(), text])[:16]
 
 
@@ -60,9 +60,9 @@ def source_of(function: Callable) -> str:
     module: Any = inspect.getmodule(function)
     if getattr(module, "__file__", None):
         return inspect.getsource(module)
-    texts, left = dict[Any, str](), [function]
+    texts, left = dict[Any, str](), list[Any]([function])
     while left:
-        each: Any = left.pop()
+        each = left.pop()
         if inspect.isfunction(each) and each.__module__ == function.__module__:
             if each not in texts:
                 left += [each.__globals__.get(name) for name in each.__code__.co_names]

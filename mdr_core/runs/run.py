@@ -4,7 +4,6 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -72,7 +71,9 @@ def records(
                 losses.make(config.loss)
             if train is None and config.loop != "study":
                 raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=…)")
-        train_all(missing, train)
+        bar = tqdm(outcomes(missing, train), total=len(missing), unit="run")
+        for problem in filter(None, list(bar)):
+            raise problem
         found |= stored_here(missing, train, must=True)
     check_copies(found.values())
     return [found.get(config) for config in configs]
@@ -102,15 +103,11 @@ def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[
     return found
 
 
-def train_all(configs: list[Config], train: Train | None) -> None:
-    """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
-    bar = tqdm(outcomes(configs, train), total=len(configs), unit="run", disable=not configs)
-    for problem in filter(None, list(bar)):
-        raise problem
-
-
 def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception | None]:
-    """Yield what became of each run, as it ends: None where it is stored."""
+    """Train runs, and yield what became of each as it ends: None where it is stored.
+
+    They train side by side on cores, on a GPU one after the other, or on a Dask cluster.
+    """
     scheduler, gpu = os.environ.get("MDR_SCHEDULER"), any(c.device != "cpu" for c in configs)
     asked = os.environ.get("MDR_JOBS") or ("1" if gpu else str(cpu_count()))
     if not asked.isdecimal():
@@ -131,7 +128,14 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        begun = ", or ".join(unfinished(configs, train))
+        folder = {
+            c: runs_root() / local_name(c, local.dataset(c).fingerprint, train) for c in configs
+        }
+        begun = ", or ".join(
+            f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
+            for c in configs
+            if folder[c].exists() and not (folder[c] / "run.json").exists()
+        )
         raise StudyError(
             f"a process died (killed, or out of memory) that trained {begun}; the runs that ended "
             "are stored: ask again, and these go on from their last epoch"
@@ -156,14 +160,6 @@ def attempt(config: Config, train: Train | None, environment: dict[str, str]) ->
     except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
         return problem
     return None
-
-
-def unfinished(configs: list[Config], train: Train | None) -> Iterator[str]:
-    """Yield the runs that have begun on this machine and are not stored, in words."""
-    for c in configs:
-        folder: Path = runs_root() / local_name(c, local.dataset(c).fingerprint, train)
-        if folder.exists() and not (folder / "run.json").exists():
-            yield f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
 
 
 def check_copies(found: Iterable[Record]) -> None:
