@@ -1,6 +1,8 @@
 """Where files are kept, by environment variables (docs/runs.md), and how they are written."""
 
 import contextlib
+import hashlib
+import json
 import os
 import platform
 import tempfile
@@ -38,6 +40,13 @@ def cache_root() -> Path:
 
 def runs_root() -> Path:
     return folder_of("MDR_RUNS", REPOSITORY / "runs")
+
+
+def sha256(content: object) -> str:
+    """Return the hexadecimal digest of bytes as they are, of anything else as JSON."""
+    if not isinstance(content, bytes):
+        content = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextlib.contextmanager

@@ -14,12 +14,11 @@ from safetensors import torch as safetensors
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import Split
-from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.evaluation.retrieval import full_float32
-from mdr_core.files import write
+from mdr_core.files import sha256, write
 from mdr_core.networks.backbones import backbone
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.local import Record, tensors

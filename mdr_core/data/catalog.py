@@ -4,7 +4,10 @@ A reader returns ``file``, ``name`` (of the class), ``number`` (classes are sort
 there is one, ``split`` of each image.
 """
 
+import argparse
 import csv
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +99,7 @@ KNOWN = {
 }
 CALTECH = "https://data.caltech.edu/records/65de6-vp158/files"
 STANFORD = "http://ftp.cs.stanford.edu/cs/cvgl"
-REMOTE = {  # archives and their md5, for mdr_core.data.download
+REMOTE = {  # archives and their md5
     "cub200": (f"{CALTECH}/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78"),
     "sop": (f"{STANFORD}/Stanford_Online_Products.zip", "7f73d41a2f44250d4779881525aea32e"),
 }
@@ -127,3 +130,25 @@ def listed(name: str) -> tuple[Path, pd.DataFrame]:
         why = f"is not {name} in its official layout ({type(problem).__name__}: {problem})"
         raise StudyError(f"{folder} {why}: fetch it anew") from None
     return top, rows[pd.factorize(rows.number, sort=True)[0] < known.classes]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fetch a dataset's official files into the data root: whole or not at all."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    parser = argparse.ArgumentParser("python -m mdr_core download", description=main.__doc__)
+    parser.add_argument("dataset", choices=KNOWN)
+    name = parser.parse_args(argv).dataset
+    folder = data_roots()[-1] / name
+    try:
+        if not folder.exists():
+            url, md5 = REMOTE[name]
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download") as partial:
+                download_and_extract_archive(url, partial, f"{partial}/{name}", md5=md5)
+                os.replace(f"{partial}/{name}", folder)
+    except Exception as problem:  # noqa: BLE001 - a server and an archive raise anything
+        why = f"{name} cannot be downloaded ({problem!r}); it is {KNOWN[name].origin}"
+        raise StudyError(f"{why}: put it into {folder}") from None
+    print(f"{name} is at {folder}")
+    return 0

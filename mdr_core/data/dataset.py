@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core.data import catalog, drawn_characters, fingerprint, omniglot
+from mdr_core.data import catalog, drawn_characters, omniglot
 from mdr_core.data.folders import class_folders, unpacked
-from mdr_core.data.image_cache import decoded
+from mdr_core.data.image_cache import DECODING, decoded
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY
+from mdr_core.files import REPOSITORY, sha256
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RetrievalDataset:
     name: str
     train: Split
     test: Split
-    fingerprint: str  # of the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`
+    fingerprint: str  # of the content, 64 hexadecimal digits; not of pixels
     gallery: Split | None = None  # of the test classes, with their labels (In-Shop Clothes)
 
     def hold_out(self, count: int) -> "RetrievalDataset":
@@ -81,8 +81,8 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
-        content = [f"drawing {fingerprint.DRAWING}", name, 0]
-        return RetrievalDataset(name, train, test, fingerprint.sha256(content))
+        content = [f"drawing {drawn_characters.DRAWING}", name, 0]
+        return RetrievalDataset(name, train, test, sha256(content))
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
@@ -95,8 +95,8 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     splits = splits_of(name, rows, images)
     digests = {part: [*rows.digest[rows.split == part]] for part in splits}
     contents = [[k, digests[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
-    content = [f"decoding {fingerprint.DECODING}", image_size, name.startswith("folder:"), contents]
-    return RetrievalDataset(name, fingerprint=fingerprint.sha256(content), **splits)
+    content = [f"decoding {DECODING}", image_size, name.startswith("folder:"), contents]
+    return RetrievalDataset(name, fingerprint=sha256(content), **splits)
 
 
 def listed(name: str) -> tuple[Path, pd.DataFrame]:

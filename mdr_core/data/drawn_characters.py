@@ -7,6 +7,7 @@ unsteady hand writes each image: it is turned, scaled and moved, pen, ink, paper
 import numpy as np
 import torch
 
+DRAWING = 1  # the version of this code: raise it when a pixel may change by more than rounding
 SIDE = 32
 FAMILIES, CLASSES_PER_FAMILY = 30, 10
 STROKES = 4

@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
-from mdr_core.files import cache_root, locked
+from mdr_core.files import cache_root, locked, sha256
 
 HIDDEN = re.compile(r"\.|__MACOSX$|lost\+found$")
 IMAGE = re.compile(r"(?i)\.(jpe?g|jpe|jfif|png|webp|avif|gif|bmp|tiff?|jp2|ppm|pgm|tga)")

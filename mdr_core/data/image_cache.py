@@ -14,22 +14,24 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
-from mdr_core.files import cache_root, locked, replacing, write
+from mdr_core.files import cache_root, locked, replacing, sha256, write
 
+# Versions of the code that decodes images, and others than JPEG. Raise them when a pixel may change
+# by more than rounding: a dataset's fingerprint is of its files, not of pixels.
+DECODING, NOT_JPEG = 1, 2
 # A color profile or a text of a PNG file may be larger than Pillow's 1 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size) uint8, memory-mapped, and the digest of each file."""
-    about = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright, str(folder), files]
+    about = [DECODING, NOT_JPEG, size, upright, str(folder), files]
     cache = cache_root() / "decoded"
     try:  # a file is known by its path, size and time of change
         stats = [os.stat(folder / file) for file in files]
         about += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-        path = cache / f"{fingerprint.sha256(about)[:16]}-{size}.npy"
+        path = cache / f"{sha256(about)[:16]}-{size}.npy"
         cache.mkdir(parents=True, exist_ok=True)
         with locked(path):  # of several processes, one decodes
             if not path.exists():
@@ -46,9 +48,9 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     def decode(file: str) -> tuple[str, np.ndarray]:
         content = (folder / file).read_bytes()
-        other = f"-{fingerprint.NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
+        other = f"-{NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
         image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
-        return fingerprint.sha256(content) + other, image
+        return sha256(content) + other, image
 
     digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:

@@ -9,8 +9,8 @@ from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdr_core.data import drawn_characters, fingerprint
-from mdr_core.files import cache_root, locked, write
+from mdr_core.data import drawn_characters
+from mdr_core.files import cache_root, locked, sha256, write
 
 WIDTHS = {"small_resnet": 16, "small_resnet_narrow": 8}
 STEPS, BATCH, RATE = 300, 64, 1e-2  # of the pretraining
@@ -28,7 +28,7 @@ def small_resnet(name: str) -> nn.Sequential:
 def pretrained(name: str) -> dict[str, Tensor]:
     """Return the weights that classify drawn characters, learned once on each machine."""
     text = Path(__file__).read_text(encoding="utf-8")
-    digest = fingerprint.sha256([name, fingerprint.DRAWING, text])[:16]
+    digest = sha256([name, drawn_characters.DRAWING, text])[:16]
     path = cache_root() / "pretrained" / f"{name}-{digest}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path), torch.random.fork_rng([]):  # of several processes, one learns

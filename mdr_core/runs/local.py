@@ -23,9 +23,8 @@ from safetensors.torch import load_file, save
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
-from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
-from mdr_core.files import locked, runs_root, write
+from mdr_core.files import locked, runs_root, sha256, write
 from mdr_core.runs.names import code_digest, git, local_name
 
 Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdr_core.config import Config
-from mdr_core.data.fingerprint import sha256
-from mdr_core.files import CHECKOUT, REPOSITORY
+from mdr_core.files import CHECKOUT, REPOSITORY, sha256
 from mdr_core.losses import own
 
 ONLY_EVALUATE = ("ks", "train_images")
