@@ -1,4 +1,4 @@
-"""List the official datasets: where they lie, and how their lists of images are read.
+"""List datasets of image files: where official ones lie, and how their lists of images are read.
 
 A reader returns ``file``, ``name`` (of the class), ``number`` (classes are sorted by it) and, where
 there is one, ``split`` of each image.
@@ -6,7 +6,10 @@ there is one, ``split`` of each image.
 
 import argparse
 import csv
+import multiprocessing
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +17,11 @@ from typing import NamedTuple
 
 import pandas as pd
 from scipy.io import loadmat
+from tqdm import tqdm
 
-from mdr_core.data.folders import unpacked
+from mdr_core.data.folders import class_folders, unpacked
 from mdr_core.errors import StudyError
-from mdr_core.files import data_roots
+from mdr_core.files import REPOSITORY, data_roots
 
 
 def table(file: Path, columns: str, header: int = 0) -> pd.DataFrame:
@@ -119,7 +123,16 @@ def find(name: str) -> Path:
 
 
 def listed(name: str) -> tuple[Path, pd.DataFrame]:
-    """Return the top folder of an official dataset's layout, and its images as rows."""
+    """Return the top folder of a dataset's layout, and its images as rows."""
+    if name not in KNOWN:
+        own = re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL)
+        if own is None:
+            raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
+        folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
+        rows, line = class_folders(folder, int(own[2] or 0))
+        if multiprocessing.parent_process() is None:  # which says it, where there is one
+            tqdm.write(line.replace("\n", " "), file=sys.stderr)
+        return folder, rows
     known, folder = KNOWN[name], find(name)
     marks = sorted(folder.rglob(known.mark), key=lambda path: len(path.parts))
     try:

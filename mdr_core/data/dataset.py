@@ -1,24 +1,17 @@
 """Load retrieval datasets, whose training and test classes are disjoint."""
 
-import multiprocessing
-import os
-import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mdr_core.data import catalog, drawn_characters, omniglot
-from mdr_core.data.folders import class_folders, unpacked
 from mdr_core.data.image_cache import DECODING, decoded
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY, sha256
+from mdr_core.files import sha256
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
-        folder, rows = listed(name)
+        folder, rows = catalog.listed(name)
         images, each = decoded(folder, [*rows.file], image_size, name.startswith("folder:"))
         rows = rows.assign(digest=each)
     rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
@@ -97,20 +90,6 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     contents = [[k, digests[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
     content = [f"decoding {DECODING}", image_size, name.startswith("folder:"), contents]
     return RetrievalDataset(name, fingerprint=sha256(content), **splits)
-
-
-def listed(name: str) -> tuple[Path, pd.DataFrame]:
-    """Return the folder of a dataset of image files, and its images as rows."""
-    if name in catalog.KNOWN:
-        return catalog.listed(name)
-    own = re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL)
-    if own is None:
-        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(catalog.NAMES)}")
-    folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
-    rows, line = class_folders(folder, int(own[2] or 0))
-    if multiprocessing.parent_process() is None:  # which says it, where there is one
-        tqdm.write(line.replace("\n", " "), file=sys.stderr)
-    return folder, rows
 
 
 def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:

@@ -74,7 +74,18 @@ def pixels(
     decoded, has more than 8 bits a channel or more than 179 megapixels.
     """
     try:
-        return np.asarray(rgb(file, upright).resize((size, size), Image.Resampling.LANCZOS))
+        image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
+        image.load()
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("more than 8 bits a channel: save it with 8 bits")
+        if upright:
+            with contextlib.suppress(Exception):  # odd EXIF, met before or after the turn
+                ImageOps.exif_transpose(image, in_place=True)
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image if image.mode == "RGB" else image.convert("RGB")  # copies, even from RGB
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except MemoryError:
         raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
@@ -82,18 +93,3 @@ def pixels(
             raise StudyError(f"{what} cannot be read ({problem.strerror})") from None
         why = type(problem).__name__ if isinstance(problem, OSError) else problem
         raise StudyError(f"{what} cannot be decoded ({why}): replace or remove it") from None
-
-
-def rgb(file: str | Path | BinaryIO | Image.Image, upright: bool) -> Image.Image:
-    """Return an image as RGB: see :func:`pixels`."""
-    image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
-    image.load()
-    if image.mode.startswith(("I", "F")):
-        raise StudyError("more than 8 bits a channel: save it with 8 bits")
-    if upright:
-        with contextlib.suppress(Exception):  # odd EXIF, met before or after the turn
-            ImageOps.exif_transpose(image, in_place=True)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies, even from RGB

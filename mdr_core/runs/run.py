@@ -30,7 +30,14 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
     nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``loss_value`` and
     ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
     """
-    return frame(configs, records(configs, train, **choice))
+    rows = []
+    for number, record in enumerate(records(configs, train, **choice)):
+        about = {"run": number, "key": record["key"] if record else f"not run {number}"}
+        about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
+        about |= (Config(**record["config"]) if record else configs[number]).to_dict()
+        for row in record["history"] if record else [{"epoch": configs[number].epochs}]:
+            rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
+    return pd.DataFrame(rows)
 
 
 def records(
@@ -119,7 +126,15 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     # a process that joblib keeps from an earlier call has that call's environment
     here = {} if scheduler else {k: v for k, v in os.environ.items() if k.startswith("MDR_")}
     try:
-        with place(scheduler, jobs):
+        if scheduler:
+            from dask.distributed import Client
+
+            client = Client(scheduler, timeout="10s", set_as_default=False)
+            place = parallel_config("dask", client=client, n_jobs=-1)
+        else:
+            threads = cpu_count() // jobs or 1
+            place = parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads)
+        with place:
             work = Parallel(return_as="generator_unordered", batch_size=1)
             yield from work(delayed(attempt)(config, train, here) for config in configs)
     except (OSError, TimeoutError) as problem:
@@ -140,16 +155,6 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
             f"a process died (killed, or out of memory) that trained {begun}; the runs that ended "
             "are stored: ask again, and these go on from their last epoch"
         ) from None
-
-
-def place(scheduler: str | None, jobs: int) -> parallel_config:
-    """Return where joblib's processes run: on this machine, or on a Dask cluster's workers."""
-    if not scheduler:
-        return parallel_config("loky", n_jobs=jobs, inner_max_num_threads=cpu_count() // jobs or 1)
-    from dask.distributed import Client
-
-    client = Client(scheduler, timeout="10s", set_as_default=False)
-    return parallel_config("dask", client=client, n_jobs=-1)
 
 
 def attempt(config: Config, train: Train | None, environment: dict[str, str]) -> Exception | None:
@@ -173,15 +178,3 @@ def check_copies(found: Iterable[Record]) -> None:
                 f"the runs on {images} are of two copies of the data ({one[:8]} and {data[:8]}), "
                 "which cannot be compared: STORED=0 trains all on yours"
             )
-
-
-def frame(configs: Sequence[Config], found: Sequence[Record | None]) -> pd.DataFrame:
-    """Return the table of :func:`run`."""
-    rows = []
-    for number, (config, record) in enumerate(zip(configs, found, strict=True)):
-        about = {"run": number, "key": record["key"] if record else f"not run {number}"}
-        about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
-        about |= (Config(**record["config"]) if record else config).to_dict()
-        for row in record["history"] if record else [{"epoch": config.epochs}]:
-            rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
-    return pd.DataFrame(rows)
