@@ -79,7 +79,8 @@ def check_writable(folder: Path, setting: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a folder or file; its death releases the lock, too."""
+    """Let one process at a time work on a path, whose folder is made; its death ends it, too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock := path.with_suffix(".lock")), contextlib.ExitStack() as at_the_end:
         at_the_end.callback(lock.unlink)  # while held: who waits finds it gone, makes a new one
         yield

@@ -9,7 +9,7 @@ from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.profiles import METHODS, PROFILES, QUICK, Setting, Study, choice
-from mdr_core.runs import committed, facts, local, names
+from mdr_core.runs import committed, facts, local
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records
 
@@ -99,10 +99,10 @@ def test_one_switch_says_what_is_read_and_trained(monkeypatch, profile, stored, 
 
 def test_edits_against_the_commit_are_told(monkeypatch):
     for said, expected in (("mdr_core/losses.py\n", "mdr_core/losses.py differs"), ("", "")):
-        monkeypatch.setattr(names, "git", lambda *asked, said=said: said)
-        names.edited.cache_clear()
-        assert names.edited().startswith(expected) and bool(names.edited()) == bool(said)
-    names.edited.cache_clear()
+        monkeypatch.setattr(local, "git", lambda *asked, said=said: said)
+        local.edited.cache_clear()
+        assert local.edited().startswith(expected) and bool(local.edited()) == bool(said)
+    local.edited.cache_clear()
 
 
 def test_an_old_name_of_a_backbone_is_read_as_timm_s():

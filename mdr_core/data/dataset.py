@@ -85,23 +85,17 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
     halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
     rows = rows.assign(split=rows.get("split", halves))
-    splits = splits_of(name, rows, images)
-    digests = {part: [*rows.digest[rows.split == part]] for part in splits}
-    contents = [[k, digests[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
-    content = [f"decoding {DECODING}", image_size, name.startswith("folder:"), contents]
-    return RetrievalDataset(name, fingerprint=sha256(content), **splits)
-
-
-def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
-    """Return the splits "train", "test" and, where there is one, "gallery"."""
     classes = rows.drop_duplicates("number").sort_values("number")
-    labels = torch.tensor(rows.number.to_numpy())
-    every, splits = Split(images, labels, tuple(classes.name), tuple(rows.file)), {}
+    every = Split(images, torch.tensor([*rows.number]), tuple(classes.name), tuple(rows.file))
+    splits: dict[str, Split] = {}
+    content = [f"decoding {DECODING}", image_size, name.startswith("folder:"), contents := []]
     for part in sorted({*rows.split}, reverse=True):
         chosen = every.of_images(torch.from_numpy(np.flatnonzero(rows.split == part)))
         splits[part] = split = chosen.of_classes(chosen.labels.unique().tolist())
+        digests = [*rows.digest[rows.split == part]]
+        contents.append([part, digests, split.labels.tolist(), split.class_names])
         single = [split.class_names[c] for c in (split.labels.bincount() < 2).nonzero()]
         if len(split.class_names) < 2 or (single and "gallery" not in {*rows.split}):
             has = f"{len(split.class_names)} classes to {part}, with one image: {single}"
             raise StudyError(f"{name} has {has}: 2 classes with 2 images each are the least")
-    return splits
+    return RetrievalDataset(name, fingerprint=sha256(content), **splits)

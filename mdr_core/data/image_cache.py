@@ -32,7 +32,6 @@ def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[T
         stats = [os.stat(folder / file) for file in files]
         about += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
         path = cache / f"{sha256(about)[:16]}-{size}.npy"
-        cache.mkdir(parents=True, exist_ok=True)
         with locked(path):  # of several processes, one decodes
             if not path.exists():
                 decode_to(path, folder, files, size, upright)

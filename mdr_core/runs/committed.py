@@ -18,8 +18,7 @@ from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, runs_root, write
 from mdr_core.profiles import METHODS, PROFILES, Study
 from mdr_core.runs import local
-from mdr_core.runs.local import Record
-from mdr_core.runs.names import committed_name, settings
+from mdr_core.runs.local import Record, committed_name, settings
 
 REPORTS = REPOSITORY / "reports"
 ONCE = ("key", "content", "provenance", "findings", "weights")

@@ -1,5 +1,6 @@
 """``run(configs)``: each run is read where it is stored, else trained, and all are one table."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -17,8 +18,7 @@ from mdr_core.errors import StudyError
 from mdr_core.files import runs_root
 from mdr_core.networks.backbones import check_backbone
 from mdr_core.runs import committed, local
-from mdr_core.runs.local import Record, Train
-from mdr_core.runs.names import edited, local_name
+from mdr_core.runs.local import Record, Train, edited, local_name
 
 OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
 
@@ -27,13 +27,14 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
     """Return a row per run and epoch: its settings and the epoch's numbers as columns.
 
     Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
-    nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``loss_value`` and
-    ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
+    nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``provenance``, a dict;
+    ``loss_value`` and ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
     """
     rows = []
     for number, record in enumerate(records(configs, train, **choice)):
         about = {"run": number, "key": record["key"] if record else f"not run {number}"}
-        about |= {"stored": record is not None, "data": record and record["provenance"]["data"]}
+        made = record["provenance"] if record else {}
+        about |= {"stored": bool(record), "data": made.get("data"), "provenance": made}
         about |= (Config(**record["config"]) if record else configs[number]).to_dict()
         for row in record["history"] if record else [{"epoch": configs[number].epochs}]:
             rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
@@ -67,7 +68,7 @@ def records(
         say(edited())
     left = [config for config in wanted if config not in found]
     if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
-        found |= stored_here(left, train, must=missing_too)
+        found |= stored_here(left, train)
     missing = [config for config in left if config not in found]
     if missing and missing_too:
         counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
@@ -81,7 +82,7 @@ def records(
         bar = tqdm(outcomes(missing, train), total=len(missing), unit="run")
         for problem in filter(None, list(bar)):
             raise problem
-        found |= stored_here(missing, train, must=True)
+        found |= stored_here(missing, train)
     check_copies(found.values())
     return [found.get(config) for config in configs]
 
@@ -93,19 +94,17 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[Config, Record]:
-    """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
-    prints: dict[tuple[str, int], str] = {}
+def stored_here(configs: list[Config], train: Train | None) -> dict[Config, Record]:
+    """Return this machine's runs of those whose data are here."""
+    prints: dict[tuple[str, int], str | None] = {}
     found: dict[Config, Record] = {}
     for config in configs:
-        images = config.dataset, config.image_size
-        try:
-            prints[images] = prints.get(images) or local.dataset(config).fingerprint
-        except StudyError:
-            if must:
-                raise
-            continue
-        if record := local.find(config, prints[images], train):
+        if (images := (config.dataset, config.image_size)) not in prints:
+            prints[images] = None
+            with contextlib.suppress(StudyError):
+                prints[images] = local.dataset(config).fingerprint
+        data = prints[images]
+        if data and (record := local.read(runs_root() / local_name(config, data, train))):
             found[config] = record
     return found
 
@@ -120,9 +119,6 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     if not asked.isdecimal():
         raise StudyError(f"MDR_JOBS must be a whole number, got {asked!r}")
     jobs = max(min(int(asked), len(configs)), 1)
-    if jobs == 1 and not scheduler:
-        yield from (attempt(config, train, {}) for config in configs)
-        return
     # a process that joblib keeps from an earlier call has that call's environment
     here = {} if scheduler else {k: v for k, v in os.environ.items() if k.startswith("MDR_")}
     try:
