@@ -10,8 +10,8 @@ COMMANDS = {
     "reports": ("report.render", "run the notebooks and render them as reports"),
     "compare": ("report.compare", "lay executed notebooks side by side, a row each"),
     "train": ("report.render:train", "train the runs of a profile that are stored nowhere"),
-    "keep": ("runs.keep", "add a profile's runs on this machine to the committed ones"),
-    "download": ("data.download", "fetch a dataset's official files"),
+    "keep": ("runs.committed", "add a profile's runs on this machine to the committed ones"),
+    "download": ("data.catalog", "fetch a dataset's official files"),
     "released": ("released", "evaluate the authors' released checkpoints"),
     "readme": ("report.index", "write the README's results anew from the committed runs"),
 }

@@ -1,6 +1,8 @@
 """Where files are kept, by environment variables (docs/runs.md), and how they are written."""
 
 import contextlib
+import hashlib
+import json
 import os
 import platform
 import tempfile
@@ -40,6 +42,13 @@ def runs_root() -> Path:
     return folder_of("MDR_RUNS", REPOSITORY / "runs")
 
 
+def sha256(content: object) -> str:
+    """Return the hexadecimal digest of bytes as they are, of anything else as JSON."""
+    if not isinstance(content, bytes):
+        content = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that moves to ``path`` at the end: no reader sees half, no error leaves it."""
@@ -70,7 +79,8 @@ def check_writable(folder: Path, setting: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a folder or file; its death releases the lock, too."""
+    """Let one process at a time work on a path, whose folder is made; its death ends it, too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock := path.with_suffix(".lock")), contextlib.ExitStack() as at_the_end:
         at_the_end.callback(lock.unlink)  # while held: who waits finds it gone, makes a new one
         yield

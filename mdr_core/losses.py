@@ -104,12 +104,6 @@ def make(
         return lambda embeddings, labels, generator: triplet_loss(
             at_least_float32(embeddings), *triplets(embeddings, labels, generator, most), margin
         )
-    loss = own(name) if ":" in name else of_library(name, margin, beta)
-    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)
-
-
-def of_library(name: str, margin: float, beta: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss of pytorch-metric-learning, on Euclidean distances, as in :func:`make`."""
     ours: dict[str, tuple[str, dict[str, Any]]] = {
         "contrastive": ("ContrastiveLoss", {"pos_margin": 0, "neg_margin": 1}),
         "margin": ("MarginLoss", {"margin": margin, "beta": beta}),
@@ -118,12 +112,14 @@ def of_library(name: str, margin: float, beta: float) -> Callable[[Tensor, Tenso
     kind_name, arguments = ours.get(name, (name, {}))
     unfit = ("BaseMetricLossFunction", "HistogramLoss")  # the latter bins similarities in [-1, 1]
     kind: Any = None if kind_name in unfit else getattr(library, kind_name, None)
+    arguments["distance"] = distances.LpDistance(normalize_embeddings=False)
     try:
-        return kind(distance=distances.LpDistance(normalize_embeddings=False), **arguments)
+        loss = own(name) if ":" in name else kind(**arguments)
     except (TypeError, KeyError, ValueError, AssertionError):
         known = ", ".join(["triplet", *ours, "your own module:Class"])
         known += ", or of pytorch-metric-learning's that need a distance alone"
         raise StudyError(f"unknown loss {name!r}: choose one of {known}") from None
+    return lambda embeddings, labels, generator: loss(at_least_float32(embeddings), labels)
 
 
 def own(name: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -59,10 +59,10 @@ class MDR(nn.Module):
         L_MDR = mean over i != j of  min over s of |z_ij - s|           s runs over ``levels``
 
     Fix the scale of the embeddings: :func:`normalize_by_mean_distance`, or L2 normalization. On raw
-    ones, lambda * L_MDR pulls the log of their scale down, at any scale: the running values follow.
-    A triplet loss pushes back by its margin at most; where that is less, all distances collapse.
-    ``levels`` gives their starting values, in running standard deviations; ``learnable`` makes
-    them a parameter. The first batch sets the running values, later ones move them by
+    ones lambda * L_MDR pulls the log of their scale down, at any scale, since the running values
+    follow; where a triplet loss's margin pushes back less than that, all distances collapse.
+    ``levels`` gives their starting values, in running standard deviations, for a parameter if they
+    are ``learnable``. The first batch sets the running values, later ones move them by
     1 - ``momentum``; eval mode keeps them, and so does a batch with NaN or Inf, which
     ``check_finite`` refuses (that waits for the device). By default they run over the B x B matrix
     with its zero diagonal, as in the authors' code (``statistics="released"``); with ``"pairs"``

@@ -10,10 +10,9 @@ import torch
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
-from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch, retrieval
-from mdr_core.files import cache_root
+from mdr_core.files import cache_root, sha256
 from mdr_core.networks.backbones import backbone, read_weights
 from mdr_core.networks.bn_inception import from_released
 from mdr_core.networks.embedding import EmbeddingNet

@@ -14,15 +14,14 @@ from safetensors import torch as safetensors
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import Split
-from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
 from mdr_core.errors import StudyError
 from mdr_core.evaluation import epoch
 from mdr_core.evaluation.retrieval import full_float32
-from mdr_core.files import write
-from mdr_core.networks.backbones import backbone
+from mdr_core.files import sha256, write
 from mdr_core.networks.embedding import EmbeddingNet
 from mdr_core.runs.local import Record, tensors
+from mdr_core.training import start
 
 FILES = WEIGHTS, INDEX, CONFIG = "weights.safetensors", "gallery.faiss", "config.json"
 TRAINING = 100_000  # embeddings, at most, that an index is trained on
@@ -99,7 +98,17 @@ class ImageSearch:
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
-        query = torch.from_numpy(loaded(image, self.config.image_size).copy()).permute(2, 0, 1)
+        what = f"image {image}" if isinstance(image, str | Path) else "the image"
+        try:
+            if isinstance(image, str | Path):
+                image = Path(image).expanduser()
+            elif not isinstance(image, Image.Image):
+                image = Image.fromarray(np.asarray(image))
+        except (TypeError, ValueError) as problem:
+            why = f"give an image's path, a PIL image, or RGB in uint8: {problem}"
+            raise StudyError(why) from None
+        rgb = pixels(image, self.config.image_size, what)
+        query = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
         crops = epoch.center_crops(self.config, query[None], query.device)
         embedding = epoch.embed(self.model, crops).numpy()
         d, (found,) = self.index.search(embedding, min(int(k), self.index.ntotal))
@@ -110,20 +119,8 @@ class ImageSearch:
         return table
 
 
-def loaded(image: Any, size: int) -> np.ndarray:
-    """Return an image of any kind as RGB, (size, size, 3) uint8."""
-    if isinstance(image, str | Path):
-        return pixels(Path(image).expanduser(), size, f"image {image}")
-    try:
-        image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-    except (TypeError, ValueError) as problem:
-        raise StudyError(f"give an image's path, a PIL image, or RGB in uint8: {problem}") from None
-    return pixels(image, size, "the image")
-
-
 @full_float32()
 def trained_network(config: Config, weights: dict[str, torch.Tensor]) -> EmbeddingNet:
-    net = backbone(config.backbone, "random")
-    model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
+    model = start(config.replace(weights="random", device="cpu")).model
     model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("mdr.")})
-    return model.to(memory_format=torch.channels_last).eval()
+    return model.eval()

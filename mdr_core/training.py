@@ -65,7 +65,7 @@ def start(config: Config) -> Trainer:
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError("device is 'cuda', but torch finds no GPU here: set device to 'cpu'")
-    with seeded(config.seed, device):
+    with seeded(config.seed, config.device):
         net = backbone(config.backbone, config.weights)
         model = EmbeddingNet(net, config.dim, config.normalization, config.freeze_batch_norm)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -91,16 +91,15 @@ def train(
     is called with the trainer after every evaluation, the one before training too, to save it.
     StudyError: the loss became NaN or Inf, a batch cannot be filled, an unknown loss.
     """
-    device = torch.device(config.device)
     whole, data = data, data.hold_out(config.hold_out) if config.hold_out else data
     batches = BalancedBatches(data.train.labels, config.batch_size, config.images_per_class)
     loss = losses.make(config.loss, config.margin, config.images_per_class, config.beta)
     trainer = start(config)
     # Images lie on the device as bytes, if it has room for them, and are cropped there.
-    place = evaluation.storage_device(data.train.images.nbytes, device)
+    place = evaluation.storage_device(data.train.images.nbytes, trainer.generator.device)
     split = replace(data.train, images=data.train.images.to(place))
-    one_batch = batches.draw(1, Generator().manual_seed(0))[0]
-    crops = evaluation.crops_to_evaluate(config, whole, data, one_batch)
+    watched = batches.draw(1, Generator().manual_seed(0))[0]
+    crops = evaluation.crops_to_evaluate(config, whole, data, watched)
     evaluated = partial(evaluation.evaluate, config, trainer.model, trainer.mdr, crops)
     if checkpoint is None:
         trainer.history = [{"epoch": 0, "seconds": 0.0} | evaluated()]
@@ -109,11 +108,12 @@ def train(
         trainer.resume(checkpoint)
     for epoch in range(trainer.history[-1]["epoch"] + 1, config.epochs + 1):
         began = time.perf_counter()
-        row = {"epoch": epoch, "lr": learning_rate(config, epoch)}
+        drops = sum(epoch > max(round(drop * config.epochs), 1) for drop in config.lr_drops)
+        row = {"epoch": epoch, "lr": config.lr * config.lr_factor**drops}  # the first has all of lr
         for group in trainer.optimizer.param_groups:
             group["lr"] = row["lr"]
         indices = batches.draw(config.iterations, trainer.batch_generator)
-        with seeded(1000 * config.seed + epoch, device):  # what the network itself draws
+        with seeded(1000 * config.seed + epoch, config.device):  # what the network itself draws
             row |= run_epoch(config, trainer, loss, split, indices)
         if not math.isfinite(sum(row.values())):
             where = f"epoch {epoch}, with lr {config.lr:g}, mdr_weight {config.mdr_weight:g}"
@@ -166,15 +166,9 @@ def run_epoch(
 
 
 @contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: str) -> Iterator[None]:
     """Seed torch's own random numbers, and leave them as they were."""
-    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed % 2**63)
         yield
-
-
-def learning_rate(config: Config, epoch: int) -> float:
-    """Return an epoch's learning rate; epochs count from 1, and the first always has all of lr."""
-    drops = [max(round(drop * config.epochs), 1) for drop in config.lr_drops]
-    return config.lr * config.lr_factor ** sum(epoch > drop for drop in drops)

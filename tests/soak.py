@@ -19,7 +19,7 @@ from mdr_core import (
     training,  # noqa: F401 - a process that is to be killed has imported it
 )
 from mdr_core.config import Config
-from mdr_core.data.fingerprint import sha256
+from mdr_core.files import sha256
 from mdr_core.runs.run import records
 from tests.processes import started
 

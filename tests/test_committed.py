@@ -9,7 +9,7 @@ from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.profiles import METHODS, PROFILES, QUICK, Setting, Study, choice
-from mdr_core.runs import committed, facts, keep, local, names
+from mdr_core.runs import committed, facts, local
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records
 
@@ -46,9 +46,9 @@ def test_every_committed_run_is_found_without_data(monkeypatch, tmp_path, profil
 
 def test_a_kept_run_is_read_back_to_the_digit_and_never_overwritten(place):
     with pytest.raises(StudyError, match="make train trains some"):
-        keep.main(["--profile", "quick"])
+        committed.main(["--profile", "quick"])
     record = local.train(TINY)
-    assert keep.keep("quick") == [TINY]
+    assert committed.keep("quick") == [TINY]
     [found] = records([TINY.replace(ks=(1, 2))])  # before this machine's own
     assert found["history"] == record["history"] and found["key"] == record["key"]
     assert found["provenance"] == record["provenance"]
@@ -58,7 +58,7 @@ def test_a_kept_run_is_read_back_to_the_digit_and_never_overwritten(place):
     before = path.read_bytes()
     for other in (TINY.replace(seed=1), TINY.replace(seed=1, dataset="omniglot")):
         local.train(other.replace(epochs=0))
-    assert keep.keep("quick") == [TINY.replace(seed=1, epochs=0)]
+    assert committed.keep("quick") == [TINY.replace(seed=1, epochs=0)]
     assert path.read_bytes().startswith(before)
     about = facts.about("drawn", record["provenance"]["data"])
     test = load_dataset("drawn").test
@@ -99,10 +99,10 @@ def test_one_switch_says_what_is_read_and_trained(monkeypatch, profile, stored, 
 
 def test_edits_against_the_commit_are_told(monkeypatch):
     for said, expected in (("mdr_core/losses.py\n", "mdr_core/losses.py differs"), ("", "")):
-        monkeypatch.setattr(names, "git", lambda *asked, said=said: said)
-        names.edited.cache_clear()
-        assert names.edited().startswith(expected) and bool(names.edited()) == bool(said)
-    names.edited.cache_clear()
+        monkeypatch.setattr(local, "git", lambda *asked, said=said: said)
+        local.edited.cache_clear()
+        assert local.edited().startswith(expected) and bool(local.edited()) == bool(said)
+    local.edited.cache_clear()
 
 
 def test_an_old_name_of_a_backbone_is_read_as_timm_s():

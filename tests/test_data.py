@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from mdr_core.data import catalog, fingerprint, image_cache
+from mdr_core.data import catalog, image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.files import REPOSITORY
 from tests import trees
@@ -126,7 +126,7 @@ def test_the_fingerprint_is_that_of_files_labels_names_and_size_wherever_they_li
     ):
         (top / name).write_bytes((top / name).read_bytes().replace(old, new, 1))
         found.add(of("one"))
-    monkeypatch.setattr(fingerprint, "DECODING", fingerprint.DECODING + 1)
+    monkeypatch.setattr("mdr_core.data.dataset.DECODING", image_cache.DECODING + 1)
     assert len({*found, of("one")}) == 5
 
 

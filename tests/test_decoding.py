@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from mdr_core.data import fingerprint
+from mdr_core.data import image_cache
 from mdr_core.data.dataset import load_dataset
 from mdr_core.data.image_cache import pixels
 from tests.trees import image_bytes, refused, tree
@@ -135,6 +135,6 @@ def test_the_version_for_other_files_is_that_of_the_content(
     files = {f"{c}/{i}.{ending}": image_bytes(ord(c) + 9 * i, kind) for c, i in FOUR}
     path = tree(tmp_path / "in", files)
     first = load_dataset(f"folder:{path}", 8)
-    monkeypatch.setattr(fingerprint, "NOT_JPEG", fingerprint.NOT_JPEG + 1)
+    monkeypatch.setattr(image_cache, "NOT_JPEG", image_cache.NOT_JPEG + 1)
     assert (load_dataset(f"folder:{path}", 8).fingerprint != first.fingerprint) == changes
     assert len([*tmp_path.rglob("*.npy")]) == 2  # decoded anew

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from mdr_core.networks.backbones import backbone
-from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.networks.fold_batch_norm import fold
+from mdr_core.networks.embedding import EmbeddingNet, fold
 
 
 def lively(net: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from mdr_core.data import folders
+from mdr_core.data import catalog
 from mdr_core.data.dataset import load_dataset
 from tests.trees import image_bytes, refused, tree, zipped
 
@@ -30,7 +30,7 @@ def pack(folder: Path, members: dict[str, bytes]) -> Path:
 
 def classes(path: Path, class_level: int = 0) -> dict[str, str]:
     """Return file -> class."""
-    rows, _ = folders.class_folders(folders.unpacked(path), class_level)
+    rows, _ = catalog.class_folders(catalog.unpacked(path), class_level)
     return dict(zip(rows.file, rows["name"], strict=True))
 
 
@@ -167,7 +167,7 @@ def test_formats_of_photographs_are_read(tmp_path, kind, ending):
 
 @pytest.mark.parametrize("outside", ["a/../../b/1.png", "/b/1.png", "../../b/1.png"])
 def test_nothing_of_a_zip_is_written_outside(tmp_path, cache, outside):
-    folder = folders.unpacked(pack(tmp_path, {"a/1.png": b"1", outside: b"2"}))
+    folder = catalog.unpacked(pack(tmp_path, {"a/1.png": b"1", outside: b"2"}))
     assert (folder / "a/1.png").read_bytes() == b"1" and not (tmp_path / "b").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"cache", "z.zip"} and not Path("/b").exists()
     assert [*(cache / "unpacked").iterdir()] == [folder]
@@ -178,10 +178,10 @@ def test_a_damaged_zip_is_said_and_leaves_nothing(tmp_path, cache):
     content = path.read_bytes()
     for damaged in (content.replace(b"content", b"contend", 1), content[:-9], b"no zip"):
         path.write_bytes(damaged)
-        assert "z.zip is no folder or good zip file" in refused(folders.unpacked, path)
+        assert "z.zip is no folder or good zip file" in refused(catalog.unpacked, path)
         assert not [*(cache / "unpacked").iterdir()]
     path.write_bytes(content)
-    assert len(folders.files_of(folders.unpacked(path))) == 8
+    assert len(catalog.files_of(catalog.unpacked(path))) == 8
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
@@ -192,7 +192,7 @@ def test_names_in_a_zip_are_utf_8_or_refused(tmp_path, encoding):
     if encoding == "utf-8":
         assert {*classes(path).values()} == {"crów", "d"}
     else:
-        assert "names in UTF-8" in refused(folders.unpacked, path)
+        assert "names in UTF-8" in refused(catalog.unpacked, path)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

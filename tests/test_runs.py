@@ -17,7 +17,7 @@ import torch
 
 from mdr_core import profiles, training
 from mdr_core.errors import StudyError
-from mdr_core.runs import local, names
+from mdr_core.runs import local
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records, run
 from tests import trees
@@ -43,7 +43,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def folder_of(config) -> Path:
-    name = names.local_name(config, local.dataset(config).fingerprint)
+    name = local.local_name(config, local.dataset(config).fingerprint)
     return Path(os.environ["MDR_RUNS"]) / name
 
 
@@ -111,11 +111,11 @@ def test_a_system_s_trouble_is_told_and_the_run_stays(root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", no_more_files)
         with pytest.raises(StudyError, match="cannot be read .*Too many open files"):
-            local.find(START, record["provenance"]["data"])
+            local.read(root / record["key"])
     path = root / record["key"] / "run.json"
     stored = json.loads(path.read_text())
     stored["config"]["gone"] = 1  # a setting that Config no longer has
-    stored["content"] = names.sha256([stored["config"], stored["history"]])
+    stored["content"] = local.sha256([stored["config"], stored["history"]])
     path.write_text(json.dumps(stored))
     assert local.train(START)["history"] == record["history"]
 
@@ -124,13 +124,13 @@ def test_any_edit_of_the_code_and_another_trainer_get_runs_of_their_own(monkeypa
     def by_my_loop(config, data, **others):
         raise AssertionError
 
-    one, text = names.local_name(TINY, "data"), Path.read_text
-    assert names.local_name(TINY, "data", by_my_loop) != one
-    names.code_digest.cache_clear()
+    one, text = local.local_name(TINY, "data"), Path.read_text
+    assert local.local_name(TINY, "data", by_my_loop) != one
+    local.code_digest.cache_clear()
     monkeypatch.setattr(Path, "read_text", lambda path, **o: text(path, **o) + "# edited")
-    assert names.local_name(TINY, "data") != one
+    assert local.local_name(TINY, "data") != one
     monkeypatch.undo()
-    names.code_digest.cache_clear()
+    local.code_digest.cache_clear()
 
 
 def test_what_only_evaluates_or_is_not_used_enters_no_name():
@@ -139,7 +139,7 @@ def test_what_only_evaluates_or_is_not_used_enters_no_name():
     same = [(TINY, {"ks": (1, 16), "train_images": 9}), (plain, unused | {"level_weight": 1.0})]
     others = [(TINY, change) for change in ({"seed": 1}, {"levels": (0.0,)}, {"mdr_weight": 0.0})]
     for one, change in same + others:
-        for name in (names.committed_name, functools.partial(names.local_name, fingerprint="d")):
+        for name in (local.committed_name, functools.partial(local.local_name, fingerprint="d")):
             assert (name(one.replace(**change)) == name(one)) == ((one, change) in same)
 
 

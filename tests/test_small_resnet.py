@@ -10,7 +10,7 @@ from mdr_core.data import drawn_characters
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
 from mdr_core.evaluation.retrieval import recall_at_k
-from mdr_core.networks import small_resnet
+from mdr_core.networks import backbones
 from mdr_core.networks.backbones import backbone
 
 NARROW = "small_resnet_narrow"
@@ -19,10 +19,10 @@ NARROW = "small_resnet_narrow"
 @pytest.fixture
 def short(monkeypatch, tmp_path):
     monkeypatch.setenv("MDR_CACHE", str(tmp_path))
-    monkeypatch.setattr(small_resnet, "STEPS", 3)
+    monkeypatch.setattr(backbones, "STEPS", 3)
     monkeypatch.setitem(drawn_characters.IMAGES, "pretrain", 2)
-    spy = mock.Mock(wraps=small_resnet.learned)
-    monkeypatch.setattr(small_resnet, "learned", spy)
+    spy = mock.Mock(wraps=backbones.learned)
+    monkeypatch.setattr(backbones, "learned", spy)
     return spy
 
 
@@ -61,7 +61,7 @@ def test_learned_again_they_are_the_same_to_the_last_digit(short, tmp_path):
 def test_another_network_or_another_text_has_weights_of_its_own(short, tmp_path, monkeypatch):
     weights()
     weights("small_resnet")
-    monkeypatch.setattr(small_resnet, "__file__", __file__)
+    monkeypatch.setattr(backbones, "__file__", __file__)
     weights()
     assert short.call_count == len([*(tmp_path / "pretrained").iterdir()]) == 3
 

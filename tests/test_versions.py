@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdr_core.data import drawn_characters, fingerprint, image_cache
+from mdr_core.data import drawn_characters, image_cache
 
 DRAWN = {
     1: [
@@ -64,7 +64,7 @@ def test_the_drawing_is_that_of_its_version():
     """By the mean gray of every 150th test image, and of its upper left quarter."""
     images = drawn_characters.draw("test")[0][::150].numpy().astype(float)
     means = np.stack([part.mean(axis=(1, 2, 3)) for part in (images, images[:, :, :16, :16])])
-    expected = np.array(DRAWN[fingerprint.DRAWING])
+    expected = np.array(DRAWN[drawn_characters.DRAWING])
     assert means == pytest.approx(expected, abs=0.05), "raise DRAWING, record its numbers"
 
 
@@ -72,5 +72,5 @@ def test_the_drawing_is_that_of_its_version():
     ("DECODING", DECODED, decoded), ("NOT_JPEG", TRANSPARENT, transparent)
 ])  # fmt: skip
 def test_the_decoding_is_that_of_its_version(version, recorded, found):
-    difference = np.array(found()) - np.array(recorded[getattr(fingerprint, version)])
-    assert np.abs(difference).max() <= 2, f"raise fingerprint.{version}, record its numbers here"
+    difference = np.array(found()) - np.array(recorded[getattr(image_cache, version)])
+    assert np.abs(difference).max() <= 2, f"raise image_cache.{version}, record its numbers here"

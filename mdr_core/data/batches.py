@@ -24,14 +24,13 @@ class BalancedBatches:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return indices into the training set: (count, batch_size), int64, on the CPU."""
-        return torch.stack([self._batch(generator) for _ in range(count)])
-
-    def _batch(self, generator: torch.Generator) -> Tensor:
-        chosen, missing = [], self.batch_size
-        for c in torch.randperm(len(self.members), generator=generator).tolist():
-            order = torch.randperm(len(self.members[c]), generator=generator)
-            chosen.append(self.members[c][order[: min(self.images_per_class, missing)]])
-            missing -= len(chosen[-1])
-            if not missing:
-                break
-        return torch.cat(chosen)
+        chosen = []
+        for _ in range(count):
+            missing = self.batch_size
+            for c in torch.randperm(len(self.members), generator=generator).tolist():
+                order = torch.randperm(len(self.members[c]), generator=generator)
+                chosen.append(self.members[c][order[: min(self.images_per_class, missing)]])
+                missing -= len(chosen[-1])
+                if not missing:
+                    break
+        return torch.cat(chosen).view(count, self.batch_size)

@@ -1,24 +1,17 @@
 """Load retrieval datasets, whose training and test classes are disjoint."""
 
-import multiprocessing
-import os
-import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from mdr_core.data import catalog, drawn_characters, fingerprint, omniglot
-from mdr_core.data.folders import class_folders, unpacked
-from mdr_core.data.image_cache import decoded
+from mdr_core.data import catalog, drawn_characters, omniglot
+from mdr_core.data.image_cache import DECODING, decoded
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY
+from mdr_core.files import sha256
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class RetrievalDataset:
     name: str
     train: Split
     test: Split
-    fingerprint: str  # of the content, 64 hexadecimal digits: :mod:`mdr_core.data.fingerprint`
+    fingerprint: str  # of the content, 64 hexadecimal digits; not of pixels
     gallery: Split | None = None  # of the test classes, with their labels (In-Shop Clothes)
 
     def hold_out(self, count: int) -> "RetrievalDataset":
@@ -81,48 +74,28 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
-        content = [f"drawing {fingerprint.DRAWING}", name, 0]
-        return RetrievalDataset(name, train, test, fingerprint.sha256(content))
+        content = [f"drawing {drawn_characters.DRAWING}", name, 0]
+        return RetrievalDataset(name, train, test, sha256(content))
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
-        folder, rows = listed(name)
+        folder, rows = catalog.listed(name)
         images, each = decoded(folder, [*rows.file], image_size, name.startswith("folder:"))
         rows = rows.assign(digest=each)
     rows = rows.assign(number=pd.factorize(rows.number, sort=True)[0])
     halves = np.where(rows.number < rows.number.nunique() // 2, "train", "test")
     rows = rows.assign(split=rows.get("split", halves))
-    splits = splits_of(name, rows, images)
-    digests = {part: [*rows.digest[rows.split == part]] for part in splits}
-    contents = [[k, digests[k], s.labels.tolist(), s.class_names] for k, s in splits.items()]
-    content = [f"decoding {fingerprint.DECODING}", image_size, name.startswith("folder:"), contents]
-    return RetrievalDataset(name, fingerprint=fingerprint.sha256(content), **splits)
-
-
-def listed(name: str) -> tuple[Path, pd.DataFrame]:
-    """Return the folder of a dataset of image files, and its images as rows."""
-    if name in catalog.KNOWN:
-        return catalog.listed(name)
-    own = re.fullmatch(r"folder:(.*?)(?:,class_level=([0-9]{1,3}))?", name, re.DOTALL)
-    if own is None:
-        raise StudyError(f"unknown dataset {name!r}: choose one of {', '.join(catalog.NAMES)}")
-    folder = unpacked(REPOSITORY / os.path.expanduser(own[1]))
-    rows, line = class_folders(folder, int(own[2] or 0))
-    if multiprocessing.parent_process() is None:  # which says it, where there is one
-        tqdm.write(line.replace("\n", " "), file=sys.stderr)
-    return folder, rows
-
-
-def splits_of(name: str, rows: pd.DataFrame, images: Tensor) -> dict[str, Split]:
-    """Return the splits "train", "test" and, where there is one, "gallery"."""
     classes = rows.drop_duplicates("number").sort_values("number")
-    labels = torch.tensor(rows.number.to_numpy())
-    every, splits = Split(images, labels, tuple(classes.name), tuple(rows.file)), {}
+    every = Split(images, torch.tensor([*rows.number]), tuple(classes.name), tuple(rows.file))
+    splits: dict[str, Split] = {}
+    content = [f"decoding {DECODING}", image_size, name.startswith("folder:"), contents := []]
     for part in sorted({*rows.split}, reverse=True):
         chosen = every.of_images(torch.from_numpy(np.flatnonzero(rows.split == part)))
         splits[part] = split = chosen.of_classes(chosen.labels.unique().tolist())
+        digests = [*rows.digest[rows.split == part]]
+        contents.append([part, digests, split.labels.tolist(), split.class_names])
         single = [split.class_names[c] for c in (split.labels.bincount() < 2).nonzero()]
         if len(split.class_names) < 2 or (single and "gallery" not in {*rows.split}):
             has = f"{len(split.class_names)} classes to {part}, with one image: {single}"
             raise StudyError(f"{name} has {has}: 2 classes with 2 images each are the least")
-    return splits
+    return RetrievalDataset(name, fingerprint=sha256(content), **splits)

@@ -14,23 +14,24 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
-from mdr_core.data import fingerprint
 from mdr_core.errors import StudyError
-from mdr_core.files import cache_root, locked, replacing, write
+from mdr_core.files import cache_root, locked, replacing, sha256, write
 
+# Versions of the code that decodes images, and others than JPEG. Raise them when a pixel may change
+# by more than rounding: a dataset's fingerprint is of its files, not of pixels.
+DECODING, NOT_JPEG = 1, 2
 # A color profile or a text of a PNG file may be larger than Pillow's 1 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size) uint8, memory-mapped, and the digest of each file."""
-    about = [fingerprint.DECODING, fingerprint.NOT_JPEG, size, upright, str(folder), files]
+    about = [DECODING, NOT_JPEG, size, upright, str(folder), files]
     cache = cache_root() / "decoded"
     try:  # a file is known by its path, size and time of change
         stats = [os.stat(folder / file) for file in files]
         about += [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-        path = cache / f"{fingerprint.sha256(about)[:16]}-{size}.npy"
-        cache.mkdir(parents=True, exist_ok=True)
+        path = cache / f"{sha256(about)[:16]}-{size}.npy"
         with locked(path):  # of several processes, one decodes
             if not path.exists():
                 decode_to(path, folder, files, size, upright)
@@ -46,9 +47,9 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     def decode(file: str) -> tuple[str, np.ndarray]:
         content = (folder / file).read_bytes()
-        other = f"-{fingerprint.NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
+        other = f"-{NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
         image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
-        return fingerprint.sha256(content) + other, image
+        return sha256(content) + other, image
 
     digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:
@@ -72,7 +73,18 @@ def pixels(
     decoded, has more than 8 bits a channel or more than 179 megapixels.
     """
     try:
-        return np.asarray(rgb(file, upright).resize((size, size), Image.Resampling.LANCZOS))
+        image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
+        image.load()
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("more than 8 bits a channel: save it with 8 bits")
+        if upright:
+            with contextlib.suppress(Exception):  # odd EXIF, met before or after the turn
+                ImageOps.exif_transpose(image, in_place=True)
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image if image.mode == "RGB" else image.convert("RGB")  # copies, even from RGB
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     except MemoryError:
         raise
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
@@ -80,18 +92,3 @@ def pixels(
             raise StudyError(f"{what} cannot be read ({problem.strerror})") from None
         why = type(problem).__name__ if isinstance(problem, OSError) else problem
         raise StudyError(f"{what} cannot be decoded ({why}): replace or remove it") from None
-
-
-def rgb(file: str | Path | BinaryIO | Image.Image, upright: bool) -> Image.Image:
-    """Return an image as RGB: see :func:`pixels`."""
-    image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
-    image.load()
-    if image.mode.startswith(("I", "F")):
-        raise StudyError("more than 8 bits a channel: save it with 8 bits")
-    if upright:
-        with contextlib.suppress(Exception):  # odd EXIF, met before or after the turn
-            ImageOps.exif_transpose(image, in_place=True)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies, even from RGB

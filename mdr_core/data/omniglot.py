@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mdr_core.data.fingerprint import sha256
 from mdr_core.data.image_cache import pixels
+from mdr_core.files import sha256
 
 FILE = Path(__file__).with_suffix(".npz")
 SIDE = 105  # pixels of the original images

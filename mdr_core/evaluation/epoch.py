@@ -103,16 +103,13 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
         for suffix, images in (("", raw), ("_l2", raw.map(partial(normalize, dim=1)))):
             most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
             ks = [min(k, most) for k in config.ks]
-            if name != "test":
-                recall = retrieval.recall_at_k(images.query, images.labels, ks)
-            else:
-                scores = retrieval.evaluate(images, ks)
-                recall = scores.recall
+            scores = retrieval.evaluate(images, ks)
+            if name == "test":
                 if len(images.labels.unique()) <= MANY_CLASSES:
                     row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
-            row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
+            row |= {f"{name}_recall@{k}{suffix}": scores.recall[min(k, most)] for k in config.ks}
     row |= pair_statistics.class_distances(raw.query, raw.labels.to(config.device))  # of the test
     margin = config.margin if config.loss == "triplet" else None
     return row | pair_statistics.batch_statistics(*batch[:2], mdr, config.normalization, margin)

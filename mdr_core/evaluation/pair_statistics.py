@@ -50,7 +50,8 @@ def batch_statistics(
         z = (values - mdr.running_mean) / mdr.running_std
         nearest = (z[:, None] - mdr.levels.detach()[None, :]).abs().argmin(dim=1)
         row[f"{name}_mean"] = values.mean().item()
-        row[f"{name}_histogram"] = histogram(values / pairs.mean(), 0, FARTHEST, BINS)
+        relative = (values / pairs.mean()).clamp(0, FARTHEST)
+        row[f"{name}_histogram"] = relative.histc(BINS, 0, FARTHEST).int().tolist()
         share = nearest.bincount(minlength=len(mdr.levels)) / len(values)
         row[f"level_share_{name}"] = rounded(share)
     if margin is not None:
@@ -72,10 +73,6 @@ def triplet_gradient(x: Tensor, d: Tensor, labels: Tensor, margin: float) -> Ten
         gradient.index_put_((a, p), active, accumulate=True)
         gradient.index_put_((a, n), active, accumulate=True)
     return gradient
-
-
-def histogram(values: Tensor, low: float, high: float, bins: int) -> list[int]:
-    return values.clamp(low, high).histc(bins, low, high).int().tolist()
 
 
 def sum_by_decile(d: Tensor, values: Tensor, chosen: Tensor) -> Tensor:

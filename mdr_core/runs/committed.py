@@ -1,9 +1,11 @@
-"""The published runs: ``reports/PROFILE/runs.csv``, a row per run and epoch, read only.
+"""The published runs: ``reports/PROFILE/runs.csv``, a row per run and epoch.
 
 A row has the run's settings (``config.…``) and an epoch's numbers, a run's first row also its
-provenance. ``findings/KEY.safetensors`` beside it are kept for a few runs.
+provenance. ``findings/KEY.safetensors`` beside it are kept for a few runs. They are only read, and
+``python -m mdr_core keep --profile photos`` adds this machine's runs to them.
 """
 
+import argparse
 import functools
 import json
 from pathlib import Path
@@ -13,9 +15,10 @@ import pandas as pd
 
 from mdr_core.config import Config
 from mdr_core.errors import StudyError
-from mdr_core.files import REPOSITORY
-from mdr_core.runs.local import Record
-from mdr_core.runs.names import committed_name
+from mdr_core.files import REPOSITORY, runs_root, write
+from mdr_core.profiles import METHODS, PROFILES, Study
+from mdr_core.runs import local
+from mdr_core.runs.local import Record, committed_name, settings
 
 REPORTS = REPOSITORY / "reports"
 ONCE = ("key", "content", "provenance", "findings", "weights")
@@ -74,3 +77,47 @@ def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
         "provenance": json.loads(first["provenance"]),
         "files": {"findings": str(findings)} if findings.exists() else {},
     }
+
+
+def to_rows(record: Record) -> list[dict[str, str]]:
+    """Return a row per epoch, every cell text: a string as it is, anything else as JSON."""
+    about = {f"config.{name}": value for name, value in record["config"].items()}
+    rows: list[dict] = [{"key": record["key"]} | about | row for row in record["history"]]
+    rows[0] |= {"content": record["content"], "provenance": record["provenance"]}
+    return [{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows]
+
+
+def keep(profile: str) -> list[Config]:
+    """Add each run in MDR_RUNS that is of a profile's datasets and not committed; return which.
+
+    What is committed stays as it is. The findings of Table 1's first seed are kept, too.
+    """
+    from mdr_core.runs import facts  # which imports this module, and what trains
+
+    own, folder = PROFILES[profile].settings, REPORTS / profile
+    found = filter(None, map(local.read, sorted(runs_root().glob("*/"))))
+    every = {Config(**record["config"]): record for record in found}
+    new = {c: r for c, r in every.items() if c.dataset in own and find(c) is None}
+    if not new:
+        raise StudyError(f"MDR_RUNS has no run that {profile} lacks: make train trains some")
+    path, told = folder / "runs.csv", folder / "datasets.json"
+    about = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
+    pictured = {committed_name(Study(profile).config(m, d)) for m in METHODS for d in own}
+    (folder / "findings").mkdir(parents=True, exist_ok=True)
+    for config, record in new.items():
+        facts.add(about, config)
+        if committed_name(config) in pictured and (file := record["files"].get("findings")):
+            write(folder / "findings" / f"{record['key']}.safetensors", Path(file).read_bytes())
+    there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.exists() else []
+    rows = pd.DataFrame([row for record in new.values() for row in to_rows(record)])
+    write(path, pd.concat([*there, rows]).fillna("").to_csv(index=False, lineterminator="\n"))
+    write(told, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return [*new]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m mdr_core keep", description=__doc__)
+    parser.add_argument("--profile", default="quick", choices=PROFILES)
+    for config in keep(profile := parser.parse_args(argv).profile):
+        print(f"kept in reports/{profile}/runs.csv: {settings(config)}")
+    return 0

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
@@ -30,17 +30,6 @@ def about(dataset: str, fingerprint: str) -> Facts | None:
     return next((each for each in stored(dataset) if each["fingerprint"] == fingerprint), None)
 
 
-def facts_of(data: RetrievalDataset) -> Facts:
-    """Return the facts of a dataset that is here, but for its floors."""
-    splits = {"train": data.train, "test": data.test, "gallery": data.gallery}
-    return {
-        "fingerprint": data.fingerprint,
-        "images": {name: len(split.labels) for name, split in splits.items() if split is not None},
-        "train_classes": len(data.train.class_names),
-        "test_classes": list(data.test.class_names),
-    }
-
-
 def floors(config: Config, data: RetrievalDataset) -> dict[str, dict[str, float]]:
     """Return ``test_recall@K`` in percent, K of config.ks, that every method must exceed.
 
@@ -53,14 +42,11 @@ def floors(config: Config, data: RetrievalDataset) -> dict[str, dict[str, float]
     crops = images.map(partial(center_crops, config, device=device))
     net = start(config.replace(device=device.type, normalization="l2")).model.eval()
     net.add_module("linear", nn.Identity())
-    found = {"pixels": crops.map(pixels), "features": crops.map(partial(embed, net))}
+    gray = crops.map(lambda some: some.mean(dim=1, dtype=torch.float32).flatten(1))
+    pixels = gray.map(lambda some: nn.functional.layer_norm(some, some.shape[1:]))
+    found = {"pixels": pixels, "features": crops.map(partial(embed, net))}
     scores = {name: recall(first_ranks(*each), config.ks) for name, each in found.items()}
     return {n: {f"test_recall@{k}": x for k, x in by_k.items()} for n, by_k in scores.items()}
-
-
-def pixels(crops: Tensor) -> Tensor:
-    gray = crops.mean(dim=1, dtype=torch.float32).flatten(1)
-    return nn.functional.layer_norm(gray, gray.shape[1:])
 
 
 def floors_of(config: Config) -> dict[str, dict[str, float]] | None:
@@ -82,6 +68,13 @@ def settings(config: Config) -> str:
 def add(every: dict[str, Facts], config: Config) -> None:
     """Add the facts of a run's dataset, which is here, and its floors."""
     if config.dataset not in every:
-        every[config.dataset] = facts_of(local.dataset(config))
+        data = local.dataset(config)
+        splits = {"train": data.train, "test": data.test, "gallery": data.gallery}
+        every[config.dataset] = {
+            "fingerprint": data.fingerprint,
+            "images": {name: len(split.labels) for name, split in splits.items() if split},
+            "train_classes": len(data.train.class_names),
+            "test_classes": list(data.test.class_names),
+        }
     there = every[config.dataset].setdefault("floors", {})
     there[settings(config)] = there.get(settings(config)) or floors_of(config)

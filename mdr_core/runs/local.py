@@ -4,12 +4,16 @@
                      weights.safetensors, findings.safetensors
                      checkpoint.pt     after every epoch, while the run is under way
 
-A folder from another machine may be copied there, with or without the large files.
+A folder from another machine may be copied there, with or without the large files. The name is of
+the settings, the data and the code: after an edit of a file that computes numbers it is another.
+A committed run is a published result and named by its settings, whoever has which copy of the data.
 """
 
 import functools
+import inspect
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -24,17 +28,22 @@ from safetensors.torch import load_file, save
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
-from mdr_core.data.fingerprint import sha256
 from mdr_core.errors import StudyError
-from mdr_core.files import locked, runs_root, write
-from mdr_core.runs.names import code_digest, git, local_name
+from mdr_core.files import CHECKOUT, REPOSITORY, locked, runs_root, sha256, write
+from mdr_core.losses import own
 
 Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer
 FILES = ("weights", "findings")
 PACKAGES = (
     "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
 )  # fmt: skip
-drawn = functools.lru_cache(maxsize=2)(load_dataset)  # the only images that never change
+ONLY_EVALUATE = ("ks", "train_images")
+ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
+COMPUTE = (  # the files whose text enters the name of a local run
+    "regularizer", "losses", "config", "training",
+    "data/augmentation", "data/batches", "data/drawn_characters", "networks/*",
+    "evaluation/epoch", "evaluation/retrieval", "evaluation/pair_statistics",
+)  # fmt: skip
 
 
 class Record(TypedDict):
@@ -50,8 +59,7 @@ class Record(TypedDict):
 
 def dataset(config: Config) -> RetrievalDataset:
     """Return the images of a run."""
-    load = drawn if config.dataset.startswith("drawn") else load_dataset
-    return load(config.dataset, config.image_size)
+    return load_dataset(config.dataset, config.image_size)
 
 
 def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:
@@ -67,17 +75,11 @@ def tensors(record: Record, name: str) -> dict[str, torch.Tensor] | None:
         raise StudyError(f"{path} cannot be read ({problem}): remove it or fetch it anew") from None
 
 
-def find(config: Config, fingerprint: str, train: Train | None = None) -> Record | None:
-    """Return a stored run; None where there is none.
-
-    ``fingerprint``: of the data here. ``train``: who trains it, if not the study's loop. A
-    StudyError says that it is there and cannot be read, or is not what its checksum says.
-    """
-    return read(runs_root() / local_name(config, fingerprint, train))
-
-
 def read(folder: Path) -> Record | None:
-    """Return the run of a folder; None where it holds none."""
+    """Return the run of a folder; None where it holds none.
+
+    A StudyError says that it is there and cannot be read, or is not what its checksum says.
+    """
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if sha256([record["config"], record["history"]]) != record["content"]:
@@ -92,24 +94,24 @@ def read(folder: Path) -> Record | None:
 
 
 def train(config: Config, train: Train | None = None) -> Record:
-    """Return a run, trained now unless it is stored; arguments as of :func:`find`.
+    """Return a run, trained now unless it is stored; ``train``: by whom, if not the study's loop.
 
     Raises:
         StudyError: before the training, the folder cannot be written to; or what that raises.
     """
     data = dataset(config)
-    if record := find(config, data.fingerprint, train):
-        return record
     folder = runs_root() / local_name(config, data.fingerprint, train)
+    if record := read(folder):
+        return record
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):  # of two processes, one trains it
-            if not find(config, data.fingerprint, train):
+            if not read(folder):
                 store(config, data, folder, train)
     except OSError as problem:  # a full disk, say
         why = f"{folder} cannot be written to ({problem.strerror or problem})"
         raise StudyError(f"{why}: make room, or set MDR_RUNS") from None
-    return find(config, data.fingerprint, train)  # type: ignore[return-value]
+    return read(folder)  # type: ignore[return-value]
 
 
 def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | None) -> None:
@@ -134,7 +136,20 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
     about = json.loads(json.dumps(config.to_dict()))
-    made = provenance(config.device, data.fingerprint, time.perf_counter() - began)
+    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
+    commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    made = {
+        "data": data.fingerprint,
+        "code": code_digest(),
+        "commit": commit or None,
+        "versions": {"python": platform.python_version(), "libjpeg": jpeg}
+        | {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if config.device == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_this_process": round(time.perf_counter() - began, 1),
+    }
     record = {"config": about, "history": trainer.history, "provenance": made}
     record["content"] = sha256([about, trainer.history])
     write(folder / "run.json", json.dumps(record, indent=1))
@@ -142,19 +157,72 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
         left.unlink(missing_ok=True)
 
 
-def provenance(device: str, fingerprint: str, seconds: float) -> dict[str, Any]:
-    """Return what is stored of a run that was just trained: data, code, libraries, processor."""
-    jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
-    commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
-    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    return {
-        "data": fingerprint,
-        "code": code_digest(),
-        "commit": commit or None,
-        "versions": {"python": platform.python_version(), "libjpeg": jpeg}
-        | {name: version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
-        "threads": torch.get_num_threads(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds_this_process": round(seconds, 1),
-    }
+def settings(config: Config) -> dict[str, Any]:
+    """Return what decides a run's numbers: settings that differ from their defaults.
+
+    Without those that only evaluate and, where λ is 0, without those of MDR.
+    """
+    left_out = ONLY_EVALUATE if config.mdr_weight else ONLY_EVALUATE + ONLY_MDR
+    default, values = Config(), {k: v for k, v in config.to_dict().items() if k not in left_out}
+    if Path(config.weights).is_file():
+        values["weights"] = sha256(Path(config.weights).read_bytes())
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
+def committed_name(config: Config) -> str:
+    """Return the name under which a committed run is found."""
+    return sha256(settings(config))
+
+
+def local_name(config: Config, fingerprint: str, train: Callable | None = None) -> str:
+    """Return the name of a run's folder on this machine, 16 hexadecimal digits.
+
+    The source of another ``train`` than the study's enters, and that of a loss of the reader's.
+    """
+    if train is not None and not hasattr(train, "source"):  # worker processes have no notebook
+        train.source = source_of(train)  # type: ignore[attr-defined]
+    text = getattr(train, "source", "")
+    if ":" in config.loss:
+        text += Path(inspect.getfile(type(own(config.loss)))).read_text(encoding="utf-8")
+    return sha256([settings(config), fingerprint, code_digest(), text])[:16]
+
+
+def source_of(function: Callable) -> str:
+    """Return the text of a function's module; in a notebook its own, and of those it calls."""
+    module: Any = inspect.getmodule(function)
+    if getattr(module, "__file__", None):
+        return inspect.getsource(module)
+    texts, left = dict[Any, str](), list[Any]([function])
+    while left:
+        each = left.pop()
+        if inspect.isfunction(each) and each.__module__ == function.__module__:
+            if each not in texts:
+                left += [each.__globals__.get(name) for name in each.__code__.co_names]
+            texts[each] = inspect.getsource(each)
+    return "".join(texts.values())
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the digest of the present text of the files that compute numbers."""
+    paths = sorted(path for name in COMPUTE for path in (CHECKOUT / "mdr_core").glob(f"{name}.py"))
+    return sha256([path.read_text(encoding="utf-8") for path in paths])
+
+
+@functools.cache
+def edited() -> str:
+    """Return a line on the files that compute numbers and differ from the commit; "": none does."""
+    names = [f"mdr_core/{name}.py" for name in COMPUTE]
+    changed = ", ".join(git("diff", "--name-only", "HEAD", "--", *names).split())
+    line = f"{changed} differs from the commit: the committed runs were made without that edit"
+    return f"{line}; STORED=0 trains with it" if changed else ""
+
+
+def git(*arguments: str) -> str:
+    """Return what git says in the study's folder; nothing where there is no git."""
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+        ).stdout
+    except OSError:
+        return ""

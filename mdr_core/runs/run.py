@@ -1,10 +1,10 @@
 """``run(configs)``: each run is read where it is stored, else trained, and all are one table."""
 
+import contextlib
 import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,8 +18,7 @@ from mdr_core.errors import StudyError
 from mdr_core.files import runs_root
 from mdr_core.networks.backbones import check_backbone
 from mdr_core.runs import committed, local
-from mdr_core.runs.local import Record, Train
-from mdr_core.runs.names import edited, local_name
+from mdr_core.runs.local import Record, Train, edited, local_name
 
 OWN = {"loss": "loss_value", "lr": "epoch_lr"}  # an epoch's, whose names are a setting's, too
 
@@ -31,7 +30,15 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
     nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``provenance``, a dict;
     ``loss_value`` and ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
     """
-    return frame(configs, records(configs, train, **choice))
+    rows = []
+    for number, record in enumerate(records(configs, train, **choice)):
+        about = {"run": number, "key": record["key"] if record else f"not run {number}"}
+        made = record["provenance"] if record else {}
+        about |= {"stored": bool(record), "data": made.get("data"), "provenance": made}
+        about |= (Config(**record["config"]) if record else configs[number]).to_dict()
+        for row in record["history"] if record else [{"epoch": configs[number].epochs}]:
+            rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
+    return pd.DataFrame(rows)
 
 
 def records(
@@ -61,7 +68,7 @@ def records(
         say(edited())
     left = [config for config in wanted if config not in found]
     if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
-        found |= stored_here(left, train, must=missing_too)
+        found |= stored_here(left, train)
     missing = [config for config in left if config not in found]
     if missing and missing_too:
         counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
@@ -72,8 +79,10 @@ def records(
                 losses.make(config.loss)
             if train is None and config.loop != "study":
                 raise StudyError(f"loop {config.loop!r} needs its function: run(configs, train=…)")
-        train_all(missing, train)
-        found |= stored_here(missing, train, must=True)
+        bar = tqdm(outcomes(missing, train), total=len(missing), unit="run")
+        for problem in filter(None, list(bar)):
+            raise problem
+        found |= stored_here(missing, train)
     check_copies(found.values())
     return [found.get(config) for config in configs]
 
@@ -85,44 +94,43 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def stored_here(configs: list[Config], train: Train | None, must: bool) -> dict[Config, Record]:
-    """Return this machine's runs; without the data, and unless they ``must`` be there, none."""
-    prints: dict[tuple[str, int], str] = {}
+def stored_here(configs: list[Config], train: Train | None) -> dict[Config, Record]:
+    """Return this machine's runs of those whose data are here."""
+    prints: dict[tuple[str, int], str | None] = {}
     found: dict[Config, Record] = {}
     for config in configs:
-        images = config.dataset, config.image_size
-        try:
-            prints[images] = prints.get(images) or local.dataset(config).fingerprint
-        except StudyError:
-            if must:
-                raise
-            continue
-        if record := local.find(config, prints[images], train):
+        if (images := (config.dataset, config.image_size)) not in prints:
+            prints[images] = None
+            with contextlib.suppress(StudyError):
+                prints[images] = local.dataset(config).fingerprint
+        data = prints[images]
+        if data and (record := local.read(runs_root() / local_name(config, data, train))):
             found[config] = record
     return found
 
 
-def train_all(configs: list[Config], train: Train | None) -> None:
-    """Train runs side by side: on cores, on a GPU one after the other, or on a Dask cluster."""
-    bar = tqdm(outcomes(configs, train), total=len(configs), unit="run", disable=not configs)
-    for problem in filter(None, list(bar)):
-        raise problem
-
-
 def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception | None]:
-    """Yield what became of each run, as it ends: None where it is stored."""
+    """Train runs, and yield what became of each as it ends: None where it is stored.
+
+    They train side by side on cores, on a GPU one after the other, or on a Dask cluster.
+    """
     scheduler, gpu = os.environ.get("MDR_SCHEDULER"), any(c.device != "cpu" for c in configs)
     asked = os.environ.get("MDR_JOBS") or ("1" if gpu else str(cpu_count()))
     if not asked.isdecimal():
         raise StudyError(f"MDR_JOBS must be a whole number, got {asked!r}")
     jobs = max(min(int(asked), len(configs)), 1)
-    if jobs == 1 and not scheduler:
-        yield from (attempt(config, train, {}) for config in configs)
-        return
     # a process that joblib keeps from an earlier call has that call's environment
     here = {} if scheduler else {k: v for k, v in os.environ.items() if k.startswith("MDR_")}
     try:
-        with place(scheduler, jobs):
+        if scheduler:
+            from dask.distributed import Client
+
+            client = Client(scheduler, timeout="10s", set_as_default=False)
+            place = parallel_config("dask", client=client, n_jobs=-1)
+        else:
+            threads = cpu_count() // jobs or 1
+            place = parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads)
+        with place:
             work = Parallel(return_as="generator_unordered", batch_size=1)
             yield from work(delayed(attempt)(config, train, here) for config in configs)
     except (OSError, TimeoutError) as problem:
@@ -131,21 +139,18 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        begun = ", or ".join(unfinished(configs, train))
+        folder = {
+            c: runs_root() / local_name(c, local.dataset(c).fingerprint, train) for c in configs
+        }
+        begun = ", or ".join(
+            f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
+            for c in configs
+            if folder[c].exists() and not (folder[c] / "run.json").exists()
+        )
         raise StudyError(
             f"a process died (killed, or out of memory) that trained {begun}; the runs that ended "
             "are stored: ask again, and these go on from their last epoch"
         ) from None
-
-
-def place(scheduler: str | None, jobs: int) -> parallel_config:
-    """Return where joblib's processes run: on this machine, or on a Dask cluster's workers."""
-    if not scheduler:
-        return parallel_config("loky", n_jobs=jobs, inner_max_num_threads=cpu_count() // jobs or 1)
-    from dask.distributed import Client
-
-    client = Client(scheduler, timeout="10s", set_as_default=False)
-    return parallel_config("dask", client=client, n_jobs=-1)
 
 
 def attempt(config: Config, train: Train | None, environment: dict[str, str]) -> Exception | None:
@@ -156,14 +161,6 @@ def attempt(config: Config, train: Train | None, environment: dict[str, str]) ->
     except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
         return problem
     return None
-
-
-def unfinished(configs: list[Config], train: Train | None) -> Iterator[str]:
-    """Yield the runs that have begun on this machine and are not stored, in words."""
-    for c in configs:
-        folder: Path = runs_root() / local_name(c, local.dataset(c).fingerprint, train)
-        if folder.exists() and not (folder / "run.json").exists():
-            yield f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
 
 
 def check_copies(found: Iterable[Record]) -> None:
@@ -177,16 +174,3 @@ def check_copies(found: Iterable[Record]) -> None:
                 f"the runs on {images} are of two copies of the data ({one[:8]} and {data[:8]}), "
                 "which cannot be compared: STORED=0 trains all on yours"
             )
-
-
-def frame(configs: Sequence[Config], found: Sequence[Record | None]) -> pd.DataFrame:
-    """Return the table of :func:`run`."""
-    rows = []
-    for number, (config, record) in enumerate(zip(configs, found, strict=True)):
-        about = {"run": number, "key": record["key"] if record else f"not run {number}"}
-        made = record["provenance"] if record else {}
-        about |= {"stored": bool(record), "data": made.get("data"), "provenance": made}
-        about |= (Config(**record["config"]) if record else config).to_dict()
-        for row in record["history"] if record else [{"epoch": config.epochs}]:
-            rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
-    return pd.DataFrame(rows)
