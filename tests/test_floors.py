@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from mdr_core.data.dataset import RetrievalDataset, Split, load_dataset
-from mdr_core.evaluation.floors import floors
 from mdr_core.profiles import PROFILES, QUICK, TRIPLET, Study
 from mdr_core.runs import committed, facts
 
@@ -23,20 +22,20 @@ def drawings(labels):
 @pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1], 100.0), ([0, 1, 0, 1], 0.0)])
 def test_pixels_find_the_same_drawing_at_half_the_contrast(labels, found):
     test = drawings(labels)
-    scores = floors(TINY, RetrievalDataset("made up", test, test, ""))["pixels"]
+    scores = facts.floors(TINY, RetrievalDataset("made up", test, test, ""))["pixels"]
     assert scores == {"test_recall@1": found, "test_recall@8": 100.0}
 
 
 def test_the_gallery_is_searched_where_there_is_one():
     test, gallery = drawings([0, 0, 1, 1]), drawings([1, 1, 0, 0])
-    scores = floors(TINY, RetrievalDataset("made up", test, test, "", gallery))
+    scores = facts.floors(TINY, RetrievalDataset("made up", test, test, "", gallery))
     assert scores["pixels"]["test_recall@1"] == scores["features"]["test_recall@1"] == 0.0
 
 
 def test_features_depend_on_the_backbone_and_on_no_linear_layer():
-    scores = floors(TINY, data := load_dataset("drawn").hold_out(20))
-    assert floors(TINY.replace(dim=1, normalization="none"), data) == scores
-    assert floors(TINY.replace(backbone="small_resnet_narrow"), data) != scores
+    scores = facts.floors(TINY, data := load_dataset("drawn").hold_out(20))
+    assert facts.floors(TINY.replace(dim=1, normalization="none"), data) == scores
+    assert facts.floors(TINY.replace(backbone="small_resnet_narrow"), data) != scores
 
 
 def test_floors_are_committed_or_computed_or_the_images_are_not_here(tmp_path, monkeypatch):
