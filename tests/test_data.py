@@ -3,12 +3,10 @@
 import errno
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
 import torch
-from scipy.io import savemat
 
 from mdr_core.data import catalog, fingerprint, image_cache
 from mdr_core.data.dataset import load_dataset
@@ -167,16 +165,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
     assert not list(cache.iterdir())
 
 
-def test_of_two_that_need_the_images_one_decodes_them(tmp_path, cache, monkeypatch):
-    trees.zipped(trees.cub(tmp_path), tmp_path / "cub50.zip")
-    pixels = mock.Mock(wraps=image_cache.pixels)
-    monkeypatch.setattr(image_cache, "pixels", pixels)
-    with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda _: load_dataset("cub50", 8), range(2))
-    assert pixels.call_count == 18 and one.fingerprint == two.fingerprint
-    assert len([*(cache.parent / "unpacked").iterdir()]) == 1 and not list(cache.glob("*.lock"))
-
-
 def test_errors_are_one_line_that_says_what_to_do(tmp_path, cache):
     missing = refused(load_dataset, "cub50")
     assert "cub50.zip or cub50/ or CUB_200_2011.zip or CUB_200_2011/" in missing
@@ -204,19 +192,6 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path, cache):
         labels.write_text(listed.replace("4 2\n", wrong, 1))
         line = refused(load_dataset, "cub50", 8)
         assert f"{top} is not cub50 in its official layout" in line and "fetch it anew" in line
-
-
-def test_malformed_lists_are_said(tmp_path):
-    top = trees.cars(tmp_path)
-    train = top / "devkit" / "cars_train_annos.mat"
-    trees.annotations(train, ["00001.jpg", "00002.jpg"], [1, 5])
-    assert "in its official layout" in refused(load_dataset, "cars196", 8)
-    savemat(train, {"other": 1})
-    assert "in its official layout" in refused(load_dataset, "cars196", 8)
-    train.write_bytes(b"no matlab file at all, but long enough to hold a header" * 10)
-    assert "in its official layout" in refused(load_dataset, "cars196", 8)
-    trees.clothes(tmp_path, (*trees.CLOTHES, "id_1 validation"))
-    assert "in its official layout" in refused(load_dataset, "inshop", 8)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,8 @@
 Each image has the size that it is decoded to, so that resizing changes nothing.
 """
 
-import errno
 import io
-import pathlib
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -50,35 +47,6 @@ def test_more_than_8_bits_are_refused(tmp_path, values, kind):
     path = tree(tmp_path / "in", {f"{c}/{i}.tif": saved(values, kind) for c, i in FOUR})
     line = refused(load_dataset, f"folder:{path}", 8)
     assert f"{path}: " in line and "more than 8 bits a channel: save it with 8 bits" in line
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-@pytest.mark.parametrize("kind, start", [
-    (b"iCCP", b"p\0\0"), (b"zTXt", b"Raw profile type xmp\0\0"), (b"iTXt", b"XML\0\1\0\0\0"),
-])  # fmt: skip
-def test_a_png_with_a_large_profile_or_text_is_read(kind, start):
-    raw = image_bytes(0)
-    large = chunk(kind, start + zlib.compress(b"a" * 2**22))
-    assert np.array_equal(decoded(raw[:33] + large + raw[33:]), decoded(raw))
-
-
-def test_too_little_memory_or_files_is_no_fault_of_an_image(tmp_path, monkeypatch):
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c, i in FOUR])
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "resize", lambda *a: (_ for _ in ()).throw(MemoryError("full")))
-        with pytest.raises(MemoryError, match="full"):
-            load_dataset(f"folder:{path}", 8)
-
-    def full(*arguments, **options):
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
-
-    monkeypatch.setattr(pathlib.Path, "read_bytes", full)
-    monkeypatch.setattr(Image, "open", full)
-    line = refused(load_dataset, f"folder:{path}", 8)
-    assert "Too many open files" in line and "replace or remove" not in line
 
 
 @SOME

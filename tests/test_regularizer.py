@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim
-from torch.optim import swa_utils
 from torch.utils.checkpoint import checkpoint
 
 from mdr_core import regularizer
@@ -195,18 +194,6 @@ def test_a_module_that_is_cast_keeps_its_values_in_float32(cast):
     assert all(value.dtype == torch.float32 for value in net[1].state_dict().values())
     torch.testing.assert_close(net[1].state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert net.to_empty(device="meta")[1].levels.is_meta
-
-
-@pytest.mark.parametrize("kind", ["swa_", "ema_", "swa_multi_", "ema_multi_"])
-def test_it_is_averaged_with_its_buffers(kind):
-    mdr, function = MDR(), getattr(swa_utils, f"get_{kind}avg_fn")()
-    name = "multi_avg_fn" if "multi" in kind else "avg_fn"
-    mean = swa_utils.AveragedModel(mdr, use_buffers=True, **{name: function})
-    for n in range(3):
-        mdr(batch(seed=n))
-        mean.update_parameters(mdr)
-    assert mean.module.started > 0
-    assert 0.5 < mean.module.running_mean / mdr.running_mean < 2
 
 
 def test_it_compiles_to_one_graph():

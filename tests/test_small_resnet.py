@@ -58,14 +58,6 @@ def test_learned_again_they_are_the_same_to_the_last_digit(short, tmp_path):
     assert short.call_count == 2 and same(first, again)
 
 
-def test_another_network_or_another_text_has_weights_of_its_own(short, tmp_path, monkeypatch):
-    weights()
-    weights("small_resnet")
-    monkeypatch.setattr(small_resnet, "__file__", __file__)
-    weights()
-    assert short.call_count == len([*(tmp_path / "pretrained").iterdir()]) == 3
-
-
 @pytest.mark.long
 def test_the_weights_find_more_handwriting_than_random_ones():
     """On training alphabets."""
