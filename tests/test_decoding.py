@@ -58,21 +58,6 @@ def test_transparent_colors_are_mixed_with_white(colors, alpha, kind):
     assert np.abs(found - (part * colors + (1 - part) * 255)).max() <= 1
 
 
-@SOME
-@given(arrays(np.uint8, (SIDE, SIDE), elements=st.integers(0, 7)), st.integers(0, 7), st.booleans())
-def test_palettes_and_gray_have_a_transparent_value(values, clear, gif):
-    palette = np.random.default_rng(0).integers(0, 255, (8, 3), dtype=np.uint8)
-    image = Image.fromarray(values)
-    image.putpalette(palette.tobytes())
-    stream = io.BytesIO()
-    image.save(stream, "GIF" if gif else "PNG", transparency=clear)
-    expected = np.where((values == clear)[..., None], 255, palette[values])
-    assert np.array_equal(decoded(stream.getvalue()), expected)
-    found = decoded(saved(values, "PNG", transparency=int(values.max())))
-    assert (found[values == values.max()] == 255).all()
-    assert (found[values < values.max()] < 255).all()
-
-
 def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
     odd = [(274, 3, 1, b"\3\0\0\0"), (282, 2, 4, b"72dp"), (296, 5, 1, bytes(4))]
     entries = b"".join(struct.pack("<HHI4s", *entry) for entry in odd)
@@ -83,16 +68,6 @@ def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c, i in FOUR])
     images = load_dataset(f"folder:{tree(path, {'a/0.jpg': content})}", SIDE).train.images
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), as_stored[::-1, ::-1])
-
-
-def test_large_images_are_read_up_to_a_limit_that_is_named(tmp_path, monkeypatch):
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c, i in FOUR])
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # the images have 64
-    with pytest.warns(Image.DecompressionBombWarning):
-        assert len(load_dataset(f"folder:{path}", 8).train.labels) == 4
-    monkeypatch.undo()
-    line = refused(decoded, b"P6\n20000 20000\n255\n")
-    assert "it cannot be decoded" in line and "178956970 pixels" in line
 
 
 @pytest.mark.parametrize("kind, changes, ending", [("JPEG", False, "png"), ("PNG", True, "jpg")])
@@ -106,3 +81,28 @@ def test_the_version_for_other_files_is_that_of_the_content(
     monkeypatch.setattr(fingerprint, "NOT_JPEG", fingerprint.NOT_JPEG + 1)
     assert (load_dataset(f"folder:{path}", 8).fingerprint != first.fingerprint) == changes
     assert len([*tmp_path.rglob("*.npy")]) == 2  # decoded anew
+
+
+DECODED = {  # version -> five pixels of each kind of image, recorded with Pillow 13
+    1: [
+        [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
+        [9, 6, 0, 249, 8, 9, 143, 110, 54, 14, 251, 11, 249, 251, 236],
+        [8, 8, 8, 79, 79, 79, 115, 115, 115, 149, 149, 149, 244, 244, 244],
+        [10, 10, 0, 240, 10, 9, 144, 111, 63, 14, 244, 14, 246, 245, 236],
+        [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
+    ]
+}
+KINDS = [("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK")]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_decoding_is_that_of_its_version(number):
+    """Of a smooth image, 24 x 16, that no codec changes much."""
+    (kind, mode), stream = KINDS[number], io.BytesIO()
+    x, y = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 16))
+    smooth = np.stack([255 * x, 255 * y, 255 * x * y], axis=2).round().astype(np.uint8)
+    Image.fromarray(smooth).convert(mode).save(stream, kind, quality=95)
+    stream.seek(0)
+    found = pixels(stream, 8, "image")[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
+    expected = DECODED[fingerprint.DECODING][number]
+    assert np.abs(np.subtract(found, expected)).max() <= 2, "raise DECODING, record its numbers"

@@ -1,7 +1,6 @@
 """A user's own folders and zip files: what is a class, what is read, what is refused and how."""
 
 import re
-import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -77,21 +76,6 @@ def test_folders_that_are_split_already_hold_their_classes_once(tmp_path, first)
     assert {*classes(split_already(tmp_path, first)).values()} == {*"abcdef"}
 
 
-@pytest.mark.parametrize("first", ["part1 part2", "train more"])
-def test_what_may_be_split_already_is_refused(tmp_path, first):
-    path = split_already(tmp_path, first)
-    line = refused(classes, path)
-    assert str(path) in line and "class_level=1" in line
-    assert {*classes(path, 1).values()} == {*first.split()}  # who asks for it gets it
-
-
-def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
-    forms = [unicodedata.normalize(form, "Café が") for form in ("NFC", "NFD")]
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
-    assert {*classes(path).values()} == {"a", "z", forms[0]}
-    assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
-
-
 @pytest.mark.parametrize("odd", ["contents.png", "crow/@eaDir/0.png", "crow/extra/more/0.png"])
 def test_mixed_depths_are_refused_with_the_two_paths(tmp_path, odd):
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("crow", "owl") for i in "12"] + [odd])
@@ -127,22 +111,6 @@ def test_a_line_says_what_is_a_class_and_what_is_not_read(tmp_path, capsys):
         f"{path}: 24 images of 6 classes (a to f); merged: test, train; "
         "not read: 2 files (.heic, no ending)\n"
     )
-
-
-def test_links_are_followed_and_loops_refused(tmp_path):
-    real = tree(tmp_path / "real", [f"{c}/{i}.png" for c in "abc" for i in "12"])
-    elsewhere = tree(tmp_path / "elsewhere", ["1.png", "2.png"])
-    (real / "d").symlink_to(elsewhere, target_is_directory=True)
-    (real / "c" / "3.png").symlink_to(elsewhere / "1.png")
-    (tmp_path / "link").symlink_to(real, target_is_directory=True)
-    assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
-    for place in (loops := (elsewhere / "up", real / "e", real / "a" / "up")):
-        place.symlink_to(real, target_is_directory=True)
-    assert "links to a folder that holds it" in refused(classes, real)
-    for place in loops:
-        place.unlink()
-    (real / "a" / "9.png").symlink_to(tmp_path / "gone")
-    assert "No such file" in (line := refused(load, real)) and "a/9.png" in line
 
 
 @pytest.mark.parametrize("kind, ending", [
