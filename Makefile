@@ -52,7 +52,7 @@ bench: $(READY) ## measure side by side, print ratios, keep them in benchmarks/r
 	.venv/bin/python -m benchmarks
 
 soak: $(READY) ## kill a small grid 50 times at random moments and see that nothing is lost
-	.venv/bin/python -m tests.soak
+	.venv/bin/python -m pytest -n 0 -m long -k killed_again tests/test_runs.py
 
 lab: $(READY) ## open JupyterLab
 	.venv/bin/python -m jupyterlab

@@ -19,8 +19,7 @@ sys.modules["rfc3987_syntax"] = None  # which nbformat imports, slowly, and does
 
 LONG_FIRST = ("notebooks", "distributed", "workers", "runs", "same_numbers")
 APART = (  # tests that share no fixture of their file, so that any process may take any of them
-    "tests/test_notebooks.py::test_runs_from",
-    "tests/test_notebooks.py::test_two_at",
+    "tests/test_notebooks.py",
     "tests/test_workers.py",
     "tests/test_runs.py",
     "tests/test_same_numbers.py",

@@ -3,11 +3,8 @@
 Each image has the size that it is decoded to, so that resizing changes nothing.
 """
 
-import errno
 import io
-import pathlib
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -52,35 +49,6 @@ def test_more_than_8_bits_are_refused(tmp_path, values, kind):
     assert f"{path}: " in line and "more than 8 bits a channel: save it with 8 bits" in line
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-@pytest.mark.parametrize("kind, start", [
-    (b"iCCP", b"p\0\0"), (b"zTXt", b"Raw profile type xmp\0\0"), (b"iTXt", b"XML\0\1\0\0\0"),
-])  # fmt: skip
-def test_a_png_with_a_large_profile_or_text_is_read(kind, start):
-    raw = image_bytes(0)
-    large = chunk(kind, start + zlib.compress(b"a" * 2**22))
-    assert np.array_equal(decoded(raw[:33] + large + raw[33:]), decoded(raw))
-
-
-def test_too_little_memory_or_files_is_no_fault_of_an_image(tmp_path, monkeypatch):
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c, i in FOUR])
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "resize", lambda *a: (_ for _ in ()).throw(MemoryError("full")))
-        with pytest.raises(MemoryError, match="full"):
-            load_dataset(f"folder:{path}", 8)
-
-    def full(*arguments, **options):
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
-
-    monkeypatch.setattr(pathlib.Path, "read_bytes", full)
-    monkeypatch.setattr(Image, "open", full)
-    line = refused(load_dataset, f"folder:{path}", 8)
-    assert "Too many open files" in line and "replace or remove" not in line
-
-
 @SOME
 @given(COLORS, arrays(np.uint8, (SIDE, SIDE)), st.sampled_from(["PNG", "TIFF", "WEBP"]))
 def test_transparent_colors_are_mixed_with_white(colors, alpha, kind):
@@ -88,21 +56,6 @@ def test_transparent_colors_are_mixed_with_white(colors, alpha, kind):
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     found = decoded(saved(np.concatenate([colors, alpha[..., None]], axis=2), kind, **options))
     assert np.abs(found - (part * colors + (1 - part) * 255)).max() <= 1
-
-
-@SOME
-@given(arrays(np.uint8, (SIDE, SIDE), elements=st.integers(0, 7)), st.integers(0, 7), st.booleans())
-def test_palettes_and_gray_have_a_transparent_value(values, clear, gif):
-    palette = np.random.default_rng(0).integers(0, 255, (8, 3), dtype=np.uint8)
-    image = Image.fromarray(values)
-    image.putpalette(palette.tobytes())
-    stream = io.BytesIO()
-    image.save(stream, "GIF" if gif else "PNG", transparency=clear)
-    expected = np.where((values == clear)[..., None], 255, palette[values])
-    assert np.array_equal(decoded(stream.getvalue()), expected)
-    found = decoded(saved(values, "PNG", transparency=int(values.max())))
-    assert (found[values == values.max()] == 255).all()
-    assert (found[values < values.max()] < 255).all()
 
 
 def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
@@ -117,16 +70,6 @@ def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), as_stored[::-1, ::-1])
 
 
-def test_large_images_are_read_up_to_a_limit_that_is_named(tmp_path, monkeypatch):
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c, i in FOUR])
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # the images have 64
-    with pytest.warns(Image.DecompressionBombWarning):
-        assert len(load_dataset(f"folder:{path}", 8).train.labels) == 4
-    monkeypatch.undo()
-    line = refused(decoded, b"P6\n20000 20000\n255\n")
-    assert "it cannot be decoded" in line and "178956970 pixels" in line
-
-
 @pytest.mark.parametrize("kind, changes, ending", [("JPEG", False, "png"), ("PNG", True, "jpg")])
 def test_the_version_for_other_files_is_that_of_the_content(
     tmp_path, monkeypatch, kind, changes, ending
@@ -138,3 +81,28 @@ def test_the_version_for_other_files_is_that_of_the_content(
     monkeypatch.setattr(image_cache, "NOT_JPEG", image_cache.NOT_JPEG + 1)
     assert (load_dataset(f"folder:{path}", 8).fingerprint != first.fingerprint) == changes
     assert len([*tmp_path.rglob("*.npy")]) == 2  # decoded anew
+
+
+DECODED = {  # version -> five pixels of each kind of image, recorded with Pillow 13
+    1: [
+        [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
+        [9, 6, 0, 249, 8, 9, 143, 110, 54, 14, 251, 11, 249, 251, 236],
+        [8, 8, 8, 79, 79, 79, 115, 115, 115, 149, 149, 149, 244, 244, 244],
+        [10, 10, 0, 240, 10, 9, 144, 111, 63, 14, 244, 14, 246, 245, 236],
+        [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],
+    ]
+}
+KINDS = [("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK")]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_decoding_is_that_of_its_version(number):
+    """Of a smooth image, 24 x 16, that no codec changes much."""
+    (kind, mode), stream = KINDS[number], io.BytesIO()
+    x, y = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 16))
+    smooth = np.stack([255 * x, 255 * y, 255 * x * y], axis=2).round().astype(np.uint8)
+    Image.fromarray(smooth).convert(mode).save(stream, kind, quality=95)
+    stream.seek(0)
+    found = pixels(stream, 8, "image")[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
+    expected = DECODED[image_cache.DECODING][number]
+    assert np.abs(np.subtract(found, expected)).max() <= 2, "raise DECODING, record its numbers"

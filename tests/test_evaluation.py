@@ -64,14 +64,6 @@ def test_histograms_of_positive_and_negative_pairs_are_apart():
         assert off <= 1 and sum(counts) == int(chosen.sum())  # at an edge, by rounding
 
 
-def test_classes_are_thinned_evenly(monkeypatch):
-    x, labels = embedded()
-    monkeypatch.setattr(pair_statistics, "MOST_CLASSES", 3)
-    even = labels % 2 == 0
-    few = pair_statistics.class_distances(x[even], labels[even] // 2)
-    assert pair_statistics.class_distances(x, labels) == few
-
-
 def test_labels_that_do_not_fit_are_refused_and_a_k_beyond_the_gallery_counts_all_of_it():
     right = RetrievalSet(*embedded())
     wrong = right._replace(labels=right.labels[:1])  # would be broadcast

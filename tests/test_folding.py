@@ -75,16 +75,6 @@ def test_same_outputs_gradients_and_names(name):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-8, atol=1e-8, msg=key)
 
 
-def test_a_copy_follows_its_own_batch_norm():
-    net = lively(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)))
-    fold(net)
-    twin = copy.deepcopy(net)
-    with torch.no_grad():
-        twin[1].bias.add_(1.0)
-    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
-    assert torch.allclose(twin(x), net(x) + 1.0)
-
-
 @pytest.mark.parametrize("frozen, folded", [(True, 10), (False, 0)])
 def test_a_batch_norm_that_learns_statistics_is_not_folded(frozen, folded):
     assert folds(EmbeddingNet(backbone("small_resnet", "random"), 8, "l2", frozen)) == folded

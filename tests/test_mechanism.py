@@ -73,12 +73,6 @@ def test_mdr_pulls_every_pair_alike():
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 
-def test_values_are_summed_by_decile_of_distance():
-    d = torch.arange(100.0).view(10, 10)
-    by_distance = pair_statistics.sum_by_decile(d, (d >= 90).float(), d >= 0)
-    assert by_distance.tolist() == [0] * 9 + [10]
-
-
 @pytest.mark.parametrize("each, wanted, classes", [(10, 70, 20), (2, 20, 10)])
 def test_of_the_training_images_that_are_judged_each_can_find_another(each, wanted, classes):
     labels = torch.arange(200 // each).repeat_interleave(each)

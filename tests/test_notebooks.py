@@ -1,231 +1,279 @@
-"""Every notebook runs under papermill from another directory and refuses wrong parameters.
+"""Every notebook runs wherever it is started, takes its reader's parameters, refuses wrong ones.
 
 The quick profile has few images and few steps here (tests/short.py). All notebooks read one run
 store, so a run is trained once.
 """
 
 import ast
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
+from nbconvert.exporters import ScriptExporter
+from papermill.exceptions import PapermillExecutionError
 
-from mdr_core.errors import StudyError
-from mdr_core.report import notebook, parameters, render
+from mdr_core.profiles import Study
+from mdr_core.report import show
 from tests import trees
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMALL = {  # less of what there would be more of; the ablations' runs are all that the claims need
-    "ablation_levels": {"lambdas": [0.6]},
-    "retrieval_gallery": {"queries": 2, "hardest": 1, "top": 2, "explored": 40},
+SMALLEST, LOSSES = ROOT / "notebooks" / "learning_curves.ipynb", "ablation_losses"
+TINY = {"seeds": "[0]", "changes": "{'epochs': 1, 'lr': '1e-3'}"}  # as papermill -r passes them
+SMALL = {  # less of what there would be more of
+    "ablation_levels": {"levels": "[[0]]", "fixed": "[[0]]", "weights": "[0.2]"},
+    "retrieval_gallery": {"queries": 2, "top": 2, "explored": 40},
     "your_images": {"all_classes": True},
 }
-ORDER = sorted(NOTEBOOKS, key=lambda path: path.stem == "claims")
+HOME = """
+import pathlib, mdr_core.data.dataset, mdr_core.files, mdr_core.report.index
+mdr_core.files.REPOSITORY = mdr_core.data.dataset.REPOSITORY = pathlib.Path.cwd()
+"""
 
 
-class Short(render.Kernel):
-    """A kernel that knows the short profile."""
+class Short(AsyncKernelManager):
+    """A kernel of this interpreter that knows the short profile."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        spec = super().kernel_spec
-        spec.argv.append("--IPKernelApp.exec_lines=import tests.short")
-        return spec
+        options = ["--log-level=50", "--HistoryManager.hist_file=:memory:"]
+        return KernelSpec(
+            **get_kernel_dict([*options, "--IPKernelApp.exec_lines=import tests.short"])
+        )
 
 
 @pytest.fixture(scope="session")
-def kernel(tmp_path_factory) -> Iterator[Short]:
+def started(tmp_path_factory) -> Iterator[Short]:
     """One for all notebooks of a process: to start another takes as long as a notebook."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    kernel = Short.begin(cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT), "MDR_JOBS": "1"})
+    kernel, elsewhere = Short(), tmp_path_factory.mktemp("elsewhere")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MDR_JOBS": "1"}
+    run_sync(kernel.start_kernel)(cwd=elsewhere, env=environment)
     yield kernel
-    kernel.end()
+    run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def emptied(kernel: Short, folder: Path) -> Short:
-    """The kernel as if it had just started in this folder."""
-    cell = nbformat.v4.new_code_cell(f"%cd -q {folder}\n%reset -f")
-    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), km=kernel).execute()
-    return kernel
+@pytest.fixture
+def kernel(started, tmp_path) -> Short:
+    """The kernel as if it had just started in ``tmp_path``, which the study's files go to, too."""
+    executed(started, f"%cd -q {tmp_path}\n{HOME}\n%reset -f")
+    return started
 
 
-@pytest.mark.parametrize("path", ORDER, ids=lambda path: path.stem)
-def test_runs_from_another_directory_and_says_what_it_found(path, kernel, tmp_path, capsys):
-    given = {"seeds": [0], "epochs": 1, "save_root": str(tmp_path / "saved")}
-    given |= SMALL.get(path.stem, {})
-    if path.stem == "your_images":
-        given["index_root"] = str(tmp_path / "index")
-    executed = render.execute(path, given, emptied(kernel, tmp_path))
-    assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
-    check(executed)
-    assert list((tmp_path / "saved").glob("*.csv"))
-    assert {p.name for p in tmp_path.iterdir()} <= {"saved", "index"}  # nothing else where it ran
+def executed(kernel: Short, *sources: str) -> nbformat.NotebookNode:
+    """Return a notebook of these cells, executed."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in sources])
+    return NotebookClient(nb, km=kernel).execute()
 
 
-def check(executed: nbformat.NotebookNode) -> None:
-    """It has a finding, was executed to its end, and shows no warning."""
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
-    outputs = [o for cell in code for o in cell.outputs]
-    assert any(notebook.FINDING in o.get("data", {}) for o in outputs)
-    assert all(cell.execution_count for cell in code)
-    quiet = [o for o in outputs if o.get("name") == "stderr" and "Warning" in o["text"]]
-    assert not quiet, quiet
+def run(path: Path, parameters: dict, kernel: Short) -> nbformat.NotebookNode:
+    """Return a notebook, executed by papermill; what it says on stderr is said here."""
+    options = {"kernel_name": "python3", "km": kernel, "progress_bar": False, "cwd": ROOT}
+    return papermill.execute_notebook(path, None, parameters, stderr_file=sys.stderr, **options)
 
 
-def words(parameters: dict) -> list[str]:
-    """Parameters as papermill's command line and ours take them."""
-    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+def outputs(nb: nbformat.NotebookNode, kind: str) -> list:
+    """Return what the cells show of a kind, as ``text/markdown``."""
+    shown = [each for cell in nb.cells if cell.cell_type == "code" for each in cell.outputs]
+    return [each["data"][kind] for each in shown if kind in each.get("data", {})]
 
 
-def begun(*command: object, cwd: Path, **environment: str) -> subprocess.Popen:
-    """``python -m`` with these words, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, command)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_two_at_the_same_time_train_a_run_once_from_files_in_the_official_layout(tmp_path):
-    """papermill's command line from another directory and a report, in processes of their own.
-
-    A network of timm under the paper profile, on the CPU, from JPEG files to a page.
-    """
-    trees.cub(tmp_path / "data", each=2)
-    given = {
-        "dataset": "cub_mini",
-        "train": True,  # which the paper profile does not without being asked
-        "backbone": "mobilenetv3_small_050",
-        "weights": "random",
-        "device": "cpu",
-        "epochs": 1,
-        "iterations": 1,
-        "seeds": "[0]",
-        "methods": "['Triplet', 'Triplet + MDR']",
-        "held_out_seeds": 0,
-    }
-    source, executed = ROOT / "notebooks" / "recall_at_k.ipynb", tmp_path / "executed.ipynb"
-    alone = {"profile": "paper", "save_root": tmp_path / "saved"}
-    own = {"MDR_CACHE": "cache", "MDR_DATA_ROOT": "data", "MDR_RUNS": "runs"}
-    own = {name: str(tmp_path / folder) for name, folder in own.items()} | {"MDR_JOBS": "1"}
-    report = ("mdr_core", "reports", "--profile", "paper", "--notebook", "recall_at_k")
-    started = [
-        begun("papermill", source, executed, *words(given | alone), cwd=tmp_path, **own),
-        begun(*report, "--output", tmp_path / "reports", *words(given), cwd=ROOT, **own),
-    ]
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    stored = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
-    assert sorted(run["config"]["crop"] for run in stored) == [224, 224, 256, 256]
-    assert not list((tmp_path / "runs").glob("*.lock"))
-    assert not list((tmp_path / "reports").rglob(".*"))
-    page = (tmp_path / "reports" / "paper" / "recall_at_k.html").read_text()
-    assert " on cub_mini, " in page and "256×256 images; Recall@K" in page
-    check(nbformat.read(executed, 4))
-    assert list((tmp_path / "saved").glob("*.csv"))
-
-
-@pytest.mark.long
-def test_from_an_empty_store_handwriting_is_trained(tmp_path):
-    """As a reader begins: the command line, the quick profile, and a store that holds nothing."""
-    report = ("mdr_core", "reports", "--notebook", "learning_curves", "--output", tmp_path)
-    given = words({"seeds": "[0]", "epochs": 2})
-    process = begun(*report, *given, cwd=ROOT, MDR_RUNS=str(tmp_path / "runs"))
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
-    stored = (tmp_path / "runs").glob("*/run.json")
-    trained = [json.loads(path.read_text())["config"]["dataset"] for path in stored]
-    assert sorted(trained) == ["omniglot"] * 3
-    assert "Recall@1" in (tmp_path / "quick" / "learning_curves.html").read_text()
-
-
-MACHINE = "# The machine; its folders are environment variables (docs/runs.md)."
+def edited(folder: Path, **values: str) -> Path:
+    """Return a notebook whose parameters cell was edited by hand: NAME=expression."""
+    nb = nbformat.read(SMALLEST, 4)
+    cell = next(cell for cell in nb.cells if cell.cell_type == "code")
+    for name, value in values.items():
+        cell.source, found = re.subn(rf"(?m)^{name} = \S+", f"{name} = {value}", cell.source)
+        assert found == 1
+    nbformat.write(nb, path := folder / SMALLEST.name)
+    return path
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_structure(path):
-    """The parameters come first and each is explained; enough prose; short lines and functions."""
-    cells = nbformat.read(path, 4).cells
-    code = [c for c in cells if c.cell_type == "code"]
-    assert code[0].metadata.tags == ["parameters"] and code[0].source.startswith(parameters.MARK)
-    of_study, _, of_machine = code[0].source.partition(MACHINE)
-    lines = (of_study + of_machine.lstrip()).splitlines()[1:]
-    assert not [line for line in lines if "  # " not in line]
-    assert "profile" in parameters.assigned(of_study)
-    assert tuple(parameters.assigned(of_machine)) == ("device", "save_root", "train")
-    own = code[1].source
-    assert own.count("given = checked_parameters(globals())\nreport = Report(given)\n") == 1
-    length = dict.fromkeys(("markdown", "code"), 0)
-    for cell in cells:
-        length[cell.cell_type] += len(cell.source.split())
-    assert length["markdown"] > 0.35 * length["code"], length
-    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    for part in ("# ", "**Question.**", "**The paper's claim", "## Provenance"):
-        assert part in prose
-    for cell in code:
-        assert max(map(len, cell.source.splitlines())) <= 100
-        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 10, node.name
+def test_runs_from_another_directory_and_has_an_answer(path, kernel, tmp_path, capsys):
+    given = SMALL.get(path.stem, {}) | (TINY if path.stem != "claims" else {})
+    nb = run(path, given, kernel)
+    assert all(cell.execution_count for cell in nb.cells if cell.cell_type == "code")
+    assert outputs(nb, show.ANSWER) or len(outputs(nb, "text/markdown")[0].splitlines()) >= 5
+    assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
+    assert {each.name for each in tmp_path.iterdir()} <= {"outputs"}  # nothing else where it ran
+
+
+def test_the_paper_s_profile_trains_from_files_in_the_official_layout(kernel, tmp_path):
+    """A network of timm on the CPU, from JPEG files."""
+    trees.cub(tmp_path / "data", each=4)
+    folders = {"MDR_DATA_ROOT": tmp_path / "data", "MDR_RUNS": tmp_path / "runs"}
+    executed(kernel, *(f"%env {name}={folder}" for name, folder in folders.items()))
+    small = {"backbone": "mobilenetv3_small_050", "weights": "random", "device": "cpu"}
+    changes = small | {"epochs": 1, "iterations": 1, "batch_size": 12}
+    given = {"profile": "paper", "dataset": "cub_mini", "seeds": [0], "changes": changes}
+    try:
+        nb = run(SMALLEST, given | {"train": True}, kernel)
+    finally:
+        executed(kernel, *(f"%env {name}={os.environ.get(name, '')}" for name in folders))
+    stored = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
+    assert [run["config"]["crop"] for run in stored] == [224] * 3
+    assert "cub_mini" in outputs(nb, show.ANSWER)[0]["recall"]
 
 
 WRONG = [
-    ({"sedes": "[0]"}, "unknown parameter 'sedes'"),
-    ({"lr": float("nan")}, "lr must be finite"),
-    ({"seeds": "5"}, "seeds must be a list"),
-    ({"dataset": "birds"}, "unknown dataset 'birds'"),
-    ({"profile": "fast"}, "unknown profile 'fast'"),
-    ({"methods": "['Tripled']"}, "unknown method 'Tripled'"),
-    ({"methods": "[]"}, "methods is empty: give at least one"),
-    ({"seeds": "[0, 0]"}, "seeds names something twice"),
+    ({"dataset": "birds"}, "unknown dataset 'birds': choose one of"),
+    ({"profile": "fast"}, "unknown profile 'fast': choose one of full, paper, photos, quick"),
+    ({"seeds": "5"}, "seeds must be a list, got 5"),
+    ({"changes": {"learning_rate": 1}}, "unknown parameter 'learning_rate': choose one of"),
+    ({"changes": {"lr": "fast"}}, "lr: .*, got 'fast'"),
+    ({"train": "perhaps"}, "train None, True or False"),
+    ({"losses": "['tripled']"}, "unknown loss 'tripled'"),
+    ({"losses": "['nowhere:Loss']"}, "loss 'nowhere:Loss' cannot be made"),
 ]
 
 
 @pytest.mark.parametrize("parameter, message", WRONG)
 def test_wrong_parameters_end_in_one_line(parameter, message, kernel):
-    with pytest.raises(StudyError, match=message) as said:
-        render.execute(ROOT / "notebooks" / "recall_at_k.ipynb", parameter, kernel)
-    assert "\n" not in str(said.value)
+    name = LOSSES if "losses" in parameter else SMALLEST.stem
+    with pytest.raises(PapermillExecutionError) as said:
+        run(ROOT / "notebooks" / f"{name}.ipynb", parameter, kernel)
+    assert said.value.ename == "StudyError" and re.search(message, said.value.evalue)
+    assert "\n" not in said.value.evalue
 
 
-def test_types_are_those_of_the_defaults():
-    cells = [
-        "",
-        parameters.MARK + "\nseeds = [0]  # runs\nlr: float = -1  # rate\nname = ''  # a word",
-        "# Parameters\nlr = 1\n",
-        "",
+def test_a_name_removed_from_the_parameters_cell_is_missed(kernel, tmp_path):
+    """The kernel keeps none of another notebook's parameters."""
+    path = edited(tmp_path, seeds="[]\ndel seeds")
+    with pytest.raises(PapermillExecutionError, match="name 'seeds' is not defined"):
+        run(path, {}, kernel)
+
+
+@pytest.mark.parametrize("given", [{"seeds": "[0, 1]"}, {"seeds": [0, 1]}, {"seeds": (0, 1)}])
+def test_a_value_is_taken_as_it_is_or_as_its_text(given):
+    study = Study("quick", changes="{'lr': '1e-3', 'levels': [0]}", train="False", **given)
+    assert [*study.seeds] == [0, 1] and study.choice["missing_too"] is False
+    config = study.config("Triplet", seed=1)
+    assert (config.lr, config.levels, config.seed) == (1e-3, (0.0,), 1)
+    assert study.take("rate", "1e-3", 0.1) == 1e-3
+    assert study.take("loss", "my_module:MyLoss", "triplet") == "my_module:MyLoss"
+    assert study.take("top", "", 7) == 7 and study.changed.keys() == {
+        "seeds",
+        "changes",
+        "rate",
+        "loss",
+    }
+
+
+def test_a_folder_named_as_a_number_is_a_folder(kernel, tmp_path):
+    trees.tree(
+        tmp_path / "2024", [f"{name}/{number}.png" for name in "abcd" for number in range(3)]
+    )
+    small = {"backbone": "small_resnet_narrow", "weights": "random", "image_size": 32}
+    changes = small | {"crop": 32, "resize": 32, "batch_size": 6, "images_per_class": 3}
+    given = {"folder": "2024", "top": "2", "changes": changes | {"epochs": 1, "iterations": 1}}
+    nb = run(ROOT / "notebooks" / "your_images.ipynb", given, kernel)
+    assert "folder:2024" in outputs(nb, show.ANSWER)[0]["recall"]
+
+
+def test_what_is_edited_by_hand_is_said_on_top(kernel, tmp_path):
+    path = edited(tmp_path, **TINY)
+    nb = run(path, {}, kernel)
+    first, answer = outputs(nb, "text/markdown")[:2]
+    assert "**Run with other parameters:** `seeds = [0]`, `changes = " in first
+    assert "our conclusion does not apply" in answer
+    plain = run(path, {"seeds": [], "changes": {"epochs": 0}}, kernel)
+    assert "seeds" not in outputs(plain, "text/markdown")[0]  # what is given goes before
+
+
+def test_an_exported_script_and_run_do_what_the_notebook_does(kernel, tmp_path):
+    path = edited(tmp_path, **TINY)
+    text, about = ScriptExporter().from_filename(path)
+    (script := path.with_suffix(".py")).write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MDR_JOBS": "1", "MPLBACKEND": "agg"}
+    begin = f"import runpy, tests.short; runpy.run_path({str(script)!r}, run_name='__main__')"
+    options = {"env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", begin], cwd=tmp_path, **options)
+    answer = "Run with other parameters: our conclusion does not apply."
+    assert answer in done.stdout, done.stderr
+    for each in (script, path):
+        assert answer in outputs(executed(kernel, f"%run {each}"), "text/markdown")
+    assert about["output_extension"] == ".py"  # by the notebook's metadata
+
+
+OWN = """
+class MyLoss:
+    def __call__(self, embeddings, labels):
+        return embeddings.square().mean()
+"""
+
+
+def test_a_loss_of_the_reader_s_from_the_working_directory(kernel, tmp_path):
+    (tmp_path / "my_module.py").write_text(OWN)
+    given = TINY | {"losses": "['triplet', 'my_module:MyLoss']"}
+    nb = run(ROOT / "notebooks" / f"{LOSSES}.ipynb", given, kernel)
+    assert any("MyLoss" in name for name in outputs(nb, show.ANSWER)[0]["recall"])
+
+
+@pytest.mark.long
+def test_from_an_empty_store_handwriting_is_trained(tmp_path):
+    """As a reader begins: the command line, the quick profile, and a store that holds nothing."""
+    command = ["-m", "mdr_core", "reports", "--notebook", SMALLEST.stem, "--output", str(tmp_path)]
+    command += ["-p", "seeds", "[0]", "-p", "changes", "{'epochs': 2}"]
+    environment = os.environ | {"MDR_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment)
+    stored = (tmp_path / "runs").glob("*/run.json")
+    trained = [json.loads(path.read_text())["config"]["dataset"] for path in stored]
+    assert done.returncode == 0 and trained == ["omniglot"] * 3
+    assert "Recall@1" in (tmp_path / "quick" / f"{SMALLEST.stem}.html").read_text()
+
+
+def prose_and_code(cells: list[nbformat.NotebookNode]) -> tuple[int, int]:
+    """Return the words of markdown, comments and sentences that cells show, and those of code."""
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    texts = [len(t.string.split()) for t in tokens if t.type in (tokenize.COMMENT, tokenize.STRING)]
+    read = sum(words for words in texts if words > 3)
+    markdown = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    return markdown + read, len(code.split()) - read
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_structure(path):
+    """A question, the parameters, enough prose, short lines, few names of ours."""
+    cells = nbformat.read(path, 4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    title = cells[0].source.splitlines()[0]
+    assert cells[0].cell_type == "markdown" and title.startswith("# ") and title.endswith("?")
+    assert code[0].metadata.get("tags") == ["parameters"] or path.stem == "claims"
+    prose, words = prose_and_code(cells)
+    assert prose > 0.6 * words
+    assert max(len(line) for cell in code for line in cell.source.splitlines()) <= 100
+    nodes = [node for cell in code for node in ast.walk(ast.parse(cell.source))]
+    imports = [
+        n for n in nodes if isinstance(n, ast.ImportFrom) and n.module.startswith("mdr_core")
     ]
-    namespace = {"In": cells, "seeds": "[1, 2]", "lr": 1, "name": "x"}
-    found = parameters.checked_parameters(namespace)
-    defaults = {"seeds": [0], "lr": -1.0, "name": ""}
-    assert vars(found) == {"seeds": [1, 2], "lr": 1.0, "name": "x", "defaults": defaults}
-    assert namespace["seeds"] == "[1, 2]" and type(found.lr) is float
-    for wrong in ({"seeds": [0.5]}, {"lr": "fast"}, {"name": 3}):
-        with pytest.raises(StudyError, match="must be of type"):
-            parameters.checked_parameters(namespace | wrong)
-    for name, value, line in (
-        ("top", 0, "top must be at least 1, got 0"),
-        ("epochs", 0, "epochs is 0: give at least 1"),
-        ("save_root", str(Path(__file__) / "saved"), "cannot be written to .*: set save_root to"),
-    ):
-        default = 5 if isinstance(value, int) else ""
-        cell = f"{parameters.MARK}\n{name} = {default!r}  # a parameter"
-        with pytest.raises(StudyError, match=line):
-            parameters.checked_parameters({"In": [cell], name: value})
-    cells[2] = "# Parameters\nepochs: int = 1\n"
-    with pytest.raises(StudyError, match="unknown parameter 'epochs': choose one of lr, name"):
-        parameters.checked_parameters(namespace)
-    with pytest.raises(StudyError, match="parameters cell first"):
-        parameters.checked_parameters({"In": ["x = 1"]})
+    assert not [n for n in nodes if isinstance(n, ast.Import) and "mdr_core" in ast.unparse(n)]
+    names, modules = set(), set()
+    for node in imports:
+        names |= {each.name for each in node.names}
+        folder = ROOT / node.module.replace(".", "/")
+        modules |= {each.name for each in node.names if (folder / f"{each.name}.py").exists()}
+    attributes = [
+        n for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) in modules
+    ]
+    assert len(names | {ast.unparse(node) for node in attributes}) <= 12
+
+
+def test_all_notebooks_together_stay_short():
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells]
+    code = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
+    assert sum(map(len, code)) <= 2100

@@ -1,10 +1,8 @@
 """A user's own folders and zip files: what is a class, what is read, what is refused and how."""
 
 import re
-import unicodedata
 import zipfile
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -78,21 +76,6 @@ def test_folders_that_are_split_already_hold_their_classes_once(tmp_path, first)
     assert {*classes(split_already(tmp_path, first)).values()} == {*"abcdef"}
 
 
-@pytest.mark.parametrize("first", ["part1 part2", "train more"])
-def test_what_may_be_split_already_is_refused(tmp_path, first):
-    path = split_already(tmp_path, first)
-    line = refused(classes, path)
-    assert str(path) in line and "class_level=1" in line
-    assert {*classes(path, 1).values()} == {*first.split()}  # who asks for it gets it
-
-
-def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
-    forms = [unicodedata.normalize(form, "Café が") for form in ("NFC", "NFD")]
-    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
-    assert {*classes(path).values()} == {"a", "z", forms[0]}
-    assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
-
-
 @pytest.mark.parametrize("odd", ["contents.png", "crow/@eaDir/0.png", "crow/extra/more/0.png"])
 def test_mixed_depths_are_refused_with_the_two_paths(tmp_path, odd):
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("crow", "owl") for i in "12"] + [odd])
@@ -130,30 +113,6 @@ def test_a_line_says_what_is_a_class_and_what_is_not_read(tmp_path, capsys):
     )
 
 
-def test_links_are_followed_and_loops_refused(tmp_path):
-    real = tree(tmp_path / "real", [f"{c}/{i}.png" for c in "abc" for i in "12"])
-    elsewhere = tree(tmp_path / "elsewhere", ["1.png", "2.png"])
-    (real / "d").symlink_to(elsewhere, target_is_directory=True)
-    (real / "c" / "3.png").symlink_to(elsewhere / "1.png")
-    (tmp_path / "link").symlink_to(real, target_is_directory=True)
-    assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
-    for place in (loops := (elsewhere / "up", real / "e", real / "a" / "up")):
-        place.symlink_to(real, target_is_directory=True)
-    assert "links to a folder that holds it" in refused(classes, real)
-    for place in loops:
-        place.unlink()
-    (real / "a" / "9.png").symlink_to(tmp_path / "gone")
-    assert "No such file" in (line := refused(load, real)) and "a/9.png" in line
-
-
-def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    path = tree(tmp_path / "in", ["a/1.png", "b/1.png"])
-    denied = PermissionError(13, "Permission denied", f"{path}/b")  # the superuser may read it
-    monkeypatch.setattr(Path, "iterdir", mock.Mock(side_effect=denied))
-    line = refused(classes, path)
-    assert f"{path}/b" in line and "Permission denied" in line and "allow" in line
-
-
 @pytest.mark.parametrize("kind, ending", [
     ("JPEG", "jfif"), ("JPEG", "jpe"), ("PPM", "pgm"), ("TIFF", "tif"), ("WEBP", "webp"),
     ("AVIF", "avif"), ("BMP", "BMP"), ("JPEG2000", "jp2"), ("TGA", "tga"), ("GIF", "Gif"),
@@ -182,17 +141,6 @@ def test_a_damaged_zip_is_said_and_leaves_nothing(tmp_path, cache):
         assert not [*(cache / "unpacked").iterdir()]
     path.write_bytes(content)
     assert len(catalog.files_of(catalog.unpacked(path))) == 8
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
-def test_names_in_a_zip_are_utf_8_or_refused(tmp_path, encoding):
-    raw = "ó".encode(encoding)  # without the flag that says which
-    path = pack(tmp_path, {f"cr{'~' * len(raw)}w/1.png": b"", "d/1.png": b""})
-    path.write_bytes(path.read_bytes().replace(b"~" * len(raw), raw))
-    if encoding == "utf-8":
-        assert {*classes(path).values()} == {"crów", "d"}
-    else:
-        assert "names in UTF-8" in refused(catalog.unpacked, path)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

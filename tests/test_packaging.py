@@ -1,6 +1,5 @@
 """The set-up: one list of pins, a wheel that works anywhere, notebooks committed as sources."""
 
-import functools
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import typing
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -98,29 +96,12 @@ def test_an_installed_package_works_in_the_working_directory(wheel, tmp_path):
     assert folders == [str(work), str(tmp_path / ".cache" / "mdr-study"), str(work / "runs")]
 
 
-def test_type_checkers_see_the_real_names(monkeypatch):
-    real, seen = {name: getattr(mdr_core, name) for name in mdr_core.__all__}, {}
-    monkeypatch.setattr(typing, "TYPE_CHECKING", True)
-    exec(read("mdr_core/__init__.py"), seen)
-    assert {name: seen.get(name) for name in real} == real and "__getattr__" not in seen
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-def test_make_lists_its_targets_and_refuses_an_old_python():
-    make = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
-    listed = {*re.findall("make [a-z]+", make(["make"]).stdout)}
-    assert {"make reports", "make test", "make lab"} <= listed
-    assert "-m pytest" in make(["make", "--always-make", "--dry-run", "test"]).stdout
-    done = make(["make", "lock", "PYTHON=false"])
-    assert done.returncode and "Python 3.11 or newer" in done.stderr
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_as_a_source(path):
-    """No outputs, and the first code cell holds the parameters."""
+    """No outputs; the first code cell holds the parameters, but for that of the whole study."""
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.kernelspec.language == "python"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "parameters" in code[0].metadata.get("tags", [])
-    assert "profile = " in code[0].source
+    parameters = "parameters" in code[0].metadata.get("tags", []) and "profile = " in code[0].source
+    assert parameters or path.stem == "claims"
     assert not any(cell.outputs or cell.execution_count for cell in code)

@@ -15,7 +15,6 @@ import torch
 
 from mdr_core import profiles, training
 from mdr_core.data.dataset import load_dataset
-from mdr_core.evaluation import epoch
 from mdr_core.networks.backbones import backbone
 
 RECORDED = Path(__file__).parent / "recorded" / "numbers.json"  # kind of CPU -> case -> its rows
@@ -111,21 +110,6 @@ def test_what_the_network_draws_is_the_same_in_a_whole_and_a_resumed_run(monkeyp
         same = {name: value for name, value in one.items() if "seconds" not in name}
         assert {name: other[name] for name in same} == same
     assert torch.equal(whole.mdr.levels, resumed.mdr.levels)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_on_a_gpu_images_from_the_host_train_as_those_kept_there_and_as_on_the_cpu(monkeypatch):
-    """As a dataset does that the GPU has no room for."""
-    config, losses = LITE.replace(mdr_weight=0.6, device="cuda"), []
-    for room in (0.4, 0.0):
-        monkeypatch.setattr(epoch, "ROOM", room)
-        losses.append(training.train(config, images()).history[-1]["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
-    on_cpu, on_gpu = (
-        training.train(CASES["mdr"].replace(device=device), images()).history[-1]["loss"]
-        for device in ("cpu", "cuda")
-    )
-    assert on_gpu == pytest.approx(on_cpu, rel=0.02)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ import pytest
 import torch
 
 from mdr_core.data import drawn_characters
-from mdr_core.data.dataset import load_dataset
-from mdr_core.errors import StudyError
-from mdr_core.evaluation.retrieval import recall_at_k
 from mdr_core.networks import backbones
 from mdr_core.networks.backbones import backbone
 
@@ -56,32 +53,3 @@ def test_learned_again_they_are_the_same_to_the_last_digit(short, tmp_path):
         path.unlink()
     again = weights()
     assert short.call_count == 2 and same(first, again)
-
-
-def test_another_network_or_another_text_has_weights_of_its_own(short, tmp_path, monkeypatch):
-    weights()
-    weights("small_resnet")
-    monkeypatch.setattr(backbones, "__file__", __file__)
-    weights()
-    assert short.call_count == len([*(tmp_path / "pretrained").iterdir()]) == 3
-
-
-@pytest.mark.long
-def test_the_weights_find_more_handwriting_than_random_ones():
-    """On training alphabets."""
-    train = load_dataset("omniglot", 32).train
-    found = {}
-    for which in ("random", "characters"):
-        torch.manual_seed(0)
-        net = backbone(NARROW, which).net.eval()
-        with torch.inference_mode():
-            features = net((train.images - 127.5) / 127.5)
-        found[which] = recall_at_k(features, train.labels, (1,))[1]
-    assert found["characters"] > found["random"] + 10
-
-
-def test_a_cache_that_cannot_be_written_to_and_another_network_are_refused(short, tmp_path):
-    (tmp_path / "pretrained").write_text("")
-    for name in (NARROW, "resnet18"):
-        with pytest.raises(StudyError, match=f"'characters' of {name} cannot be loaded"):
-            backbone(name, "characters")

@@ -136,8 +136,8 @@ def test_verdicts_are_corrected_over_the_cells_of_each_dataset():
 def test_a_runs_epochs_are_chosen_and_what_is_not_stored_stays():
     runs = pd.DataFrame({"run": [0, 0, 0, 0, 1], "key": list("aaaab"), "epoch": [0, 1, 2, 3, 3],
                          "stored": [True] * 4 + [False], RECALL: [9, 5, 5, 4, np.nan]})  # fmt: skip
-    chosen = statistics.start(runs), statistics.best(runs[::-1]), statistics.last(runs)
-    assert [frame.epoch.tolist() for frame in chosen] == [[0, 3], [1, 3], [3, 3]]
+    chosen = statistics.best(runs[::-1]), statistics.last(runs)
+    assert [frame.epoch.tolist() for frame in chosen] == [[1, 3], [3, 3]]
     with pytest.raises(StudyError):
         statistics.best(runs, "held_out_recall@1")
 

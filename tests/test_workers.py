@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -37,11 +36,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def train(grid) -> None:
-    try:
-        records(grid, committed_too=False)
-    except KeyboardInterrupt as stop:
-        (Path(os.environ["MDR_RUNS"]).parent / "said").write_text(str(stop))
-        raise
+    records(grid, committed_too=False)
 
 
 def ended(root: Path) -> int:
@@ -98,19 +93,6 @@ def test_interrupted_the_processes_end_and_what_is_finished_stays(root):
         assert process.exitcode == INTERRUPTED
     all_end(children)
     assert 1 <= ended(root) <= 2
-    assert "of 4 runs are stored; the same command goes on" in (root.parent / "said").read_text()
-
-
-@pytest.mark.long
-def test_terminated_the_command_line_ends_its_processes(root):
-    command = [sys.executable, "-m", "mdr_core", "train", "--profile", "quick"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while len(list(root.glob("*/checkpoint.pt"))) < 2 and process.poll() is None:
-        time.sleep(0.05)
-    children = children_of(process.pid)
-    process.terminate()
-    assert process.wait(30) == 128 + signal.SIGTERM
-    all_end(children)
 
 
 def dask_worker(address: str, folder: Path) -> None:
@@ -155,19 +137,6 @@ def test_a_grid_over_a_cluster_survives_a_worker(root, scheduler, tmp_path, monk
     assert [record["config"]["seed"] for record in found] == list(range(len(grid)))
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/run.json")} == seen
     assert not list(root.glob("*/checkpoint.pt"))
-
-
-@pytest.mark.parametrize("there", [True, False], ids=["no worker", "no scheduler"])
-def test_no_cluster_is_said_in_one_line(root, scheduler, monkeypatch, there):
-    from dask.distributed import Client
-
-    client, wait = Client.__init__, Client.wait_for_workers
-    monkeypatch.setattr(Client, "__init__", lambda *a, **o: client(*a, **(o | {"timeout": "1s"})))
-    short = lambda *a, **o: wait(*a, **(o | {"timeout": 1}))  # noqa: E731
-    monkeypatch.setattr(Client, "wait_for_workers", short)
-    monkeypatch.setenv("MDR_SCHEDULER", scheduler if there else "tcp://127.0.0.1:1")
-    with pytest.raises(StudyError, match="tcp://127.* has no Dask scheduler with a worker"):
-        train(GRID[:1])
 
 
 def test_two_processes_that_want_one_run_train_it_once(root):
