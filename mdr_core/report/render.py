@@ -5,6 +5,7 @@ the whole study, its page is in ``reports/``.
 """
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -118,7 +119,7 @@ def main(argv: list[str], pages: bool = True) -> int:
                 tqdm.write(f"{name}: {error}", file=sys.stderr)
                 failed |= not isinstance(error, NothingStored)
     finally:  # the time may be up, or Ctrl-C
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        logging.getLogger("asyncio").disabled = True  # it would tell that a kernel was ended
         for root in roots:
             index.write_reports(root)
     return failed
