@@ -81,6 +81,7 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
         for each in pages[other]
     }
     given = dict(nb.metadata.papermill.parameters)
+    given.pop("save_root", None)
     words = ["--profile", given.pop("profile", "quick"), "--notebook", name]
     words += [str(word) for item in given.items() for word in ("-p", *item)]
     about = {

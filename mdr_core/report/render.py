@@ -24,7 +24,7 @@ from mdr_core.errors import NothingStored, StudyError, unknown
 from mdr_core.files import REPOSITORY, check_writable, write
 from mdr_core.profiles import PROFILES, value_of
 from mdr_core.report import index
-from mdr_core.report.page import place
+from mdr_core.report.page import pages_of, place, write_page
 
 REPORTS = REPOSITORY / "reports"
 OF_IMAGES = ("retrieval_gallery", "your_images")  # without the images, they are no committed page
@@ -77,14 +77,16 @@ def render(notebook: Path, given: argparse.Namespace, pages: bool) -> set[Path]:
     parameters = {parameter: value_of(text) for parameter, text in given.parameters}
     for parameter in parameters.keys() - known.keys():
         raise unknown("parameter", parameter, known)
-    parameters |= {"profile": given.profile} | ({} if pages else {"train": True})
+    root = root_of(given, notebook.stem)
+    path = root / (given.profile if "profile" in known else "") / notebook.name
+    parameters |= {"profile": given.profile, "save_root": os.path.relpath(path.parent, REPOSITORY)}
+    parameters |= {} if pages else {"train": True, "save_root": ""}
     nb = execute(notebook, {key: value for key, value in parameters.items() if key in known})
     if not pages:
         return set()
-    root = root_of(given, notebook.stem)
-    path = root / (given.profile if "profile" in known else "") / notebook.name
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, nbformat.writes(nb) + "\n")
+    write_page(root, os.path.relpath(path.parent, root).strip("."), path.stem, pages_of(root))
     tqdm.write(os.path.relpath(path.with_suffix(".html")))
     return {root}
 
