@@ -59,17 +59,16 @@ class MDR(nn.Module):
         L_MDR = mean over i != j of  min over s of |z_ij - s|           s runs over ``levels``
 
     Fix the scale of the embeddings: :func:`normalize_by_mean_distance`, or L2 normalization. On raw
-    ones lambda * L_MDR pulls the log of their scale down, at any scale, since the running values
-    follow; where a triplet loss's margin pushes back less than that, all distances collapse.
-    ``levels`` gives their starting values, in running standard deviations, for a parameter if they
-    are ``learnable``. The first batch sets the running values, later ones move them by
-    1 - ``momentum``; eval mode keeps them, and so does a batch with NaN or Inf, which
-    ``check_finite`` refuses (that waits for the device). By default they run over the B x B matrix
-    with its zero diagonal, as in the authors' code (``statistics="released"``); with ``"pairs"``
-    over i != j, as in their paper. With several forwards a step, call MDR outside of
-    torch.utils.checkpoint: it computes them again, and all with the newest running values.
-    ``state_dict`` holds ``levels``, ``running_mean``, ``running_std`` and ``started`` (0 before the
-    first batch), float32 whatever the module is cast to. What is out of range is a ValueError.
+    ones it pulls the log of their scale down at any scale; where a triplet loss's margin pushes
+    back less, all distances collapse. ``levels`` gives their starting values, in running standard
+    deviations, for a parameter if they are ``learnable``. The first batch sets the running values,
+    later ones move them by 1 - ``momentum``; eval mode keeps them, and so does a batch with NaN or
+    Inf, which ``check_finite`` refuses (that waits for the device). By default they run over the B
+    x B matrix with its zero diagonal, as in the authors' code (``statistics="released"``); with
+    ``"pairs"`` over i != j, as in their paper. With several forwards a step, call MDR outside of
+    torch.utils.checkpoint, which repeats them. ``state_dict`` holds ``levels``, ``running_mean``,
+    ``running_std`` and ``started`` (0 before the first batch), float32 whatever the module is cast
+    to. What is out of range is a ValueError.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mdr_core.config import Config
-from mdr_core.evaluation import epoch, pair_statistics, retrieval
+from mdr_core.evaluation import epoch, retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet
 from mdr_core.regularizer import MDR
 from tests.test_retrieval import rankings
@@ -53,10 +53,10 @@ def test_the_numbers_by_class_add_up_to_those_of_all_queries():
 
 def test_histograms_of_positive_and_negative_pairs_are_apart():
     x, labels = embedded()
-    row = pair_statistics.batch_statistics(x, labels, MDR(), "none", None)
+    row = epoch.batch_statistics(x, labels, MDR(), "none", None)
     d, (i, j) = torch.pdist(x), torch.combinations(torch.arange(len(x))).T
-    same, most = labels[i] == labels[j], pair_statistics.FARTHEST
-    edges = np.linspace(0, most, pair_statistics.BINS + 1)
+    same, most = labels[i] == labels[j], epoch.FARTHEST
+    edges = np.linspace(0, most, epoch.BINS + 1)
     for name, chosen in (("positive", same), ("negative", ~same)):
         counts = row[f"{name}_histogram"]
         expected = np.histogram((d[chosen] / d.mean()).clamp(max=most).numpy(), edges)[0]

@@ -6,7 +6,7 @@ import torch
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import Split
-from mdr_core.evaluation import epoch, pair_statistics
+from mdr_core.evaluation import epoch
 from mdr_core.losses import triplet_loss, triplets
 from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
 
@@ -18,7 +18,7 @@ def embeddings(seed=0):
 
 
 def test_means_and_shares_of_levels_count_every_pair_once():
-    row = pair_statistics.batch_statistics(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
+    row = epoch.batch_statistics(embeddings(), LABELS, MDR(), "mean_distance", 0.2)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x)
     pairs = [(i, j) for i in range(24) for j in range(i)]
@@ -38,7 +38,7 @@ def test_a_running_regularizer_is_used_and_left_alone():
     mdr = MDR((-1.0, 1.0))
     mdr(normalize_by_mean_distance(embeddings(1)))
     before = {k: v.clone() for k, v in mdr.state_dict().items()}
-    row = pair_statistics.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = epoch.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
     assert all(torch.equal(v, before[k]) for k, v in mdr.state_dict().items())
     assert "gradient_positive" not in row and len(row["level_share_negative"]) == 2
     assert row["gradient_mdr"] == pytest.approx(1 / mdr.running_std.item(), rel=1e-4)
@@ -46,13 +46,13 @@ def test_a_running_regularizer_is_used_and_left_alone():
 
 def test_the_triplet_gradient_is_autograds(monkeypatch):
     """|dL/dd| by the formula against autograd on the loss as a function of the distances."""
-    monkeypatch.setattr(pair_statistics, "DRAWS", 1)
+    monkeypatch.setattr(epoch, "DRAWS", 1)
     x = normalize_by_mean_distance(embeddings())
     d = pairwise_distances(x).requires_grad_()
     (a, p, n), exists = triplets(x, LABELS, torch.Generator().manual_seed(0))
     loss = (torch.relu(d[a, p] - d[a, n] + 0.2) * exists).sum() / exists.sum()
     loss.backward()
-    found = pair_statistics.triplet_gradient(x, d.detach(), LABELS, 0.2)
+    found = epoch.triplet_gradient(x, d.detach(), LABELS, 0.2)
     assert torch.allclose(found, d.grad.abs(), atol=1e-6)
     ours = triplet_loss(x, torch.stack([a, p, n]), exists).item()
     assert loss.item() == pytest.approx(ours, rel=1e-4)
@@ -69,7 +69,7 @@ def test_mdr_pulls_every_pair_alike():
     off = ~torch.eye(24, dtype=torch.bool)
     nearest[off].mean().backward()
     each = d.grad[off].abs()
-    row = pair_statistics.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
+    row = epoch.batch_statistics(embeddings(), LABELS, mdr, "mean_distance", None)
     assert torch.allclose(each * 24 * 23, torch.full_like(each, row["gradient_mdr"]), rtol=1e-3)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import PIL.features
 import torch
@@ -33,6 +33,9 @@ from mdr_core.files import CHECKOUT, REPOSITORY, locked, runs_root, sha256, writ
 from mdr_core.losses import own
 
 Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Trainer
+# A stored run: its key, config, history (a row for each epoch evaluated), content (the checksum of
+# both), provenance, and files (the path of each of FILES that is there).
+Record = dict[str, Any]
 FILES = ("weights", "findings")
 PACKAGES = (
     "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
@@ -40,21 +43,9 @@ PACKAGES = (
 ONLY_EVALUATE = ("ks", "train_images")
 ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
 COMPUTE = (  # the files whose text enters the name of a local run
-    "regularizer", "losses", "config", "training",
-    "data/augmentation", "data/batches", "data/drawn_characters", "networks/*",
-    "evaluation/epoch", "evaluation/retrieval", "evaluation/pair_statistics",
+    "regularizer", "losses", "config", "training", "networks/*", "evaluation/*",
+    "data/augmentation", "data/batches", "data/drawn_characters",
 )  # fmt: skip
-
-
-class Record(TypedDict):
-    """A stored run."""
-
-    key: str
-    config: dict[str, Any]
-    history: list[dict[str, Any]]  # a row for each epoch evaluated
-    content: str  # checksum of config and history
-    provenance: dict[str, Any]
-    files: dict[str, str]  # the path of each of FILES that is there
 
 
 def dataset(config: Config) -> RetrievalDataset:
