@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mdr_core.profiles import Study
 from mdr_core.report import index, show
-from tests.test_report import MADE, RUNS
+from tests.test_report import RUNS
 
 NAMES = (
     "<img src=x onerror=alert(1)>",
@@ -49,7 +49,6 @@ def show_everywhere() -> None:
 
 def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     outputs: list = []
-    monkeypatch.setattr(show, "made_by", lambda: {"k": MADE})
     monkeypatch.setattr(
         show, "display", lambda data, raw: outputs.append(new_output("display_data", data=data))
     )

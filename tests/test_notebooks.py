@@ -126,7 +126,7 @@ def test_the_paper_s_profile_trains_from_files_in_the_official_layout(kernel, tm
         executed(kernel, *(f"%env {name}={os.environ.get(name, '')}" for name in folders))
     stored = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
     assert [run["config"]["crop"] for run in stored] == [224] * 3
-    assert "cub_mini" in outputs(nb, show.ANSWER)[0]["recall"]
+    assert outputs(nb, show.ANSWER)[0]["provenance"][0][0] == "cub_mini"
 
 
 WRONG = [
@@ -181,7 +181,7 @@ def test_a_folder_named_as_a_number_is_a_folder(kernel, tmp_path):
     changes = small | {"crop": 32, "resize": 32, "batch_size": 6, "images_per_class": 3}
     given = {"folder": "2024", "top": "2", "changes": changes | {"epochs": 1, "iterations": 1}}
     nb = run(ROOT / "notebooks" / "your_images.ipynb", given, kernel)
-    assert "folder:2024" in outputs(nb, show.ANSWER)[0]["recall"]
+    assert outputs(nb, show.ANSWER)[0]["provenance"][0][0] == "folder:2024"
 
 
 def test_what_is_edited_by_hand_is_said_on_top(kernel, tmp_path):
@@ -220,7 +220,7 @@ def test_a_loss_of_the_reader_s_from_the_working_directory(kernel, tmp_path):
     (tmp_path / "my_module.py").write_text(OWN)
     given = TINY | {"losses": "['triplet', 'my_module:MyLoss']"}
     nb = run(ROOT / "notebooks" / f"{LOSSES}.ipynb", given, kernel)
-    assert any("MyLoss" in name for name in outputs(nb, show.ANSWER)[0]["recall"])
+    assert any("my_module:MyLoss" in each for each in outputs(nb, "text/csv"))
 
 
 @pytest.mark.long

@@ -40,6 +40,7 @@ def test_it_stays_within_140_lines_and_what_it_names_is_there():
         assert f"`{notebook.stem}`" in TEXT or f"/{notebook.name}" in TEXT, notebook.stem
 
 
+@pytest.mark.parametrize("snippet", [each for each in SNIPPETS if "mdr = MDR" in each])
 def test_its_losses_train_a_step(snippet):
     names = {"torch": torch, "device": "cpu", "model": torch.nn.Linear(4, 3)}
     names |= {"images": torch.randn(6, 4), "labels": torch.tensor([0, 0, 1, 1, 2, 2])}
