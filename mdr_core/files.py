@@ -5,14 +5,11 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
-
-from mdr_core.errors import StudyError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 INSTALLED = not ((CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "notebooks").is_dir())
@@ -65,16 +62,6 @@ def write(path: Path, content: bytes | str) -> None:
     """Write a file by :func:`replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-
-
-def check_writable(folder: Path, setting: str) -> None:
-    """Refuse a folder, which need not exist, where no file can be made; ``setting`` names it."""
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as problem:
-        why = f"cannot be written to ({problem.strerror}): set {setting} to another folder"
-        raise StudyError(f"{folder} {why}") from None
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mdr_core.data import catalog
 from mdr_core.errors import NothingStored, StudyError, unknown
-from mdr_core.files import REPOSITORY, check_writable, write
+from mdr_core.files import REPOSITORY, write
 from mdr_core.profiles import PROFILES, value_of
 from mdr_core.report import index
 from mdr_core.report.page import pages_of, place, write_page
@@ -105,7 +105,6 @@ def main(argv: list[str], pages: bool = True) -> int:
     option("--output", type=Path, help="where reports go (default: reports)")
     option("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
     given = parser.parse_args(argv)
-    check_writable(given.output or REPORTS, "--output")
     notebooks = {path.stem: path for path in given.notebooks.glob("*.ipynb")}
     for name in given.notebook or []:
         if name not in notebooks:
