@@ -40,8 +40,10 @@ SMALL = {  # less of what there would be more of
     "your_images": {"all_classes": True},
 }
 HOME = """
-import pathlib, mdr_core.data.dataset, mdr_core.files, mdr_core.report.index
-mdr_core.files.REPOSITORY = mdr_core.data.dataset.REPOSITORY = pathlib.Path.cwd()
+import pathlib, sys, mdr_core.data.dataset, mdr_core.report.index
+for name, module in [*sys.modules.items()]:
+    if name.startswith("mdr_core.") and hasattr(module, "REPOSITORY"):
+        module.REPOSITORY = pathlib.Path.cwd()
 """
 
 
