@@ -5,6 +5,7 @@ Each image has the size that it is decoded to, so that resizing changes nothing.
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -106,3 +107,16 @@ def test_the_decoding_is_that_of_its_version(number):
     found = pixels(stream, 8, "image")[[0, 0, 3, 7, 7], [0, 7, 4, 0, 7]].flatten().tolist()
     expected = DECODED[image_cache.DECODING][number]
     assert np.abs(np.subtract(found, expected)).max() <= 2, "raise DECODING, record its numbers"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("kind, start", [
+    (b"iCCP", b"p\0\0"), (b"zTXt", b"Raw profile type xmp\0\0"), (b"iTXt", b"XML\0\1\0\0\0"),
+])  # fmt: skip
+def test_a_png_with_a_large_profile_or_text_is_read(kind, start):
+    raw = image_bytes(0)
+    large = chunk(kind, start + zlib.compress(b"a" * 2**22))
+    assert np.array_equal(decoded(raw[:33] + large + raw[33:]), decoded(raw))

@@ -1,6 +1,7 @@
 """A user's own folders and zip files: what is a class, what is read, what is refused and how."""
 
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -148,3 +149,26 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     load(tree(tmp_path / "in", FOUR))
     assert len(load(Path("~/in")).train.labels) == 4
     assert "is no folder" in refused(load_dataset, "folder:~nobody_of_this_name/in")
+
+
+def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
+    forms = [unicodedata.normalize(form, "Café が") for form in ("NFC", "NFD")]
+    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
+    assert {*classes(path).values()} == {"a", "z", forms[0]}
+    assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
+
+
+def test_links_are_followed_and_loops_refused(tmp_path):
+    real = tree(tmp_path / "real", [f"{c}/{i}.png" for c in "abc" for i in "12"])
+    elsewhere = tree(tmp_path / "elsewhere", ["1.png", "2.png"])
+    (real / "d").symlink_to(elsewhere, target_is_directory=True)
+    (real / "c" / "3.png").symlink_to(elsewhere / "1.png")
+    (tmp_path / "link").symlink_to(real, target_is_directory=True)
+    assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
+    for place in (loops := (elsewhere / "up", real / "e", real / "a" / "up")):
+        place.symlink_to(real, target_is_directory=True)
+    assert "links to a folder that holds it" in refused(classes, real)
+    for place in loops:
+        place.unlink()
+    (real / "a" / "9.png").symlink_to(tmp_path / "gone")
+    assert "No such file" in (line := refused(load, real)) and "a/9.png" in line

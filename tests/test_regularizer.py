@@ -9,6 +9,8 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
+from torch.optim import swa_utils
 from torch.utils.checkpoint import checkpoint
 
 from mdr_core import regularizer
@@ -130,6 +132,22 @@ def test_within_a_checkpoint_gradient_and_running_values_are_those_of_one_forwar
     assert torch.equal(plain.levels.grad, saved.levels.grad)
 
 
+def test_under_a_grad_scaler_a_batch_that_overflows_is_skipped():
+    torch.manual_seed(0)
+    net, mdr = nn.Linear(16, 8), MDR()
+    optimizer = torch.optim.SGD([*net.parameters(), *mdr.parameters()], lr=0.01)
+    scaler, scales = torch.amp.GradScaler("cpu", init_scale=2.0**10), []
+    for size in (1, 1, 1e6, 1):
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = mdr(normalize_by_mean_distance(net(torch.randn(24, 16) * size)))
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    assert scales == [2.0**10, 2.0**10, 2.0**9, 2.0**9] and loss.isfinite()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_one_bad_batch_does_not_spoil_the_next(value):
     mdr, plain = MDR(), MDR()
@@ -179,6 +197,18 @@ def test_a_module_that_is_cast_keeps_its_values_in_float32(cast):
     assert net.to_empty(device="meta")[1].levels.is_meta
 
 
+@pytest.mark.parametrize("kind", ["swa_", "ema_", "swa_multi_", "ema_multi_"])
+def test_it_is_averaged_with_its_buffers(kind):
+    mdr, function = MDR(), getattr(swa_utils, f"get_{kind}avg_fn")()
+    name = "multi_avg_fn" if "multi" in kind else "avg_fn"
+    mean = swa_utils.AveragedModel(mdr, use_buffers=True, **{name: function})
+    for n in range(3):
+        mdr(batch(seed=n))
+        mean.update_parameters(mdr)
+    assert mean.module.started > 0
+    assert 0.5 < mean.module.running_mean / mdr.running_mean < 2
+
+
 def test_it_compiles_to_one_graph():
     plain, compiled = MDR(), torch.compile(MDR(), fullgraph=True, backend="aot_eager")
     for size in (8, 8, 9, 12):  # from the third on of any size
@@ -188,6 +218,14 @@ def test_it_compiles_to_one_graph():
         one.backward(), other.backward()
         torch.testing.assert_close((one, x.grad), (other, y.grad))
     torch.testing.assert_close(plain.running_mean, compiled.running_mean)
+
+
+def test_it_is_exported_for_batches_of_any_size():
+    plain, shapes = MDR(), ({0: Dim("batch", min=3)},)
+    program = torch.export.export(MDR(), (batch(8),), dynamic_shapes=shapes).module()
+    for size in (8, 7, 24):
+        torch.testing.assert_close(program(batch(size)), plain(batch(size)))
+    torch.testing.assert_close(program.running_std, plain.running_std)
 
 
 def test_the_file_copied_alone_works_with_torch_only(tmp_path):
