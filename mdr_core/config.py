@@ -81,7 +81,4 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     def replace(self, **changes: Any) -> "Config":
         """Return a copy with some fields changed."""
-        return Config(**self.to_dict() | changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump()
+        return Config(**self.model_dump() | changes)

@@ -21,7 +21,6 @@ class Setting:
     config: Config  # of the triplet loss alone
     mdr_weight: float  # λ of Triplet + MDR
     held_out: int = 0  # training classes that choose epochs and settings, where asked for
-    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)  # method -> chosen on them
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ class Study:
         seeds: one run each.
         changes: fields of Config that all runs set otherwise.
         train: whether missing runs are trained; by default quick trains, and ``STORED=0`` does.
+            ``STORED=1`` takes committed runs first, 0 none; by default quick takes none.
 
     Attributes:
         datasets: those of the pages, the one of ablations first.
@@ -127,7 +127,13 @@ class Study:
         self.seeds = self.take("seeds", seeds, list(range(self.profile.seeds)))
         self.few = self.seeds[: self.profile.few] if not seeds else self.seeds
         self.changes = self.take("changes", changes, {})
-        self.choice = choice(self.profile, value_of(train))
+        stored, train = os.environ.get("STORED", ""), value_of(train)
+        if stored not in ("", "0", "1") or train not in (None, True, False):
+            raise StudyError(f"STORED must be 0 or 1, got {stored!r}; train None, True or False")
+        own = self.profile.trains  # and takes no committed run
+        trains = own or stored == "0" if train is None else train
+        takes = stored == "1" or (stored == "" and not own)
+        self.choice = {"committed_too": takes, "missing_too": trains}
 
     def take(self, name: str, given: Any, own: Any) -> Any:
         """Return a parameter's value, or the profile's ``own`` where none is given; note which.
@@ -154,7 +160,7 @@ class Study:
         dataset = dataset or self.datasets[0]
         own = self.profile.settings.get(dataset, self.profile.others)
         values = {"dataset": dataset, "seed": seed, "mdr_weight": own.mdr_weight}
-        values |= own.tuned.get(method, {}) | changes | self.changes
+        values |= changes | self.changes
         values |= {"normalization": "l2"} if method == L2 else {}
         values |= {"mdr_weight": 0.0} if method != MDR else {}
         return own.config.replace(**values)
@@ -177,17 +183,3 @@ def value_of(given: Any) -> Any:
         return ast.literal_eval(given) if isinstance(given, str) else given
     except (ValueError, SyntaxError):
         return given
-
-
-def choice(profile: Profile, train: bool | None = None) -> dict[str, bool]:
-    """Return which runs are read and trained, as :func:`mdr_core.runs.run.run` takes it.
-
-    ``STORED=1`` takes committed runs first, ``STORED=0`` looks at none of them. By default quick
-    trains its own, the other profiles take what is committed and train nothing.
-    """
-    stored = os.environ.get("STORED", "")
-    if stored not in ("", "0", "1") or train not in (None, True, False):
-        raise StudyError(f"STORED must be 0 or 1, got {stored!r}; train None, True or False")
-    trains = profile.trains or stored == "0" if train is None else train
-    return {"committed_too": stored != "0" and (stored == "1" or not profile.trains),
-            "missing_too": trains}  # fmt: skip

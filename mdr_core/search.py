@@ -67,7 +67,7 @@ class ImageSearch:
         model = getattr(self.model, "_orig_mod", self.model)  # of a compiled one
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
-        about = {"config": self.config.to_dict(), "names": self.names, "paths": self.paths}
+        about = {"config": self.config.model_dump(), "names": self.names, "paths": self.paths}
         about["sha256"] = [sha256(each) for each in content]
         for name, each in zip(FILES, [*content, json.dumps(about).encode()], strict=True):
             write(folder / name, each)

@@ -8,7 +8,7 @@ import pytest
 from mdr_core.config import Config
 from mdr_core.data.dataset import load_dataset
 from mdr_core.errors import StudyError
-from mdr_core.profiles import METHODS, PROFILES, QUICK, Setting, Study, choice
+from mdr_core.profiles import METHODS, PROFILES, QUICK, Setting, Study
 from mdr_core.runs import committed, facts, local
 from mdr_core.runs.local import tensors
 from mdr_core.runs.run import records
@@ -91,10 +91,10 @@ def test_one_switch_says_what_is_read_and_trained(monkeypatch, profile, stored, 
     monkeypatch.delenv("STORED", raising=False)
     if stored:
         monkeypatch.setenv("STORED", stored)
-    assert tuple(choice(PROFILES[profile], given).values()) == expected
+    assert tuple(Study(profile, train=given).choice.values()) == expected
     monkeypatch.setenv("STORED", "yes")
     with pytest.raises(StudyError, match="STORED must be 0 or 1, got 'yes'"):
-        choice(PROFILES["quick"])
+        Study("quick")
 
 
 def test_edits_against_the_commit_are_told(monkeypatch):
@@ -103,8 +103,3 @@ def test_edits_against_the_commit_are_told(monkeypatch):
         local.edited.cache_clear()
         assert local.edited().startswith(expected) and bool(local.edited()) == bool(said)
     local.edited.cache_clear()
-
-
-def test_an_old_name_of_a_backbone_is_read_as_timm_s():
-    rows = pd.DataFrame([{"config.backbone": "efficientnet_lite0", "config.dim": "8"}])
-    assert committed.config_of(rows) == {"backbone": "tf_efficientnet_lite0", "dim": 8}

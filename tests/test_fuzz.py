@@ -75,7 +75,7 @@ def one_spoilt(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def configuration(draw, folder):
-    names = st.sampled_from([*Config().to_dict(), "sedes"])
+    names = st.sampled_from([*Config().model_dump(), "sedes"])
     small = {"backbone": "small_resnet_narrow", "weights": "random", "dim": 8, "device": "cpu"}
     training.start(Config(**draw(st.dictionaries(names, JSON, max_size=5))).replace(**small))
 

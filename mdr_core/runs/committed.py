@@ -22,8 +22,6 @@ from mdr_core.runs.local import Record, committed_name, settings
 
 REPORTS = REPOSITORY / "reports"
 ONCE = ("key", "content", "provenance", "findings", "weights")
-# backbones of committed runs, by timm's names since
-RENAMED = {f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)}
 
 
 def find(config: Config) -> Record | None:
@@ -57,8 +55,7 @@ def config_of(rows: pd.DataFrame) -> dict[str, Any]:
         if str(column).startswith("config.") and text != "":
             name = str(column).removeprefix("config.")
             config[name] = text if isinstance(getattr(default, name, 0), str) else json.loads(text)
-    config["backbone"] = RENAMED.get(config["backbone"], config["backbone"])
-    return config
+    return config | {"dataset": config["dataset"]}  # a table without settings is none of runs
 
 
 def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
@@ -68,7 +65,7 @@ def from_rows(rows: pd.DataFrame, folder: Path) -> Record:
     numbers = [name for name in rows if name not in ONCE and not name.startswith("config.")]
     return {
         "key": first["key"],
-        "config": Config(**config_of(rows)).to_dict(),
+        "config": Config(**config_of(rows)).model_dump(),
         "history": [
             {name: json.loads(row[name]) for name in numbers if row[name] != ""}
             for row in rows.to_dict("records")

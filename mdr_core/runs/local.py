@@ -126,7 +126,7 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
     for name, values in zip(FILES, (weights, found), strict=True):
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)
-    about = json.loads(json.dumps(config.to_dict()))
+    about = json.loads(json.dumps(config.model_dump()))
     jpeg = PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg")
     commit = git("rev-parse", "HEAD").strip() + "+" * bool(git("status", "--porcelain", "mdr_core"))
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
@@ -154,7 +154,7 @@ def settings(config: Config) -> dict[str, Any]:
     Without those that only evaluate and, where λ is 0, without those of MDR.
     """
     left_out = ONLY_EVALUATE if config.mdr_weight else ONLY_EVALUATE + ONLY_MDR
-    default, values = Config(), {k: v for k, v in config.to_dict().items() if k not in left_out}
+    default, values = Config(), {k: v for k, v in config.model_dump().items() if k not in left_out}
     if Path(config.weights).is_file():
         values["weights"] = sha256(Path(config.weights).read_bytes())
     return {name: value for name, value in values.items() if value != getattr(default, name)}

@@ -35,7 +35,7 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
         about = {"run": number, "key": record["key"] if record else f"not run {number}"}
         made = record["provenance"] if record else {}
         about |= {"stored": bool(record), "data": made.get("data"), "provenance": made}
-        about |= (Config(**record["config"]) if record else configs[number]).to_dict()
+        about |= (Config(**record["config"]) if record else configs[number]).model_dump()
         for row in record["history"] if record else [{"epoch": configs[number].epochs}]:
             rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
     return pd.DataFrame(rows)
