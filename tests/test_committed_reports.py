@@ -26,10 +26,6 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
-RENDERED = pytest.mark.skip("until the pages are rendered anew")
-
-
-@RENDERED
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_each_link_and_image_of_a_page_is_there(path):
     page = read(path)
@@ -43,7 +39,6 @@ def test_each_link_and_image_of_a_page_is_there(path):
     assert "Warning" not in re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
 
 
-@RENDERED
 @pytest.mark.parametrize("path", EXECUTED, ids=name)
 def test_a_report_is_the_notebook_as_it_stands(path):
     executed = nbformat.read(path, 4)
@@ -97,7 +92,6 @@ LESS = """() => {
 }"""
 
 
-@RENDERED
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_a_page_on_a_phone(path, phone):
     """It asks for nothing else, fits, can be read, and axe finds nothing."""
@@ -125,7 +119,6 @@ def words(text):
     return re.sub(r"<[^>]+>", " ", text).split()
 
 
-@RENDERED
 def test_the_pages_are_short():
     """Counted without the explorers, whose words are the names of classes."""
     pages = [read(path) for path in PAGES if not path.name.startswith("explore-")]
@@ -141,7 +134,6 @@ ENDINGS = {".html", ".ipynb", ".csv", ".json", ".safetensors"}
 SCREENS = {"index": 2.5, "mechanism": 5}
 
 
-@RENDERED
 def test_each_page_is_a_few_screens(browser):
     page, found = browser.new_page(viewport={"width": 1280, "height": 800}), {}
     for path in PAGES:
@@ -156,7 +148,6 @@ def test_each_page_is_a_few_screens(browser):
     assert sum(found.values()) <= 100
 
 
-@RENDERED
 def test_every_notebook_has_its_page_and_together_they_stay_small():
     pages = {path.stem for path in PAGES if path.parent.name in ("quick", REPORTS.name)}
     assert pages >= {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
