@@ -130,9 +130,8 @@ class Study:
         stored, train = os.environ.get("STORED", ""), value_of(train)
         if stored not in ("", "0", "1") or train not in (None, True, False):
             raise StudyError(f"STORED must be 0 or 1, got {stored!r}; train None, True or False")
-        own = self.profile.trains  # and takes no committed run
-        trains = own or stored == "0" if train is None else train
-        takes = stored == "1" or (stored == "" and not own)
+        trains = self.profile.trains or stored == "0" if train is None else train
+        takes = stored == "1" or (stored == "" and not self.profile.trains)
         self.choice = {"committed_too": takes, "missing_too": trains}
 
     def take(self, name: str, given: Any, own: Any) -> Any:

@@ -12,9 +12,7 @@ from mdr_core.errors import StudyError, unknown
 RECALL = "test_recall@1"  # the study's headline, in percent
 BY_CLASS = {  # a number in percent -> its sum over the queries of each class
     "test_recall@1": "test_class_right",
-    "test_recall@1_l2": "test_class_right_l2",
     "test_map_at_r": "test_class_ap_at_r",
-    "test_map_at_r_l2": "test_class_ap_at_r_l2",
 }
 VERDICTS = ("not run", "one seed", "holds", "fails", "equal", "unclear")
 

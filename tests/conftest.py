@@ -1,7 +1,6 @@
 """The suite's settings: one thread a process, one run store for all tests, long tests first.
 
-Two processes share the tests (pytest-xdist). ``pytest -m ""`` runs those marked ``long``, too;
-``pytest -n 0`` runs all in one process.
+Two processes share the tests; ``pytest -m ""`` runs those marked ``long``, too, ``-n 0`` in one.
 """
 
 import os

@@ -31,10 +31,7 @@ def heeding(ready: Event, environment: dict, work: Callable, arguments: tuple) -
 
 @contextlib.contextmanager
 def started(work: Callable, *arguments: object) -> Iterator[BaseProcess]:
-    """Run ``work(*arguments)`` in a new process, which has imported ``work``'s module.
-
-    The process is killed at the end, if it still runs then.
-    """
+    """Run ``work(*arguments)`` in a new process, which is killed at the end."""
     ready = SERVER.Event()
     process = SERVER.Process(target=heeding, args=(ready, dict(os.environ), work, arguments))
     process.start()

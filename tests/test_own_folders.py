@@ -165,10 +165,6 @@ def test_links_are_followed_and_loops_refused(tmp_path):
     (real / "c" / "3.png").symlink_to(elsewhere / "1.png")
     (tmp_path / "link").symlink_to(real, target_is_directory=True)
     assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
-    for place in (loops := (elsewhere / "up", real / "e", real / "a" / "up")):
+    for place in (elsewhere / "up", real / "e", real / "a" / "up"):
         place.symlink_to(real, target_is_directory=True)
     assert "links to a folder that holds it" in refused(classes, real)
-    for place in loops:
-        place.unlink()
-    (real / "a" / "9.png").symlink_to(tmp_path / "gone")
-    assert "No such file" in (line := refused(load, real)) and "a/9.png" in line
