@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdr_core.data import omniglot
+from mdr_core.data import drawn_characters, omniglot
 from mdr_core.data.dataset import load_dataset
 from mdr_core.profiles import Study
 
@@ -43,3 +43,11 @@ def test_images_are_the_drawings_made_small(handwriting):
     whole = handwriting.test.images[:, 0]
     assert 0.05 < (whole < 128).double().mean() < 0.12
     assert (whole[:, [0, -1]] > 250).double().mean() > 0.95  # at the upper and lower edge
+
+
+def test_characters_to_pretrain_on_are_drawn_as_their_version_says():
+    """By the mean gray of some images, and of their upper left quarter; on any processor."""
+    images = drawn_characters.draw("test")[0][:601:300].numpy().astype(float)
+    means = [part.mean(axis=(1, 2, 3)) for part in (images, images[:, :, :16, :16])]
+    recorded = {1: [[165.9, 190.53, 196.3], [168.37, 201.25, 195.4]]}[drawn_characters.DRAWING]
+    assert np.array(means) == pytest.approx(np.array(recorded), abs=0.05)

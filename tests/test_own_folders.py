@@ -156,15 +156,3 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
     assert {*classes(path).values()} == {"a", "z", forms[0]}
     assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
-
-
-def test_links_are_followed_and_loops_refused(tmp_path):
-    real = tree(tmp_path / "real", [f"{c}/{i}.png" for c in "abc" for i in "12"])
-    elsewhere = tree(tmp_path / "elsewhere", ["1.png", "2.png"])
-    (real / "d").symlink_to(elsewhere, target_is_directory=True)
-    (real / "c" / "3.png").symlink_to(elsewhere / "1.png")
-    (tmp_path / "link").symlink_to(real, target_is_directory=True)
-    assert sorted(classes(tmp_path / "link").values()) == [*"aabbcccdd"]
-    for place in (elsewhere / "up", real / "e", real / "a" / "up"):
-        place.symlink_to(real, target_is_directory=True)
-    assert "links to a folder that holds it" in refused(classes, real)
