@@ -4,6 +4,7 @@ None normalizes the embeddings: that is the network's choice.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mdr_core.errors import StudyError
+from mdr_core.files import REPOSITORY
 from mdr_core.regularizer import at_least_float32, pairwise_distances
 
 Loss = Callable[[Tensor, Tensor, Generator], Tensor]
@@ -128,10 +130,11 @@ def own(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     StudyError: there is none, or it has parameters, which no run would train.
     """
     module, _, kind = name.partition(":")
+    sys.path += [] if str(REPOSITORY) in sys.path else [str(REPOSITORY)]  # in JupyterLab, too
     try:
         loss = getattr(importlib.reload(importlib.import_module(module)), kind)()  # as it is now
     except (ImportError, AttributeError, TypeError, ValueError) as problem:
-        how = "write module:Class, of a file in the working directory, without arguments"
+        how = "write module:Class, of a file in the study's folder, without arguments"
         raise StudyError(f"loss {name!r} cannot be made ({problem}): {how}") from None
     if isinstance(loss, nn.Module) and [*loss.parameters()]:
         raise StudyError(f"loss {name!r} has parameters, which are not trained: make them constant")

@@ -67,8 +67,9 @@ def records(
     if found:
         say(edited())
     left = [config for config in wanted if config not in found]
-    if missing_too or any(runs_root().glob("*/run.json")):  # else no image need be decoded
-        found |= stored_here(left, train)
+    there = filter(None, map(local.read, runs_root().glob("*/")))
+    here = {record["config"]["dataset"] for record in there}  # no other image need be decoded
+    found |= stored_here([c for c in left if missing_too or c.dataset in here], train)
     missing = [config for config in left if config not in found]
     if missing and missing_too:
         counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
