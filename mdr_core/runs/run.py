@@ -67,8 +67,7 @@ def records(
     if found:
         say(edited())
     left = [config for config in wanted if config not in found]
-    there = filter(None, map(local.read, runs_root().glob("*/")))
-    here = {record["config"]["dataset"] for record in there}  # no other image need be decoded
+    here = {r["config"]["dataset"] for r in map(local.read, runs_root().glob("*/")) if r}
     found |= stored_here([c for c in left if missing_too or c.dataset in here], train)
     missing = [config for config in left if config not in found]
     if missing and missing_too:
