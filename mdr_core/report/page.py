@@ -80,8 +80,7 @@ def write_page(root: Path, folder: str, name: str, pages: dict[str, list[str]]) 
         for other in [*reversed(pages), folder]
         for each in pages[other]
     }
-    given = dict(nb.metadata.papermill.parameters)
-    given.pop("save_root", None)
+    given = {k: v for k, v in nb.metadata.papermill.parameters.items() if k != "save_root"}
     words = ["--profile", given.pop("profile", "quick"), "--notebook", name]
     words += [str(word) for item in given.items() for word in ("-p", *item)]
     about = {
