@@ -22,9 +22,7 @@ def main(argv: list[str]) -> int:
             nb = nbformat.read(path, 4)
             answer = data_of(nb, ANSWER)[0][ANSWER]
         except Exception:  # noqa: BLE001 - whatever is wrong with the file
-            raise StudyError(
-                f"{path} is no executed notebook of this study: run papermill"
-            ) from None
+            raise StudyError(f"{path} is no executed notebook of this study: run it") from None
         columns[path] = answer["parameters"] | answer["verdicts"]
         tables += [path, *(each["text/plain"] for each in data_of(nb, "text/csv")[:1])]
     print(pd.DataFrame(columns).fillna("").to_string(), *tables, sep="\n\n")
