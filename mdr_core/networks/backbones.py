@@ -1,5 +1,6 @@
 """Backbones by name, their classifier removed, with ImageNet, random or given weights."""
 
+import difflib
 import importlib
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdr_core.data import drawn_characters
-from mdr_core.errors import StudyError, unknown
+from mdr_core.errors import StudyError
 from mdr_core.files import cache_root, locked, sha256, write
 from mdr_core.networks.bn_inception import BNInception, from_released
 from mdr_core.networks.embedding import Backbone
@@ -28,7 +29,8 @@ def check_backbone(name: str) -> None:
     """Refuse an unknown name by StudyError; no network is made."""
     known = [*WIDTHS, "bn_inception", *timm.list_models(), *timm.list_models(pretrained=True)]
     if name not in known:
-        raise unknown("backbone", name, [*WIDTHS, "bn_inception", "one of timm's"])
+        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0))
+        raise StudyError(f"unknown backbone {name!r}: choose {near} or another of timm's")
 
 
 def backbone(name: str, weights: str = "imagenet") -> Backbone:
