@@ -112,13 +112,15 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
         for suffix, images in (("", raw), ("_l2", raw.map(partial(normalize, dim=1)))):
             most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
             ks = [min(k, most) for k in config.ks]
-            scores = retrieval.evaluate(images, ks)
             if name == "test":
+                recall = (scores := retrieval.evaluate(images, ks)).recall
                 if len(images.labels.unique()) <= MANY_CLASSES:
                     row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
-            row |= {f"{name}_recall@{k}{suffix}": scores.recall[min(k, most)] for k in config.ks}
+            else:
+                recall = retrieval.recall_at_k(images.query, images.labels, ks)
+            row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
     row |= class_distances(raw.query, raw.labels.to(config.device))  # of the test
     margin = config.margin if config.loss == "triplet" else None
     return row | batch_statistics(*batch[:2], mdr, config.normalization, margin)
@@ -126,11 +128,11 @@ def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Ro
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:
     """Return by class, for a bootstrap, its queries, how many are right, and their sum of AP@R."""
-    average_precision = labels.bincount(scores.average_precision.nan_to_num())
+    ap = scores.average_precision.nan_to_num()
     return {
         "test_class_queries": labels.bincount().tolist(),
         f"test_class_right{suffix}": labels.bincount(scores.right.double()).int().tolist(),
-        f"test_class_ap_at_r{suffix}": rounded(average_precision),
+        f"test_class_ap_at_r{suffix}": rounded(labels.bincount(ap)),
     }
 
 
@@ -165,9 +167,9 @@ def batch_statistics(
     Returns:
         ``pair_mean``, ... of distances of pairs i < j; ``..._histogram``: by distance over
         ``pair_mean``, the last bin holding all beyond. ``level_share_positive``, ``..._negative``:
-        of these pairs, nearest to each level. ``gradient_positive``,
-        ``gradient_negative``: what each decile of these pairs, nearest first, adds to the sum of
-        the triplet loss's ``|dL/dd_ij|``. ``gradient_mdr``: that sum for L_MDR, unweighted.
+        of these pairs, nearest to each level. ``gradient_positive``, ``gradient_negative``: what
+        each decile of these pairs, nearest first, adds to the sum of the triplet loss's
+        ``|dL/dd_ij|``. ``gradient_mdr``: that sum for L_MDR, unweighted.
     """
     x = normalize_by_mean_distance(embeddings) if normalization == "mean_distance" else embeddings
     mdr = copy.deepcopy(mdr).to(x.device)
@@ -181,8 +183,7 @@ def batch_statistics(
     row: dict[str, Any] = {
         "pair_mean": pairs.mean().item(),
         "pair_std": pairs.std().item(),
-        # B (B - 1) pairs, each 1 / (B (B - 1) sigma)
-        "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),
+        "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),  # P pairs, each 1 / (P sigma)
     }
     for name, values in kinds.items():
         z = (values - mdr.running_mean) / mdr.running_std

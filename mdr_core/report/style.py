@@ -2,14 +2,13 @@
 
 import seaborn
 
-from mdr_core.profiles import MDR, METHODS, TRIPLET
+from mdr_core.profiles import METHODS
 
 # Wong (2011), safe for color-blind readers
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 INK, SOFT = "#1b1f26", "#5b6370"  # of text, as in the pages
 FLOORS = {"Pixels": "#9aa1ab", "Backbone features": SOFT, "Before fine-tuning": "#7b828d"}
 COLORS = FLOORS | dict(zip(METHODS, PALETTE, strict=False))  # of seaborn's ``palette=``
-COLORS |= {"without MDR": COLORS[TRIPLET], "with MDR": COLORS[MDR]}
 WIDTH = 4.2  # inches of a panel: with letters of 11 points it is legible on a phone
 THEME = {
     "figure.figsize": (WIDTH, 3.0),
