@@ -12,6 +12,8 @@ from mdr_core.config import Config
 from mdr_core.errors import StudyError, unknown
 
 METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
+TITLES = {"cub200": "CUB-200-2011", "cars196": "Cars-196", "cub50": "CUB-50", "cars50": "Cars-50",
+          "sop": "SOP", "inshop": "In-Shop", "omniglot": "Handwriting"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,10 @@ class Study:
         values |= {"mdr_weight": 0.0} if method != MDR else {}
         return own.config.replace(**values)
 
+    def title(self, dataset: str = "") -> str:
+        """Return a dataset's name for readers, by default that of the one of ablations."""
+        return title(dataset or self.datasets[0])
+
     def held_out(self, dataset: str = "") -> int:
         """Return how many training classes choose epochs and settings on a dataset."""
         return self.profile.settings.get(dataset or self.datasets[0], self.profile.others).held_out
@@ -174,6 +180,11 @@ class Study:
             return own
         changed = ", ".join(f"`{name} = {value!r}`" for name, value in self.changed.items())
         return f"{own} **Run with other parameters:** {changed}."
+
+
+def title(dataset: str) -> str:
+    """Return a dataset's name for readers, of a folder its own."""
+    return TITLES.get(dataset, dataset)
 
 
 def value_of(given: Any) -> Any:

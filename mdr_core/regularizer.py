@@ -20,11 +20,11 @@ def at_least_float32(embeddings: Tensor) -> Tensor:
     return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
-def pairwise_distances(embeddings: Tensor, squared: bool = False) -> Tensor:
+def pairwise_distances(embeddings: Tensor) -> Tensor:
     """Return the Euclidean distances d_ij (B, B) of embeddings (B, D), in float32 or better.
 
-    They are 0 where i = j, elsewhere at least 1e-6. ``squared`` returns their squares. They come
-    from a matrix product: on a GPU leave TF32 off for it, as torch does by default. B >= 2.
+    They are 0 where i = j, elsewhere at least 1e-6. They come from a matrix product: on a GPU leave
+    TF32 off for it, as torch does by default. B >= 2.
     """
     if embeddings.dim() != 2 or embeddings.shape[0] < 2:
         raise ValueError(f"expected at least 2 embeddings (B, D), got {tuple(embeddings.shape)}")
@@ -34,7 +34,7 @@ def pairwise_distances(embeddings: Tensor, squared: bool = False) -> Tensor:
         norms = x.square().sum(dim=1)
         d = (norms[:, None] + norms[None, :]).sub_(x @ x.T, alpha=2).clamp(min=SMALLEST**2)
         same = torch.eye(x.shape[0], dtype=torch.bool, device=x.device)
-        return (d if squared else d.sqrt()).masked_fill(same, 0.0)
+        return d.sqrt().masked_fill(same, 0.0)
 
 
 def off_diagonal(d: Tensor) -> Tensor:
@@ -67,8 +67,7 @@ class MDR(nn.Module):
     x B matrix with its zero diagonal, as in the authors' code (``statistics="released"``); with
     ``"pairs"`` over i != j, as in their paper. With several forwards a step, call MDR outside of
     torch.utils.checkpoint, which repeats them. ``state_dict`` holds ``levels``, ``running_mean``,
-    ``running_std`` and ``started`` (0 before the first batch), float32 whatever the module is cast
-    to. What is out of range is a ValueError.
+    ``running_std`` and ``started`` (0 before the first batch), in float32. ValueError: a bad value.
     """
 
     def __init__(

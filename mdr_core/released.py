@@ -4,6 +4,7 @@ Their release names no checksum: no code of a checkpoint is run, and its sha256 
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,11 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as problem:
         raise StudyError(f"cannot download ({problem}): fetch {address} to {path}") from None
     model, images = network(path, config), load_dataset(given.name, image_size=config.image_size)
-    splits = [split for split in (images.test, images.gallery) if split is not None]
-    embedded = [(epoch.embed_split(config, model, split), split.labels) for split in splits]
+    embedded = epoch.queries(images).map(partial(epoch.embed_images, config, model))
     for kind, change in {"raw": lambda x: x, "L2": torch.nn.functional.normalize}.items():
-        (query, labels), *gallery = [(change(x), labels) for x, labels in embedded]
-        recall = retrieval.recall_at_k(query, labels, config.ks, *(gallery[0] if gallery else ()))
+        recall = retrieval.recall(retrieval.first_ranks(*embedded.map(change)), config.ks)
         print(kind, *(f"Recall@{k} {value:.1f} %" for k, value in recall.items()), sep="   ")
     print(f"{path}, sha256 {sha256(path.read_bytes())}")
     return 0

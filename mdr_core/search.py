@@ -51,7 +51,7 @@ class ImageSearch:
         if (weights := tensors(record, "weights")) is None:
             raise StudyError(f"run {record['key']} has no weights: remove its folder and train it")
         model = trained_network(config := Config(**record["config"]), weights)
-        embeddings = epoch.embed_split(config, model, split).numpy()
+        embeddings = epoch.embed_images(config, model, split.images).numpy()
         try:
             index = faiss.index_factory(config.dim, factory)
             index.train(embeddings[:: -(-len(embeddings) // TRAINING)].copy())
@@ -68,7 +68,7 @@ class ImageSearch:
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         content = [safetensors.save(weights), faiss.serialize_index(self.index).tobytes()]
         about = {"config": self.config.model_dump(), "names": self.names, "paths": self.paths}
-        about["sha256"] = [sha256(each) for each in content]
+        about["sha256"] = [sha256(each) for each in (*content, about)]
         for name, each in zip(FILES, [*content, json.dumps(about).encode()], strict=True):
             write(folder / name, each)
         return folder
@@ -81,11 +81,9 @@ class ImageSearch:
             *content, about = ((folder / name).read_bytes() for name in FILES)
             values = json.loads(about)
             config, names, paths = Config(**values["config"]), values["names"], values["paths"]
-            if [sha256(each) for each in content] != values["sha256"]:
+            if values.pop("sha256") != [sha256(each) for each in (*content, values)]:
                 raise ValueError("a file has changed, or is of another index")
             index = faiss.deserialize_index(np.frombuffer(content[1], dtype=np.uint8))
-            if not len(names) == len(paths) == index.ntotal:
-                raise ValueError(f"{CONFIG} lists other images than {INDEX} holds")
             model = trained_network(config, safetensors.load(content[0]))
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as bad:
             raise StudyError(f"{folder} is no saved index that can be read: {bad}") from None
@@ -100,17 +98,14 @@ class ImageSearch:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
         what = f"image {image}" if isinstance(image, str | Path) else "the image"
         try:
-            if isinstance(image, str | Path):
-                image = Path(image).expanduser()
-            elif not isinstance(image, Image.Image):
-                image = Image.fromarray(np.asarray(image))
+            known = isinstance(image, str | Path | Image.Image)
+            image = image if known else Image.fromarray(np.asarray(image))
         except (TypeError, ValueError) as problem:
-            why = f"give an image's path, a PIL image, or RGB in uint8: {problem}"
-            raise StudyError(why) from None
+            how = "give an image's path, a PIL image, or RGB in uint8"
+            raise StudyError(f"{how}: {problem}") from None
         rgb = pixels(image, self.config.image_size, what)
         query = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
-        crops = epoch.center_crops(self.config, query[None], query.device)
-        embedding = epoch.embed(self.model, crops).numpy()
+        embedding = epoch.embed_images(self.config, self.model, query[None]).numpy()
         d, (found,) = self.index.search(embedding, min(int(k), self.index.ntotal))
         places = found[found >= 0].tolist()  # an approximate index may find fewer
         images = [(self.names[i], self.paths[i], i) for i in places]

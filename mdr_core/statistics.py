@@ -1,14 +1,21 @@
 """The study's one interval and its verdicts. Rows are those of :func:`mdr_core.runs.run.run`."""
 
+import functools
+import io
 from itertools import repeat
 from typing import NamedTuple
 
+import nbformat
 import numpy as np
 import pandas as pd
 from scipy.stats import t
 
 from mdr_core.errors import StudyError, unknown
+from mdr_core.files import REPOSITORY
+from mdr_core.profiles import L2, MDR, Study, title
+from mdr_core.runs.run import run
 
+LEDGER = REPOSITORY / "reports" / "claims.ipynb"
 RECALL = "test_recall@1"  # the study's headline, in percent
 BY_CLASS = {  # a number in percent -> its sum over the queries of each class
     "test_recall@1": "test_class_right",
@@ -114,6 +121,21 @@ def holm(ps: list[float] | pd.Series) -> np.ndarray:
     return p
 
 
+@functools.cache
+def tested() -> pd.DataFrame:
+    """Return all differences of the ledger of claims; Holm's correction is over a ``dataset``'s."""
+    cells = nbformat.read(LEDGER, 4).cells if LEDGER.exists() else []
+    found = [cell.outputs[0].data["text/csv"] for cell in cells if "tests" in cell.metadata.tags]
+    return pd.read_csv(io.StringIO(found[0])) if found else pd.DataFrame(columns=["dataset", "p"])
+
+
+def corrected(ps: pd.Series) -> list[float]:
+    """Return Holm's p of each difference on a dataset, among those of the ledger, or of ``ps``."""
+    column = tested().p[tested().dataset == title(str(ps.name))]
+    column = column if len(column) else ps
+    return [holm([p, *column[~np.isclose(column, p, rtol=1e-6, atol=0)]])[0] for p in ps]
+
+
 def verdict(found: Difference, margin: float = 1.5, p: float | None = None) -> str:
     """Return the first of VERDICTS that fits; ``p`` is Holm's, or else the difference's own.
 
@@ -129,7 +151,7 @@ def verdict(found: Difference, margin: float = 1.5, p: float | None = None) -> s
 def compare(
     rows: pd.DataFrame, one: dict, other: dict, by: list[str], value: str = RECALL, margin=1.5
 ) -> pd.DataFrame:
-    """Return the difference and verdict of each cell of ``by``, with Holm's p by ``dataset``.
+    """Return the difference of each cell of ``by``, in ``points`` and in parts, and its verdict.
 
     ``one`` and ``other`` choose from ``rows``, a row per run, as ``{"method": "Triplet + MDR"}``.
     """
@@ -138,6 +160,18 @@ def compare(
     each = [cells.loc[[place]] for place in cells.index]
     found = [difference(left.merge(cell), right.merge(cell), value) for cell in each]
     numbers = pd.DataFrame(found, columns=Difference._fields).drop(columns="sign")
-    table = cells.join(numbers.rename(columns={"value": "difference"}))
-    table["p_holm"] = table.groupby("dataset").p.transform(holm)
+    table = cells.assign(points=found).join(numbers.rename(columns={"value": "difference"}))
+    table["p_holm"] = table.groupby("dataset").p.transform(corrected)
     return table.assign(verdict=list(map(verdict, found, repeat(margin), table.p_holm)))
+
+
+def lead_over_l2(study: Study, epoch: int) -> tuple[Difference, str]:
+    """Return MDR − L2 of Table 1's stored runs after so many epochs, and its verdict."""
+    ends = []
+    for method in (MDR, L2):
+        configs = [study.config(method, seed=seed) for seed in study.seeds]
+        runs = run(configs, None, **study.choice | {"missing_too": False})
+        ends.append(runs[runs.epoch == epoch])
+    found = difference(*ends)
+    [p] = corrected(pd.Series([found.p], name=study.datasets[0]))
+    return found, verdict(found, p=p)

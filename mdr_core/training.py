@@ -100,7 +100,7 @@ def train(
     split = replace(data.train, images=data.train.images.to(place))
     watched = batches.draw(1, Generator().manual_seed(0))[0]
     crops = evaluation.crops_to_evaluate(config, whole, data, watched)
-    evaluated = partial(evaluation.evaluate, config, trainer.model, trainer.mdr, crops)
+    evaluated = partial(evaluation.evaluate, config, trainer.model, crops)
     if checkpoint is None:
         trainer.history = [{"epoch": 0, "seconds": 0.0} | evaluated()]
         after_epoch(trainer)

@@ -80,6 +80,7 @@ def test_the_ledger_says_what_the_file_of_runs_says(claims):
     assert told == pytest.approx([gains.mean(), gains.mean() - half, gains.mean() + half], abs=0.1)
     ends = claims["recall"].loc["last epoch"]["cub50"]
     assert ends["Triplet + MDR"] == pytest.approx(mdr["test_recall@1"].mean(), abs=0.1)
+    assert ends["seeds"] == str(len(mdr))
 
 
 @pytest.mark.parametrize("verdicts, word", [

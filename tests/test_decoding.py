@@ -71,19 +71,6 @@ def test_an_orientation_is_applied_to_a_user_s_photographs_alone(tmp_path):
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), as_stored[::-1, ::-1])
 
 
-@pytest.mark.parametrize("kind, changes, ending", [("JPEG", False, "png"), ("PNG", True, "jpg")])
-def test_the_version_for_other_files_is_that_of_the_content(
-    tmp_path, monkeypatch, kind, changes, ending
-):
-    """Stored runs on JPEG files are found where the decoding of others changes."""
-    files = {f"{c}/{i}.{ending}": image_bytes(ord(c) + 9 * i, kind) for c, i in FOUR}
-    path = tree(tmp_path / "in", files)
-    first = load_dataset(f"folder:{path}", 8)
-    monkeypatch.setattr(image_cache, "NOT_JPEG", image_cache.NOT_JPEG + 1)
-    assert (load_dataset(f"folder:{path}", 8).fingerprint != first.fingerprint) == changes
-    assert len([*tmp_path.rglob("*.npy")]) == 2  # decoded anew
-
-
 DECODED = {  # version -> five pixels of each kind of image, recorded with Pillow 13
     1: [
         [11, 9, 0, 244, 9, 8, 144, 110, 63, 11, 246, 11, 244, 246, 236],

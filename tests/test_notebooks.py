@@ -109,7 +109,8 @@ def test_runs_from_another_directory_and_has_an_answer(path, kernel, tmp_path, c
     given = SMALL.get(path.stem, {}) | (TINY if path.stem != "claims" else {})
     nb = run(path, given, kernel)
     assert all(cell.execution_count for cell in nb.cells if cell.cell_type == "code")
-    assert outputs(nb, show.ANSWER) or len(outputs(nb, "text/markdown")[0].splitlines()) >= 5
+    sentences = [each.splitlines() for each in outputs(nb, "text/markdown")]
+    assert outputs(nb, show.ANSWER) or max(map(len, sentences)) >= 5
     assert "Warning" not in capsys.readouterr().err  # a kernel's stderr goes there
     assert {each.name for each in tmp_path.iterdir()} <= {"outputs"}  # nothing else where it ran
 

@@ -55,7 +55,7 @@ def test_distances_triplets_and_recall_equal_the_released_code(reference, case):
     labels = torch.tensor(reference[f"{case}.labels"])
     found = {
         "pdist": pairwise_distances(embeddings),
-        "pdist_squared": pairwise_distances(embeddings, squared=True),
+        "pdist_squared": pairwise_distances(embeddings).square(),
         "mean_distance_normalized": normalize_by_mean_distance(embeddings),
     }
     for name, value in found.items():

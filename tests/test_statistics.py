@@ -7,7 +7,7 @@ from scipy.stats import t
 
 from mdr_core import statistics
 from mdr_core.errors import StudyError
-from mdr_core.profiles import Study
+from mdr_core.profiles import Study, title
 from mdr_core.runs.run import run
 from mdr_core.statistics import RECALL, VERDICTS, Difference, difference, mean, verdict
 
@@ -131,6 +131,14 @@ def test_verdicts_are_corrected_over_the_cells_of_each_dataset():
     p = table.p[:3].tolist()
     assert table.p_holm[:3].tolist() == pytest.approx([max(p[0], 2 * p[1]), 2 * p[1], p[2]])
     assert table.verdict.tolist() == ["holds", "holds", "holds", "not run"]
+
+
+@pytest.mark.parametrize("dataset", ["cub50", "omniglot"])
+def test_a_difference_of_the_ledger_has_its_verdict_on_every_page(dataset):
+    column = statistics.tested()
+    column = column[column.dataset == title(dataset)]
+    assert statistics.corrected(column.p.rename(dataset)) == pytest.approx([*column.p_holm])
+    assert statistics.corrected(pd.Series([0.01], name=dataset))[0] > 0.1  # among all others
 
 
 def test_a_runs_epochs_are_chosen_and_what_is_not_stored_stays():

@@ -95,19 +95,13 @@ INSHOP_ORIGIN = (
     "In-Shop Clothes (Liu et al. 2016), given out under an agreement at mmlab.ie.cuhk.edu.hk/"
     "projects/DeepFashion.html: take Img/img/ (of img.zip) and Eval/list_eval_partition.txt"
 )
-CUB = "images.txt", ("CUB_200_2011",), "CUB-200-2011 (Wah et al. 2011), data.caltech.edu"
-CARS = "devkit", ("stanford_cars", "cars196"), CARS_ORIGIN
+CUB = Known(cub, 200, "images.txt", ("CUB_200_2011",), "CUB-200-2011, data.caltech.edu")
+CARS = Known(cars, 196, "devkit", ("stanford_cars", "cars196"), CARS_ORIGIN)
 SOP = "Ebay_train.txt", ("Stanford_Online_Products",), "Stanford Online Products, cs.stanford.edu"
 INSHOP = "Eval", ("In-shop Clothes Retrieval Benchmark",), INSHOP_ORIGIN
-KNOWN = {
-    "cub50": Known(cub, 50, *CUB),
-    "cub_mini": Known(cub, 10, *CUB),
-    "cub200": Known(cub, 200, *CUB),
-    "cars196": Known(cars, 196, *CARS),
-    "cars50": Known(cars, 50, *CARS),
-    "sop": Known(products, 22634, *SOP),
-    "inshop": Known(clothes, 7982, *INSHOP),
-}
+KNOWN = {"cub200": CUB, "cub50": CUB._replace(classes=50), "cub_mini": CUB._replace(classes=10)}
+KNOWN |= {"cars196": CARS, "cars50": CARS._replace(classes=50)}
+KNOWN |= {"sop": Known(products, 22634, *SOP), "inshop": Known(clothes, 7982, *INSHOP)}
 CALTECH = "https://data.caltech.edu/records/65de6-vp158/files"
 STANFORD = "http://ftp.cs.stanford.edu/cs/cvgl"
 REMOTE = {  # archives and their md5

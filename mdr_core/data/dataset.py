@@ -66,16 +66,11 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     The first folders are the classes of ``folder:PATH,class_level=1``. After ``all:`` the test
     classes train, too. Drawn characters have 32 pixels, whatever the size.
     """
-    if name.startswith("all:"):
-        data = load_dataset(name.removeprefix("all:"), image_size)
-        one, two = data.train, data.test
-        labels = torch.cat([one.labels, two.labels + len(one.class_names)])
-        names, paths = one.class_names + two.class_names, one.paths + two.paths
-        return replace(data, train=Split(torch.cat([one.images, two.images]), labels, names, paths))
+    all_train, name = name.startswith("all:"), name.removeprefix("all:")
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
-        content = [f"drawing {drawn_characters.DRAWING}", name, 0]
-        return RetrievalDataset(name, train, test, sha256(content))
+        version = f"drawing {drawn_characters.DRAWING}"
+        return RetrievalDataset(name, train, test, sha256([version, name, 0]))
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
@@ -98,4 +93,5 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
         if len(split.class_names) < 2 or (single and "gallery" not in {*rows.split}):
             has = f"{len(split.class_names)} classes to {part}, with one image: {single}"
             raise StudyError(f"{name} has {has}: 2 classes with 2 images each are the least")
+    splits |= {"train": every} if all_train else {}
     return RetrievalDataset(name, fingerprint=sha256(content), **splits)

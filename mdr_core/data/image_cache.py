@@ -17,16 +17,16 @@ from tqdm import tqdm
 from mdr_core.errors import StudyError
 from mdr_core.files import cache_root, locked, replacing, sha256, write
 
-# Versions of the code that decodes images, and others than JPEG. Raise them when a pixel may change
-# by more than rounding: a dataset's fingerprint is of its files, not of pixels.
-DECODING, NOT_JPEG = 1, 2
+# The version of this code. Raise it when a pixel may change by more than rounding: a dataset's
+# fingerprint is of its files, not of pixels.
+DECODING = 1
 # A color profile or a text of a PNG file may be larger than Pillow's 1 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 def decoded(folder: Path, files: list[str], size: int, upright: bool) -> tuple[Tensor, list[str]]:
     """Return images (N, 3, size, size) uint8, memory-mapped, and the digest of each file."""
-    about = [DECODING, NOT_JPEG, size, upright, str(folder), files]
+    about = [DECODING, size, upright, str(folder), files]
     cache = cache_root() / "decoded"
     try:  # a file is known by its path, size and time of change
         stats = [os.stat(folder / file) for file in files]
@@ -47,20 +47,17 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     def decode(file: str) -> tuple[str, np.ndarray]:
         content = (folder / file).read_bytes()
-        other = f"-{NOT_JPEG}" * (not content.startswith(b"\xff\xd8\xff"))
-        image = pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
-        return sha256(content) + other, image
+        return sha256(content), pixels(io.BytesIO(content), size, f"{folder}: {file}", upright)
 
-    digests, work = [], Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
+    digests, work = list[str](), Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
-        np.lib.format.write_array_header_1_0(out, header)
+        shape = (len(files), size, size, 3)
+        array = np.lib.format.open_memmap(out.name, "w+", dtype=np.uint8, shape=shape)
         done = work(delayed(decode)(file) for file in files)
         for digest, image in tqdm(done, "decoding", len(files), leave=False, delay=2):
+            array[len(digests)] = image
             digests.append(digest)
-            out.write(image.data)
-        out.flush()
-        os.fsync(out.fileno())
+        array.flush()
         write(path.with_suffix(".json"), json.dumps(digests))
 
 
@@ -73,6 +70,7 @@ def pixels(
     decoded, has more than 8 bits a channel or more than 179 megapixels.
     """
     try:
+        file = Path(file).expanduser() if isinstance(file, str | Path) else file
         image = file.copy() if isinstance(file, Image.Image) else Image.open(file)
         image.load()
         if image.mode.startswith(("I", "F")):

@@ -3,7 +3,6 @@
 Recall, distances of a batch and the gradients on them (Figures 1 and 2), and of classes (Figure 3).
 """
 
-import copy
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from mdr_core.evaluation import retrieval
 from mdr_core.evaluation.retrieval import RetrievalSet, full_float32
 from mdr_core.losses import triplets
 from mdr_core.networks.embedding import EmbeddingNet
-from mdr_core.regularizer import MDR, normalize_by_mean_distance, pairwise_distances
+from mdr_core.regularizer import normalize_by_mean_distance, pairwise_distances
 
 Row = dict[str, Any]
 EMBED_BATCH = 128  # images embedded at a time
@@ -57,14 +56,16 @@ def crops_to_evaluate(
     ``data`` is the ``whole`` without classes held out; the ``batch`` is of its training images.
     """
     train, batch = training_sample(data.train, config), data.train.of_images(batch_indices)
-    splits = {"test": whole.test, "train": train, "batch": batch}
-    if config.hold_out:
-        splits["held_out"] = data.test
+    splits = {"train": train, "batch": batch} | ({"held_out": data.test} if config.hold_out else {})
+    sets = {name: RetrievalSet(some.images, some.labels) for name, some in splits.items()}
     crop = partial(center_crops, config, device=torch.device(config.device))
-    crops = {name: RetrievalSet(crop(some.images), some.labels) for name, some in splits.items()}
-    if (gallery := whole.gallery) is not None:
-        crops["test"] = RetrievalSet(*crops["test"][:2], crop(gallery.images), gallery.labels)
-    return crops
+    return {name: some.map(crop) for name, some in (sets | {"test": queries(whole)}).items()}
+
+
+def queries(data: RetrievalDataset) -> RetrievalSet:
+    """Return the test images, and the gallery in which they are searched, if there is one."""
+    gallery = () if data.gallery is None else (data.gallery.images, data.gallery.labels)
+    return RetrievalSet(data.test.images, data.test.labels, *gallery)
 
 
 @full_float32()
@@ -87,51 +88,45 @@ def embed(model: EmbeddingNet, images: Tensor) -> Tensor:
     return embeddings
 
 
-def embed_split(config: Config, model: EmbeddingNet, split: Split) -> Tensor:
-    """Return the embeddings (N, D) of a split's center crops, float32 on the CPU."""
-    return embed(model, center_crops(config, split.images, next(model.parameters()).device))
+def embed_images(config: Config, model: EmbeddingNet, images: Tensor) -> Tensor:
+    """Return the embeddings (N, D) of images' center crops, float32 on the CPU."""
+    return embed(model, center_crops(config, images, model.pixel_mean.device))
 
 
-def evaluate(config: Config, model: EmbeddingNet, mdr: MDR, crops: dict[str, RetrievalSet]) -> Row:
-    """Return an epoch's row (:func:`epoch_row`), given :func:`crops_to_evaluate`."""
-    return epoch_row(config, mdr, {n: x.map(partial(embed, model)) for n, x in crops.items()})
-
-
-def epoch_row(config: Config, mdr: MDR, embedded: dict[str, RetrievalSet]) -> Row:
+def evaluate(config: Config, model: EmbeddingNet, crops: dict[str, RetrievalSet]) -> Row:
     """Return Recall@K in percent, raw and (``_l2``) of L2-normalized embeddings, and statistics.
 
-    ``embedded``: ``test``, ``train``, ``batch`` and maybe ``held_out``. Of ``test`` there are also
-    R-precision, MAP@R, numbers by class and distances of classes; of ``batch`` those of
-    :func:`batch_statistics`. A K beyond the images counts all. ValueError: labels that do not fit.
+    ``crops``: of :func:`crops_to_evaluate`. Of ``test`` there are also R-precision, MAP@R, numbers
+    by class and distances of classes; of ``batch`` those of :func:`batch_statistics`. A K beyond
+    the images counts all. ValueError: labels that do not fit.
     """
     row: Row = {}
+    embedded = {name: some.map(partial(embed, model)) for name, some in crops.items()}
     batch = embedded["batch"]
     retrieval.Ranking(batch, (1,))  # refuses what does not fit together
     for name in [name for name in ("train", "held_out", "test") if name in embedded]:
         raw = embedded[name].map(lambda x: x.to(config.device))
         for suffix, images in (("", raw), ("_l2", raw.map(partial(normalize, dim=1)))):
-            most = len(images.query) - 1 if images.gallery is None else len(images.gallery)
-            ks = [min(k, most) for k in config.ks]
             if name == "test":
-                recall = (scores := retrieval.evaluate(images, ks)).recall
+                ranks = (scores := retrieval.evaluate(images)).ranks
                 if len(images.labels.unique()) <= MANY_CLASSES:
                     row |= by_class(images.labels, scores, suffix)
                 row[f"test_r_precision{suffix}"] = scores.r_precision
                 row[f"test_map_at_r{suffix}"] = scores.map_at_r
             else:
-                recall = retrieval.recall_at_k(images.query, images.labels, ks)
-            row |= {f"{name}_recall@{k}{suffix}": recall[min(k, most)] for k in config.ks}
+                ranks = retrieval.first_ranks(*images)
+            recall = retrieval.recall(ranks, config.ks)
+            row |= {f"{name}_recall@{k}{suffix}": value for k, value in recall.items()}
     row |= class_distances(raw.query, raw.labels.to(config.device))  # of the test
-    margin = config.margin if config.loss == "triplet" else None
-    return row | batch_statistics(*batch[:2], mdr, config.normalization, margin)
+    return row | batch_statistics(config, *batch[:2])
 
 
 def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:
     """Return by class, for a bootstrap, its queries, how many are right, and their sum of AP@R."""
-    ap = scores.average_precision.nan_to_num()
+    right, ap = torch.from_numpy(scores.ranks == 1), scores.average_precision.nan_to_num()
     return {
         "test_class_queries": labels.bincount().tolist(),
-        f"test_class_right{suffix}": labels.bincount(scores.right.double()).int().tolist(),
+        f"test_class_right{suffix}": labels.bincount(right.double()).int().tolist(),
         f"test_class_ap_at_r{suffix}": rounded(labels.bincount(ap)),
     }
 
@@ -139,62 +134,39 @@ def by_class(labels: Tensor, scores: retrieval.Scores, suffix: str) -> Row:
 def findings(embedded: RetrievalSet) -> dict[str, Tensor]:
     """Return what tables and images of single test images or classes need, in a small file.
 
-    ``centers`` (C, D) of the classes; each query's label, its NEIGHBORS ``nearest`` images (N, K),
-    their ``distances`` (N, K), and the rank of the ``first_right`` one, 0: none.
+    ``centers`` (C, D) of the classes; each query's label, and its NEIGHBORS ``nearest`` images.
     """
     query, labels, gallery, _ = embedded
-    searched, most = (query, len(query) - 1) if gallery is None else (gallery, len(gallery))
+    most = len(query) - 1 if gallery is None else len(gallery)
     nearest = torch.from_numpy(retrieval.nearest(query, min(NEIGHBORS, most), gallery))
-    distances = [(searched[ids] - query).norm(dim=1) for ids in nearest.T]
-    return {
-        "centers": centers(query, labels).half(),
-        "nearest": nearest.int(),
-        "distances": torch.stack(distances, dim=1).half(),
-        "first_right": torch.from_numpy(retrieval.first_ranks(*embedded)),
-        "labels": labels.int(),
-    }
+    middles = centers(query, labels)
+    return {"centers": middles.half(), "nearest": nearest.int(), "labels": labels.int()}
 
 
 @torch.no_grad()
-def batch_statistics(
-    embeddings: Tensor, labels: Tensor, mdr: MDR, normalization: str, margin: float | None
-) -> dict[str, Any]:
+def batch_statistics(config: Config, embeddings: Tensor, labels: Tensor) -> dict[str, Any]:
     """Return the distances and gradients of one batch (B, D), labels (B,), before normalization.
-
-    ``mdr``, the run's regularizer, is not changed; without a batch before, this sets its running
-    values. ``margin``: of the triplet loss; None leaves out the gradient of another loss.
 
     Returns:
         ``pair_mean``, ... of distances of pairs i < j; ``..._histogram``: by distance over
-        ``pair_mean``, the last bin holding all beyond. ``level_share_positive``, ``..._negative``:
-        of these pairs, nearest to each level. ``gradient_positive``, ``gradient_negative``: what
-        each decile of these pairs, nearest first, adds to the sum of the triplet loss's
-        ``|dL/dd_ij|``. ``gradient_mdr``: that sum for L_MDR, unweighted.
+        ``pair_mean``, the last bin holding all beyond. Of the triplet loss also
+        ``gradient_positive``, ``gradient_negative``: what each decile of these pairs, nearest
+        first, adds to the sum of ``|dL/dd_ij|``.
     """
-    x = normalize_by_mean_distance(embeddings) if normalization == "mean_distance" else embeddings
-    mdr = copy.deepcopy(mdr).to(x.device)
-    if not mdr.started:
-        mdr.train()(x)
+    divided = config.normalization == "mean_distance"
+    x = normalize_by_mean_distance(embeddings) if divided else embeddings
     d = pairwise_distances(x)
     upper = torch.ones_like(d, dtype=torch.bool).triu(1)
     same = labels[:, None] == labels[None, :]
     pairs = d[upper]
     kinds = {"positive": d[upper & same], "negative": d[upper & ~same]}
-    row: dict[str, Any] = {
-        "pair_mean": pairs.mean().item(),
-        "pair_std": pairs.std().item(),
-        "gradient_mdr": float(f"{1 / mdr.running_std.item():.5g}"),  # P pairs, each 1 / (P sigma)
-    }
+    row: dict[str, Any] = {"pair_mean": pairs.mean().item(), "pair_std": pairs.std().item()}
     for name, values in kinds.items():
-        z = (values - mdr.running_mean) / mdr.running_std
-        nearest = (z[:, None] - mdr.levels.detach()[None, :]).abs().argmin(dim=1)
         row[f"{name}_mean"] = values.mean().item()
         relative = (values / pairs.mean()).clamp(0, FARTHEST)
         row[f"{name}_histogram"] = relative.histc(BINS, 0, FARTHEST).int().tolist()
-        share = nearest.bincount(minlength=len(mdr.levels)) / len(values)
-        row[f"level_share_{name}"] = rounded(share)
-    if margin is not None:
-        gradient = triplet_gradient(x, d, labels, margin)
+    if config.loss == "triplet":
+        gradient = triplet_gradient(x, d, labels, config.margin)
         for name, chosen in (("positive", same & (upper | upper.T)), ("negative", ~same)):
             row[f"gradient_{name}"] = rounded(sum_by_decile(d, gradient, chosen))
     return row

@@ -172,23 +172,22 @@ def recall_at_k(
 
 
 class Scores(NamedTuple):
-    """What :func:`evaluate` returns: percentages of all queries, and values of each (Q,)."""
+    """What :func:`evaluate` returns: values of each query (Q,), and percentages of all."""
 
-    recall: dict[int, float]
+    ranks: np.ndarray  # as :func:`first_ranks`
     r_precision: float
     map_at_r: float
-    right: Tensor  # whether the nearest image is of the query's class
     average_precision: Tensor  # AP@R; NaN where the class has no other image
 
 
-def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
-    """Return Recall@K, R-precision and MAP@R (Musgrave et al. 2020); refuse as recall_at_k does.
+def evaluate(images: RetrievalSet) -> Scores:
+    """Return ranks, R-precision and MAP@R (Musgrave et al. 2020); refuse as recall_at_k does.
 
     With R the number of gallery images of the query's class: R-precision is their share of the R
     nearest; MAP@R the mean over r = 1 ... R of (precision at r if the r-th is of the class, else
-    0). Queries with R = 0 fail in Recall@K and are left out of the other two.
+    0). Queries with R = 0 are left out of these two.
     """
-    ranking = Ranking(images, ks)
+    ranking = Ranking(images, (1,))
     ranks = torch.zeros_like(ranking.kinds, dtype=torch.int32)
     average, precision = ranks.new_full((2, len(ranks)), torch.nan, dtype=torch.float64)
     for rows, near in ranking.blocks():
@@ -199,9 +198,8 @@ def evaluate(images: RetrievalSet, ks: Sequence = KS) -> Scores:
         precision[rows] = hits.sum(dim=1) / r
         average[rows] = (hits.cumsum(dim=1) / place * hits).sum(dim=1) / r
         ranks[rows] = ranking.rank(rows, near)
-    ranks, average = ranks.cpu(), average.cpu()
     r_precision, map_at_r = (100 * values.nanmean().item() for values in (precision, average))
-    return Scores(recall(ranks.numpy(), ks), r_precision, map_at_r, ranks == 1, average)
+    return Scores(ranks.cpu().numpy(), r_precision, map_at_r, average.cpu())
 
 
 def nearest(query: Any, k: int, gallery: Any = None) -> np.ndarray:

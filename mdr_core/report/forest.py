@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from mdr_core.report.style import INK, SOFT, WIDTH
+from mdr_core.report.style import INK, WIDTH
 
 MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal", "unclear": "? unclear"}
 
@@ -17,24 +17,20 @@ def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
     A filled dot is a verdict. Rows that are not run are named below. ``names``: their column.
     """
     ran = differences[differences.seeds > 0]
-    left = [textwrap.fill(str(name), 16, break_long_words=False) for name in ran[names]]
-    right = [f"{row.difference:+.1f} {MARKS.get(row.verdict, row.verdict)}".replace("-", "−")
-             for row in ran.itertuples()]  # fmt: skip
-    lines = 1 + max((name.count("\n") for name in left), default=0)
-    figure, axis = plt.subplots(figsize=(WIDTH, 1 + (0.12 + 0.2 * lines) * len(ran)))
-    axis.axvline(0, color=SOFT, lw=1)
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.1 + 0.46 * len(ran)))
     place = range(len(ran))
+    axis.plot([0] * len(ran), place, "|", color=INK, markersize=11)  # zero
     axis.hlines(place, ran.low, ran.high, color=INK, lw=1.6)
     fill = ran.verdict.isin(["holds", "fails"]).map({True: INK, False: "white"})
     axis.scatter(ran.difference, place, 40, fill, edgecolors=INK, zorder=3)
-    axis.set_yticks(place, left)
-    axis.set_ylim(len(ran) - 0.4, -0.6)
-    axis.secondary_yaxis("right").set_yticks(place, right)
-    for each in (axis, *axis.child_axes):
-        each.grid(False, axis="y")
-        each.tick_params(axis="y", length=0)
-        each.spines[["left", "right"]].set_visible(False)
-    axis.set_xlabel("difference [points]")
+    for y, row in zip(place, ran.to_dict("records"), strict=True):  # above its interval
+        verdict = f"{row['difference']:+.1f} {MARKS.get(row['verdict'], row['verdict'])}"
+        across = axis.get_yaxis_transform()
+        axis.text(0, y - 0.26, row[names], transform=across)
+        axis.text(1, y - 0.26, verdict.replace("-", "−"), ha="right", transform=across)
+    axis.set(ylim=(len(ran) - 0.6, -0.7), yticks=[], xlabel="difference [points]")
+    axis.spines["left"].set_visible(False)
+    axis.grid(False)
     figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
     if absent := ", ".join(differences[names][differences.seeds == 0].map(str)):
         figure.supxlabel(textwrap.fill(f"Not run: {absent}", 48), x=0.01, ha="left", size=11)

@@ -1,5 +1,6 @@
 """The index of all pages, and the README's results: the outputs of tagged cells of claims.ipynb."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import nbformat
 
 from mdr_core.errors import StudyError
 from mdr_core.files import REPOSITORY, write
-from mdr_core.profiles import PROFILES
+from mdr_core.profiles import PROFILES, title
 from mdr_core.report import page
 
 REPORTS, README = REPOSITORY / "reports", REPOSITORY / "README.md"
@@ -25,9 +26,10 @@ def write_reports(root: Path) -> None:
             links[name] = f"{folder}/{name}.html".lstrip("/")
     claims = root / "claims.ipynb"
     nb = nbformat.read(claims, 4) if claims.exists() else nbformat.v4.new_notebook()
+    explorers = {path.stem.removeprefix("explore-"): path for path in root.glob("*/explore-*.html")}
     about = {
         "sentences": page.data_of(nb, "text/markdown", "sentences"),
-        "explorers": sorted(f"{p.parent.name}/{p.name}" for p in root.glob("*/explore-*.html")),
+        "explorers": {title(n): os.path.relpath(explorers[n], root) for n in sorted(explorers)},
         "tables": [t for tag in ("recall", "ledger") for t in page.data_of(nb, "text/html", tag)],
         "profiles": {name: PROFILES[name].purpose for name in pages if name},
         "titles": {name: titles[name] for name in sorted(titles, key=page.place)},

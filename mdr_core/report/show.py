@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from mdr_core.errors import NothingStored
-from mdr_core.profiles import Study
+from mdr_core.profiles import Study, title
 from mdr_core.runs import facts
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
@@ -86,6 +86,8 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     flat = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     heads = [name if isinstance(name, tuple) else (name,) for name in flat]
     flat = flat.set_axis([", ".join(filter(None, map(str, head))) for head in heads], axis=1)
+    if "dataset" in flat:
+        flat["dataset"] = [*map(title, flat["dataset"])]
     names = flat.shape[1] - frame.shape[1]
     specs = ["g"] * names + [f"z.{digits}f"] * frame.shape[1]
     columns = zip(flat, specs, strict=True)

@@ -1,21 +1,24 @@
 """What pages of committed runs tell of a dataset without it: ``reports/PROFILE/datasets.json``."""
 
+import contextlib
 import json
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset
 from mdr_core.errors import StudyError
-from mdr_core.evaluation.epoch import center_crops, embed
-from mdr_core.evaluation.retrieval import RetrievalSet, first_ranks, recall
+from mdr_core.evaluation.epoch import center_crops, embed, queries
+from mdr_core.evaluation.retrieval import first_ranks, recall
 from mdr_core.runs import committed, local
 from mdr_core.training import start
 
 Facts = dict[str, Any]
+FLOORS = {"pixels": "Pixels", "features": "Backbone features"}  # as they are stored, and shown
 DECIDE = ("backbone", "weights", "image_size", "resize", "crop", "ks")  # settings, of floors
 
 
@@ -37,9 +40,7 @@ def floors(config: Config, data: RetrievalDataset) -> dict[str, dict[str, float]
     backbone's, L2-normalized, which find more than raw ones.
     """
     device = torch.device(config.device if torch.cuda.is_available() else "cpu")
-    searched = () if data.gallery is None else (data.gallery.images, data.gallery.labels)
-    images = RetrievalSet(data.test.images, data.test.labels, *searched)
-    crops = images.map(partial(center_crops, config, device=device))
+    crops = queries(data).map(partial(center_crops, config, device=device))
     net = start(config.replace(device=device.type, normalization="l2")).model.eval()
     net.add_module("linear", nn.Identity())
     gray = crops.map(lambda some: some.mean(dim=1, dtype=torch.float32).flatten(1))
@@ -49,15 +50,14 @@ def floors(config: Config, data: RetrievalDataset) -> dict[str, dict[str, float]
     return {n: {f"test_recall@{k}": x for k, x in by_k.items()} for n, by_k in scores.items()}
 
 
-def floors_of(config: Config) -> dict[str, dict[str, float]] | None:
-    """Return :func:`floors`, committed or computed now; None: images or weights are not here."""
-    for each in stored(config.dataset):
-        if found := each.get("floors", {}).get(settings(config)):
-            return found
-    try:
-        return floors(config, local.dataset(config))
-    except StudyError:
-        return None
+def floors_of(config: Config, missing_too: bool = True) -> pd.DataFrame:
+    """Return :func:`floors` as rows, committed or computed now; NaN: not here, or not asked for."""
+    every = [each.get("floors", {}).get(settings(config)) for each in stored(config.dataset)]
+    found: dict[str, dict[str, float]] = next(filter(None, every), {})
+    with contextlib.suppress(StudyError):
+        found = found or (floors(config, local.dataset(config)) if missing_too else {})
+    ks = [f"test_recall@{k}" for k in config.ks]
+    return pd.DataFrame(found, ks, [*FLOORS], dtype=float).T.rename(index=FLOORS)
 
 
 def settings(config: Config) -> str:
@@ -73,8 +73,7 @@ def add(every: dict[str, Facts], config: Config) -> None:
         every[config.dataset] = {
             "fingerprint": data.fingerprint,
             "images": {name: len(split.labels) for name, split in splits.items() if split},
-            "train_classes": len(data.train.class_names),
             "test_classes": list(data.test.class_names),
         }
     there = every[config.dataset].setdefault("floors", {})
-    there[settings(config)] = there.get(settings(config)) or floors_of(config)
+    there[settings(config)] = there.get(settings(config)) or floors(config, local.dataset(config))

@@ -26,9 +26,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from mdr_core import training
 from mdr_core.config import Config
 from mdr_core.data.dataset import RetrievalDataset, load_dataset
 from mdr_core.errors import StudyError
+from mdr_core.evaluation import epoch
 from mdr_core.files import CHECKOUT, REPOSITORY, locked, runs_root, sha256, write
 from mdr_core.losses import own
 
@@ -37,9 +39,7 @@ Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Traine
 # both), provenance, and files (the path of each of FILES that is there).
 Record = dict[str, Any]
 FILES = ("weights", "findings")
-PACKAGES = (
-    "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
-)  # fmt: skip
+PACKAGES = "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
 ONLY_EVALUATE = ("ks", "train_images")
 ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
 COMPUTE = (  # the files whose text enters the name of a local run
@@ -107,9 +107,6 @@ def train(config: Config, train: Train | None = None) -> Record:
 
 def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | None) -> None:
     """Train a run, or go on from its checkpoint, and write its folder."""
-    from mdr_core import training
-    from mdr_core.evaluation import epoch
-
     began, saved = time.perf_counter(), folder / "checkpoint.pt"
     state = torch.load(saved, map_location="cpu", weights_only=True) if saved.exists() else None
     trainer = (train or training.train)(
@@ -120,9 +117,8 @@ def store(config: Config, data: RetrievalDataset, folder: Path, train: Train | N
     )
     weights = trainer.model.state_dict()
     weights |= {f"mdr.{name}": value for name, value in trainer.mdr.state_dict().items()}
-    splits = [data.test] if data.gallery is None else [data.test, data.gallery]
-    each = [(epoch.embed_split(config, trainer.model, s), s.labels) for s in splits]
-    found = epoch.findings(epoch.RetrievalSet(*sum(each, ())))
+    embed = functools.partial(epoch.embed_images, config, trainer.model)
+    found = epoch.findings(epoch.queries(data).map(embed))
     for name, values in zip(FILES, (weights, found), strict=True):
         content = save({key: value.contiguous() for key, value in values.items()})
         write(folder / f"{name}.safetensors", content)

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,7 +29,8 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
 
     Columns besides: ``run``, the place in ``configs``; ``key``; ``stored``, False for a run that is
     nowhere, whose numbers are NaN; ``data``, the images' fingerprint; ``provenance``, a dict;
-    ``loss_value`` and ``epoch_lr``, the epoch's. Arguments as of :func:`records`.
+    ``loss_value`` and ``epoch_lr``, the epoch's. Arguments and errors as of :func:`records`; also
+    a StudyError where runs of one dataset name are on two copies of the data.
     """
     rows = []
     for number, record in enumerate(records(configs, train, **choice)):
@@ -38,7 +40,12 @@ def run(configs: Sequence[Config], train: Train | None = None, **choice: Any) ->
         about |= (Config(**record["config"]) if record else configs[number]).model_dump()
         for row in record["history"] if record else [{"epoch": configs[number].epochs}]:
             rows.append(about | {OWN.get(name, name): value for name, value in row.items()})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for (images, _), copies in table.dropna(subset="data").groupby(["dataset", "image_size"]).data:
+        if len(prints := [each[:8] for each in copies.unique()]) > 1:
+            why = f"the runs on {images} are of several copies of the data ({', '.join(prints)})"
+            raise StudyError(f"{why}, which cannot be compared: STORED=0 trains all on yours")
+    return table
 
 
 def records(
@@ -58,21 +65,18 @@ def records(
         missing_too: train what is not stored.
 
     Raises:
-        StudyError: a bad setting, absent data, a run that failed, a process that died; runs of one
-            dataset name on two copies of the data.
+        StudyError: a bad setting, absent data, a run that failed, a process that died.
     """
     wanted = list(dict.fromkeys(configs))
-    looked_up = wanted if committed_too else []
-    found = {config: record for config in looked_up if (record := committed.find(config))}
-    if found:
-        say(edited())
+    found = {c: record for c in wanted if committed_too and (record := committed.find(c))}
+    say(edited() if found else "")
     left = [config for config in wanted if config not in found]
-    here = {r["config"]["dataset"] for r in map(local.read, runs_root().glob("*/")) if r}
-    found |= stored_here([c for c in left if missing_too or c.dataset in here], train)
+    texts = [] if missing_too else [path.read_text() for path in runs_root().glob("*/run.json")]
+    here = [c for c in left if missing_too or any(f'"{c.dataset}"' in text for text in texts)]
+    found |= stored_here(here, train)  # of others the data need not be read
     missing = [config for config in left if config not in found]
     if missing and missing_too:
-        counts = f"{len(wanted) - len(left)} committed, {len(left) - len(missing)} local"
-        say(f"{len(wanted)} runs: {counts}, {len(missing)} to train")
+        say(f"{len(wanted)} runs: {len(wanted) - len(missing)} stored, {len(missing)} to train")
         for config in missing:  # before hours are spent on the others
             check_backbone(config.backbone)
             if train is None:
@@ -83,7 +87,6 @@ def records(
         for problem in filter(None, list(bar)):
             raise problem
         found |= stored_here(missing, train)
-    check_copies(found.values())
     return [found.get(config) for config in configs]
 
 
@@ -94,19 +97,21 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def stored_here(configs: list[Config], train: Train | None) -> dict[Config, Record]:
-    """Return this machine's runs of those whose data are here."""
-    prints: dict[tuple[str, int], str | None] = {}
-    found: dict[Config, Record] = {}
-    for config in configs:
-        if (images := (config.dataset, config.image_size)) not in prints:
-            prints[images] = None
-            with contextlib.suppress(StudyError):
-                prints[images] = local.dataset(config).fingerprint
-        data = prints[images]
-        if data and (record := local.read(runs_root() / local_name(config, data, train))):
-            found[config] = record
-    return found
+def folders(configs: Sequence[Config], train: Train | None) -> dict[Config, Path]:
+    """Return where this machine keeps a run, or would, of those whose data are here."""
+    copies = {(config.dataset, config.image_size): config for config in configs}
+    prints = dict[tuple[str, int], str]()
+    for images, config in copies.items():
+        with contextlib.suppress(StudyError):
+            prints[images] = local.dataset(config).fingerprint
+    here = [(config, prints.get((config.dataset, config.image_size))) for config in configs]
+    return {c: runs_root() / local_name(c, data, train) for c, data in here if data}
+
+
+def stored_here(configs: Sequence[Config], train: Train | None) -> dict[Config, Record]:
+    """Return the runs that this machine has."""
+    every = {config: local.read(folder) for config, folder in folders(configs, train).items()}
+    return {config: record for config, record in every.items() if record}
 
 
 def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception | None]:
@@ -139,18 +144,14 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
     except Exception as problem:
         if not isinstance(problem, BrokenProcessPool) and type(problem).__name__ != "KilledWorker":
             raise
-        folder = {
-            c: runs_root() / local_name(c, local.dataset(c).fingerprint, train) for c in configs
-        }
         begun = ", or ".join(
             f"{c.dataset}, loss {c.loss}, mdr_weight {c.mdr_weight:g}, seed {c.seed}"
-            for c in configs
-            if folder[c].exists() and not (folder[c] / "run.json").exists()
+            for c, folder in folders(configs, train).items()
+            if folder.exists() and not (folder / "run.json").exists()
         )
-        raise StudyError(
-            f"a process died (killed, or out of memory) that trained {begun}; the runs that ended "
-            "are stored: ask again, and these go on from their last epoch"
-        ) from None
+        why = f"a process died (killed, or out of memory) that trained {begun}"
+        more = "the runs that ended are stored: ask again, and these go on from their last epoch"
+        raise StudyError(f"{why}; {more}") from None
 
 
 def attempt(config: Config, train: Train | None, environment: dict[str, str]) -> Exception | None:
@@ -161,16 +162,3 @@ def attempt(config: Config, train: Train | None, environment: dict[str, str]) ->
     except Exception as problem:  # noqa: BLE001 - whoever asked for the runs raises it
         return problem
     return None
-
-
-def check_copies(found: Iterable[Record]) -> None:
-    """Refuse runs of one dataset name on two copies of the data."""
-    copies: dict[tuple[str, int], str] = {}
-    for record in found:
-        images, data = record["config"]["dataset"], record["provenance"]["data"]
-        one = copies.setdefault((images, record["config"]["image_size"]), data)
-        if one != data:
-            raise StudyError(
-                f"the runs on {images} are of two copies of the data ({one[:8]} and {data[:8]}), "
-                "which cannot be compared: STORED=0 trains all on yours"
-            )
