@@ -92,13 +92,13 @@ class ImageSearch:
     def nearest(self, image: Any, k: int = 5) -> pd.DataFrame:
         """Return the k nearest images (or all): ``class``, ``path``, ``distance``, ``place``.
 
-        ``image`` is a path, a PIL image, or RGB in uint8 (H, W, 3).
+        ``image`` is a path, a binary file, a PIL image, or RGB in uint8 (H, W, 3).
         """
         if k != int(k) or k < 1:
             raise StudyError(f"k must be a whole number of at least 1, got {k}")
         what = f"image {image}" if isinstance(image, str | Path) else "the image"
         try:
-            known = isinstance(image, str | Path | Image.Image)
+            known = isinstance(image, str | Path | Image.Image) or hasattr(image, "read")
             image = image if known else Image.fromarray(np.asarray(image))
         except (TypeError, ValueError) as problem:
             how = "give an image's path, a PIL image, or RGB in uint8"

@@ -78,7 +78,8 @@ def test_an_image_in_memory_and_k_of_any_kind_are_taken(folder, stored, search):
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     pixels = np.asarray(image)
-    for given in (str(path), image, pixels, torch.from_numpy(pixels.copy())):
+    tensor, file = torch.from_numpy(pixels.copy()), io.BytesIO(path.read_bytes())
+    for given in (str(path), image, pixels, tensor, file):
         for k in (3, np.int64(3), torch.tensor(3), 3.0):
             assert search.nearest(given, k).equals(expected)
     turned = image.rotate(90, expand=True)  # as a telephone keeps it: EXIF says to turn it back

@@ -42,7 +42,8 @@ def to_html(text: str, links: Mapping[str, str]) -> Markup:
     for name in re.findall(r'href="(\w+)\.ipynb"', found):
         link = f'href="{links[name]}"' if name in links else ""
         found = found.replace(f'href="{name}.ipynb"', link)
-    # no line ends within "95 %" and "0.8 to 7.6"
+    # no line ends within "95 %", "0.8 to 7.6" and "MDR − L2"
+    found = found.replace(" − ", "\u00a0−\u00a0")
     return Markup(re.sub(r"(?<=\d) (?=%|to [−+]?\d)|(?<=\d to) (?=[−+]?\d)", "\u00a0", found))
 
 
