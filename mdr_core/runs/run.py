@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def records(
     say(edited() if found else "")
     left = [config for config in wanted if config not in found]
     texts = [] if missing_too else [path.read_text() for path in runs_root().glob("*/run.json")]
-    here = [c for c in left if missing_too or any(f'"{c.dataset}"' in text for text in texts)]
+    here = [c for c in left if missing_too or any(json.dumps(c.dataset) in t for t in texts)]
     found |= stored_here(here, train)  # of others the data need not be read
     missing = [config for config in left if config not in found]
     if missing and missing_too:
@@ -149,9 +150,8 @@ def outcomes(configs: list[Config], train: Train | None) -> Iterator[Exception |
             for c, folder in folders(configs, train).items()
             if folder.exists() and not (folder / "run.json").exists()
         )
-        why = f"a process died (killed, or out of memory) that trained {begun}"
-        more = "the runs that ended are stored: ask again, and these go on from their last epoch"
-        raise StudyError(f"{why}; {more}") from None
+        why = f"a process died (killed, or out of memory) that trained {begun}; the rest is stored"
+        raise StudyError(f"{why}: ask again, and it goes on from its last epoch") from None
 
 
 def attempt(config: Config, train: Train | None, environment: dict[str, str]) -> Exception | None:
