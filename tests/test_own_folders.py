@@ -9,6 +9,7 @@ import pytest
 
 from mdr_core.data import catalog
 from mdr_core.data.dataset import load_dataset
+from mdr_core.errors import StudyError
 from tests.trees import image_bytes, refused, tree, zipped
 
 FOUR = [f"{c}/{i}.png" for c in "abcd" for i in "12"]
@@ -156,3 +157,14 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in ("a", "z", *forms) for i in range(2)])
     assert {*classes(path).values()} == {"a", "z", forms[0]}
     assert {*classes(zipped(path, tmp_path / "in.zip")).values()} == {"a", "z", forms[0]}
+
+
+def test_all_classes_train_on_a_folder_s_images_and_on_no_other_dataset(tmp_path):
+    path = tree(tmp_path / "in", [f"{c}/{i}.png" for c in "abcd" for i in (0, 1)])
+    half, whole = (load_dataset(f"{kind}folder:{path}", 8) for kind in ("", "all:"))
+    assert (half.train.class_names, whole.train.class_names) == (("a", "b"), tuple("abcd"))
+    assert whole.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert whole.test.paths == half.test.paths and whole.train.paths[4:] == half.test.paths
+    for name in ("drawn", "omniglot"):
+        with pytest.raises(StudyError, match=f"unknown dataset 'all:{name}'"):
+            load_dataset(f"all:{name}", 32)

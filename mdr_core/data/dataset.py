@@ -63,10 +63,10 @@ class RetrievalDataset:
 def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     """Return a dataset by name, one of NAMES; the first half of its classes trains, or as listed.
 
-    The first folders are the classes of ``folder:PATH,class_level=1``. After ``all:`` the test
-    classes train, too. Drawn characters have 32 pixels, whatever the size.
+    The first folders are the classes of ``folder:PATH,class_level=1``. All classes of
+    ``all:folder:PATH`` train. Drawn characters have 32 pixels, whatever the size.
     """
-    all_train, name = name.startswith("all:"), name.removeprefix("all:")
+    all_train, name = name.startswith("all:folder:"), name.replace("all:folder:", "folder:", 1)
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
         version = f"drawing {drawn_characters.DRAWING}"
