@@ -13,7 +13,10 @@ from mdr_core.errors import StudyError, unknown
 
 METHODS = TRIPLET, L2, MDR = ("Triplet", "Triplet + L2", "Triplet + MDR")
 TITLES = {"cub200": "CUB-200-2011", "cars196": "Cars-196", "cub50": "CUB-50", "cars50": "Cars-50",
-          "sop": "SOP", "inshop": "In-Shop", "omniglot": "Handwriting"}  # fmt: skip
+          "sop": "SOP", "inshop": "In-Shop", "omniglot": "Handwriting",
+          "small_resnet": "small ResNet", "small_resnet_narrow": "narrow small ResNet",
+          "multi_similarity": "multi-similarity"}  # fmt: skip
+TITLES |= {f"tf_efficientnet_lite{size}": f"EfficientNet-Lite{size}" for size in range(3)}
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Study:
         return own.config.replace(**values)
 
     def title(self, dataset: str = "") -> str:
-        """Return a dataset's name for readers, by default that of the one of ablations."""
+        """Return a name for readers, as :func:`title`, by default of the dataset of ablations."""
         return title(dataset or self.datasets[0])
 
     def held_out(self, dataset: str = "") -> int:
@@ -184,7 +187,7 @@ class Study:
 
 
 def title(dataset: str) -> str:
-    """Return a dataset's name for readers, of a folder its own."""
+    """Return the name for readers of a dataset, backbone or loss, or else its own."""
     return TITLES.get(dataset, dataset)
 
 

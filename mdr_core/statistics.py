@@ -3,7 +3,7 @@
 import functools
 import io
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nbformat
 import numpy as np
@@ -163,6 +163,19 @@ def compare(
     table = cells.assign(points=found).join(numbers.rename(columns={"value": "difference"}))
     table["p_holm"] = table.groupby("dataset").p.transform(corrected)
     return table.assign(verdict=list(map(verdict, found, repeat(margin), table.p_holm)))
+
+
+def nearest_level(run: Any, kind: str) -> np.ndarray:
+    """Return the share of a run's pairs nearest to each level, in percent, from binned distances.
+
+    ``run``: one of the rows; ``kind``: ``positive`` or ``negative``. The bins reach to twice the
+    mean distance of the batch.
+    """
+    levels = np.array([run[f"level_{i}"] for i in range(len(run.levels))])
+    between = run.running_mean + run.running_std * (levels[1:] + levels[:-1]) / 2
+    counts = np.array(run[f"{kind}_histogram"], dtype=float)
+    distances = (np.arange(len(counts)) + 0.5) * 2 / len(counts) * run.pair_mean
+    return 100 * np.bincount(np.digitize(distances, between), counts, len(levels)) / counts.sum()
 
 
 def lead_over_l2(study: Study, epoch: int) -> tuple[Difference, str]:
