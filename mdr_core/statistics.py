@@ -63,7 +63,8 @@ class Difference(NamedTuple):
         """Return ``+4.1 (2.0 to 6.4)``, ``+4.1 (one seed)`` or ``not run``."""
         number = f"z.{digits}f"
         covered = f"{self.low:{number}} to {self.high:{number}}" if self.over else "one seed"
-        shown = f"{self.value:{self.sign}{number}} ({covered})".replace("-", "−")
+        sign = self.sign if abs(self.value) >= 0.5 / 10**digits else ""  # no +0.0
+        shown = f"{self.value:{sign}{number}} ({covered})".replace("-", "−")
         return shown if self.seeds else "not run"
 
 

@@ -92,9 +92,9 @@ def test_a_mean_has_the_interval_of_its_seeds():
     assert mean(ONE[:1]).text(2) == "70.00 (one seed)"
 
 
-def test_numbers_have_a_true_minus_and_no_minus_zero():
+def test_numbers_have_a_true_minus_and_zero_has_no_sign():
     found = Difference(-0.04, -2.26, -0.01, 0.6, 5, "seeds only")
-    assert (str(found), found.text(2)) == ("+0.0 (−2.3 to 0.0)", "−0.04 (−2.26 to −0.01)")
+    assert (str(found), found.text(2)) == ("0.0 (−2.3 to 0.0)", "−0.04 (−2.26 to −0.01)")
 
 
 def test_holm_corrects_a_worked_example_and_passes_what_is_not_tested():
