@@ -18,7 +18,7 @@ from mdr_core.errors import StudyError
 from mdr_core.report.page import TEMPLATES
 from mdr_core.runs import facts, local
 
-MOST = 1_200_000  # bytes of a page
+MOST = 720_000  # bytes of a page
 SIZES = (128, 75), (128, 50), (112, 35), (112, 25), (96, 20), (80, 15), (64, 5)  # edge, quality
 Findings = dict[str, dict[str, Tensor]]  # method -> of a run
 
