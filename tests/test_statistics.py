@@ -9,7 +9,7 @@ from mdr_core import statistics
 from mdr_core.errors import StudyError
 from mdr_core.profiles import Study, title
 from mdr_core.runs.run import run
-from mdr_core.statistics import RECALL, VERDICTS, Difference, difference, mean, nearest_level, verdict
+from mdr_core.statistics import RECALL, VERDICTS, Difference, difference, mean, verdict
 
 
 def rows(right, queries=(10, 10), **more):
@@ -164,4 +164,4 @@ def test_pairs_are_counted_at_their_nearest_level():
     row = {"levels": [-1, 1], "level_0": -1.0, "level_1": 1.0, "running_mean": 1.0}
     row |= {"running_std": 0.5, "pair_mean": 1.0, "negative_histogram": [3, 0, 1, 4]}
     # bins at 0.25, 0.75, 1.25, 1.75; the levels, at 0.5 and 1.5, divide them at 1
-    assert nearest_level(pd.Series(row), "negative").tolist() == [37.5, 62.5]
+    assert statistics.nearest_level(pd.Series(row), "negative").tolist() == [37.5, 62.5]
