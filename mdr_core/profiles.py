@@ -179,8 +179,8 @@ class Study:
         return self.profile.settings.get(dataset or self.datasets[0], self.profile.others).held_out
 
     def _repr_markdown_(self) -> str:
-        own = f"Profile *{self.name}*: {self.profile.purpose}. Network: {self.profile.network}."
-        own = f"Profile *{self.name}*." if "dataset" in self.changed else own
+        about = f": {self.profile.purpose}. Network: {self.profile.network}"
+        own = f"Profile *{self.name}*{'' if 'dataset' in self.changed else about}."
         if not self.changed:
             return own
         changed = ", ".join(f"`{name} = {value!r}`" for name, value in self.changed.items())
