@@ -37,7 +37,7 @@ TABLE = pd.DataFrame(
 def shown(monkeypatch):
     """Return what is displayed, as it is."""
     found = []
-    monkeypatch.setattr(show, "display", lambda data, raw: found.append(data))
+    monkeypatch.setattr(show, "show", found.append)
     return found
 
 
@@ -64,6 +64,11 @@ def test_our_conclusion_is_shown_where_it_fits_alone(shown, changes, conclusions
 def test_a_page_without_a_stored_run_has_no_answer():
     with pytest.raises(NothingStored):
         show.answer(Study("quick"), pd.DataFrame(RUNS).assign(stored=False), {}, {})
+
+
+def test_without_a_notebook_a_table_is_printed(capsys):
+    show.table(TABLE, "A & b.")
+    assert "| a | −0.1 |" in capsys.readouterr().out
 
 
 def test_a_table_is_rounded_its_csv_is_not(shown):

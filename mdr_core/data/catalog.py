@@ -137,7 +137,7 @@ def unpacked(path: Path) -> Path:
                     archive.extractall(f"{partial}/all")  # which writes nothing outside
                 os.replace(f"{partial}/all", folder)
     except Exception as problem:  # noqa: BLE001 - foreign bytes raise anything
-        advice = "pack it anew, names in UTF-8, or set MDR_CACHE to a folder with room"
+        advice = "correct the path; or pack it anew, in UTF-8; or give MDR_CACHE a folder with room"
         raise StudyError(f"{path} is no folder or good zip file ({problem}): {advice}") from None
     return folder
 

@@ -39,22 +39,19 @@ def write_reports(root: Path) -> None:
     write(root / "index.html", page.TEMPLATES.get_template("index.html.j2").render(about))
 
 
-def results(root: Path) -> str:
-    """Return the README's results: the sentences, the table of Recall@1, a figure."""
-    nb = nbformat.read(root / "claims.ipynb", 4)
+def main(argv: list[str]) -> int:
+    """Write the README's results anew: the sentences, the table of Recall@1, a figure."""
+    nb = nbformat.read(REPORTS / "claims.ipynb", 4)
     sentences = [each["text/markdown"] for each in page.data_of(nb, "text/markdown", "sentences")]
     tables = [each["text/plain"] for each in page.data_of(nb, "text/csv", "recall")]
-    curves = nbformat.read(root / "full" / "learning_curves.ipynb", 4)
+    curves = nbformat.read(REPORTS / "full" / "learning_curves.ipynb", 4)
     shown = "".join(each["text/html"] for each in page.data_of(curves, "text/html"))
     drawings = re.findall("<svg.*?</svg>", shown, re.DOTALL)
     if not (sentences and tables and drawings):
         raise StudyError("reports/ has no claims or learning curves to show: make reports first")
-    write(root / CURVES, drawings[0])
+    write(REPORTS / CURVES, drawings[0])
     picture = f"![Recall@1 by epoch on CUB-200-2011](reports/{CURVES})"
-    return "\n\n".join([*sentences, *tables, picture])
-
-
-def main(argv: list[str]) -> int:
+    results = "\n\n".join([*sentences, *tables, picture])
     before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    write(README, f"{before}{START}{results(REPORTS)}\n{rest[rest.index(END) :]}")
+    write(README, f"{before}{START}{results}\n{rest[rest.index(END) :]}")
     return 0

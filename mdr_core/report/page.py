@@ -39,9 +39,8 @@ def to_html(text: str, links: Mapping[str, str]) -> Markup:
     """Return Markdown as HTML; a link to another notebook leads to its page, if there is one."""
     renderer = Renderer(escape=False, exclude_anchor_links=True)
     found = MarkdownWithMath(renderer=renderer).render(text)
-    for name in re.findall(r'href="(\w+)\.ipynb"', found):
-        link = f'href="{links[name]}"' if name in links else ""
-        found = found.replace(f'href="{name}.ipynb"', link)
+    known = {f'href="{name}.ipynb"': f'href="{link}"' for name, link in links.items()}
+    found = re.sub(r'href="\w+\.ipynb"', lambda match: known.get(match[0], ""), found)
     # no line ends within "95 %", "0.8 to 7.6" and "MDR − L2"
     found = found.replace(" − ", "\u00a0−\u00a0")
     return Markup(re.sub(r"(?<=\d) (?=%|to [−+]?\d)|(?<=\d to) (?=[−+]?\d)", "\u00a0", found))

@@ -106,9 +106,8 @@ def main(argv: list[str], pages: bool = True) -> int:
     option("--notebooks", type=Path, default=REPOSITORY / "notebooks", help="where notebooks are")
     given = parser.parse_args(argv)
     notebooks = {path.stem: path for path in given.notebooks.glob("*.ipynb")}
-    for name in given.notebook or []:
-        if name not in notebooks:
-            raise unknown("notebook", name, notebooks)
+    for name in set(given.notebook or []) - notebooks.keys():
+        raise unknown("notebook", name, notebooks)
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
     signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
     failed, roots = 0, set[Path]()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -17,6 +18,11 @@ from mdr_core.profiles import Study, title
 from mdr_core.runs import facts
 
 ANSWER = "application/vnd.mdr.answer+json"  # the answer, and what it rests on
+
+
+def show(data: dict[str, Any]) -> None:
+    """Display data by their types; where no notebook runs, print the text."""
+    display(data, raw=True) if get_ipython() else print(data["text/plain"])
 
 
 def answer(
@@ -41,13 +47,12 @@ def answer(
         text = "We draw no conclusion from this profile's runs."
     elif wrong:
         text = f"Our conclusion no longer fits these runs: {'; '.join(wrong)}."
-    rows = runs[runs.stored].drop_duplicates(["key", "epoch"])
     carried = {
         "parameters": {"profile": study.name} | {k: str(v) for k, v in study.changed.items()},
         "verdicts": dict(verdicts),
-        "provenance": provenance(rows),
+        "provenance": provenance(runs[runs.stored].drop_duplicates(["key", "epoch"])),
     }
-    display({"text/markdown": text, "text/plain": text, ANSWER: carried}, raw=True)
+    show({"text/markdown": text, "text/plain": text, ANSWER: carried})
 
 
 def provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -96,14 +101,14 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 1) -> None:
     text = text.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
     lines = [[*shown], ["---"] * shown.shape[1], *shown.to_numpy()]
     plain = "\n".join(f"| {' | '.join(line)} |" for line in lines)  # Markdown, as for a README
-    display({"text/html": text, "text/csv": csv(flat), "text/plain": plain}, raw=True)
+    show({"text/html": text, "text/csv": csv(flat), "text/plain": plain})
 
 
 def told(cell: Any, spec: str) -> str:
-    """Return a cell's text, with a true minus; of NaN none."""
-    if isinstance(cell, float):
-        return "" if cell != cell else format(cell, spec).replace("-", "−")
-    return "" if cell is None or cell is pd.NA else str(cell)
+    """Return a cell's text, with a true minus; of what is missing none."""
+    if cell is None or cell is pd.NA or cell != cell:
+        return ""
+    return format(cell, spec).replace("-", "−") if isinstance(cell, float) else str(cell)
 
 
 def csv(frame: pd.DataFrame) -> str:
@@ -131,7 +136,7 @@ def figure(drawn: Figure | Sequence[Figure], caption: str, photographs: bool = F
         plt.close(each)
     text = f'<div class="panels" style="display: flex; flex-wrap: wrap; gap: .75rem">{panels}</div>'
     text = f"<figure>{text}<figcaption>{html.escape(caption)}</figcaption></figure>"
-    display({"text/html": text, "text/plain": caption}, raw=True)
+    show({"text/html": text, "text/plain": caption})
 
 
 def svg(drawn: Figure, about: str, salt: str) -> str:
