@@ -58,7 +58,7 @@ PRODUCTS = PAPER.replace(batch_size=256, images_per_class=3, lr=1e-4)  # few ima
 
 PROFILES = {
     "quick": Profile(
-        "handwriting (Omniglot) shows that everything works; the paper's claims are about "
+        "a check of the code on handwriting (Omniglot), while the paper's claims are about "
         "photographs",
         "a small residual network, 32 px, 400 steps",
         "15 minutes on two CPU cores",
@@ -75,7 +75,7 @@ PROFILES = {
         others=Setting(PHOTOS, 0.6), shorter={"epochs": 4},
     ),
     "full": Profile(
-        "the headline: CUB-200-2011 and Cars-196 whole", "EfficientNet-Lite0, 224 px, 5,000 steps",
+        "CUB-200-2011 and Cars-196 whole, the headline", "EfficientNet-Lite0, 224 px, 5,000 steps",
         "165 s a run where two share an H100, 2.5 hours in all (estimated)",
         {"cub200": Setting(FULL, 0.6, 20),
          "cars196": Setting(FULL.replace(dataset="cars196"), 0.2, 20)},

@@ -75,7 +75,7 @@ def test_a_reader_picks_images_by_mouse_and_keyboard(tmp_path, browser, width):
         query = about["queries"][place]
         own = name[query["image"]]
         near = [name[image] for each in query["nearest"] for image in each]
-        assert page.locator("#name").inner_text() == own
+        assert page.locator("#name").inner_text() == f"Query: {own}"
         found = page.locator(".model li").all_inner_texts()
         assert found == ["✗✓"[each == own] + f" {each}" for each in near]
 

@@ -50,7 +50,7 @@ def show_everywhere() -> None:
 def test_a_page_shows_names_as_text_wherever_they_stand(tmp_path, monkeypatch, ascii_locale):
     outputs: list = []
     monkeypatch.setattr(
-        show, "display", lambda data, raw: outputs.append(new_output("display_data", data=data))
+        show, "show", lambda data: outputs.append(new_output("display_data", data=data))
     )
     show_everywhere()
     tags = {"tags": ["parameters"]}

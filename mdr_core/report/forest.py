@@ -28,7 +28,7 @@ def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
         across = axis.get_yaxis_transform()
         axis.text(0, y - 0.26, row[names], transform=across)
         axis.text(1, y - 0.26, verdict.replace("-", "−"), ha="right", transform=across)
-    axis.set(ylim=(len(ran) - 0.6, -0.7), yticks=[], xlabel="difference [points]")
+    axis.set(ylim=(len(ran) - 0.6, -0.7), yticks=[], xlabel="difference [points], before Holm")
     axis.spines["left"].set_visible(False)
     axis.grid(False)
     figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
