@@ -59,7 +59,7 @@ def test_sentences_on_a_lead_are_withdrawn_where_mdr_has_none(tmp_path, monkeypa
         (tmp_path / path.parent.name).mkdir()
         rows.to_csv(tmp_path / path.parent.name / "runs.csv", index=False)
     withdrawn = [line.startswith(WITHDRAWN) for line in executed(tmp_path, monkeypatch)["lines"]]
-    assert withdrawn == [True, True, True, False, False]  # of λ and of levels, both sides have MDR
+    assert withdrawn == [True, True, True, True, False]  # of levels, both sides have MDR
 
 
 def test_the_ledger_says_what_the_file_of_runs_says(claims):
