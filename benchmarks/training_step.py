@@ -72,8 +72,12 @@ def measure() -> pd.DataFrame:
     images = STEPS * Study("photos").config(MDR).batch_size
     return pd.DataFrame(
         [
-            {"way": name, "images a second": images / s, "times plain": seconds["plain"] / s,
-             "threads": 1}
+            {
+                "way": name,
+                "images a second": images / s,
+                "times plain": seconds["plain"] / s,
+                "threads": 1,
+            }
             for name, s in seconds.items()
         ]
-    )  # fmt: skip
+    )
