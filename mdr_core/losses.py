@@ -97,9 +97,8 @@ def make(
       beta of 1.2 is for the unit sphere; at a mean distance of one, 1.2 / sqrt(2) = 0.85).
     - ``multi_similarity``: 1/2 log(1 + sum of exp(2 (d_ap - 0.5))) + 1/50 log(1 + sum of
       exp(50 (0.5 - d_an))), averaged over anchors (Wang et al. 2019, for similarities).
-    - ``module:Name``: :func:`own` one.
-    - else a loss class of pytorch-metric-learning, with its defaults; StudyError where it needs
-      more than a distance, as a weight per class.
+    - ``module:Name``: :func:`own` one; else a loss class of pytorch-metric-learning, with its
+      defaults. StudyError: it needs more than a distance, as a weight per class.
     """
     if name == "triplet":
         most = None if images_per_class is None else images_per_class - 1
@@ -127,15 +126,17 @@ def make(
 def own(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the reader's ``module:Class()``, called as ``loss(embeddings, labels)``.
 
-    StudyError: there is none, or it has parameters, which no run would train.
+    StudyError: there is none, it fails on four embeddings, or has parameters, which no run trains.
     """
     module, _, kind = name.partition(":")
     sys.path += [] if str(REPOSITORY) in sys.path else [str(REPOSITORY)]  # in JupyterLab, too
     try:
-        loss = getattr(importlib.reload(importlib.import_module(module)), kind)()  # as it is now
-    except (ImportError, AttributeError, TypeError, ValueError) as problem:
-        how = "write module:Class, of a file in the study's folder, without arguments"
-        raise StudyError(f"loss {name!r} cannot be made ({problem}): {how}") from None
-    if isinstance(loss, nn.Module) and [*loss.parameters()]:
-        raise StudyError(f"loss {name!r} has parameters, which are not trained: make them constant")
+        make_one = getattr(importlib.reload(importlib.import_module(module)), kind)  # as it is now
+        if isinstance(loss := make_one(), nn.Module) and [*loss.parameters()]:
+            raise TypeError("it has parameters, which are not trained")
+        if shape := tuple(make_one()(torch.eye(4), torch.tensor([0, 0, 1, 1])).shape):
+            raise TypeError(f"it returns {shape} numbers, not one")
+    except Exception as problem:  # noqa: BLE001 - the reader's code may raise anything
+        why = f"loss {name!r} cannot be used ({type(problem).__name__}: {problem})"
+        raise StudyError(f"{why}: give module:Class() of a file in the study's folder") from None
     return loss

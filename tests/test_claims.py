@@ -37,7 +37,7 @@ def rows_of_cub50(normalization, mdr_weight):
     rows = pd.read_csv(REPOSITORY / "reports" / "photos" / "runs.csv", low_memory=False)
     wanted = {"dataset": "cub50", "normalization": normalization, "mdr_weight": mdr_weight}
     wanted |= {"hold_out": 0, "epochs": 18, "dim": 256, "loss": "triplet", "lr": 1e-4}
-    wanted |= {"weight_decay": 1e-5, "levels": "[-3.0, 0.0, 3.0]"}
+    wanted |= {"weight_decay": 1e-5, "levels": "[-3.0,0.0,3.0]"}
     runs = rows.groupby("key").first()
     runs = runs[(runs[[f"config.{name}" for name in wanted]] == [*wanted.values()]).all(axis=1)]
     seeds = runs[runs["config.loop"] != "library"]["config.seed"].astype(int)

@@ -140,7 +140,7 @@ WRONG = [
     ({"changes": {"lr": "fast"}}, "lr: .*, got 'fast'"),
     ({"train": "perhaps"}, "train None, True or False"),
     ({"losses": "['tripled']"}, "unknown loss 'tripled'"),
-    ({"losses": "['nowhere:Loss']"}, "loss 'nowhere:Loss' cannot be made"),
+    ({"losses": "['nowhere:Loss']"}, "loss 'nowhere:Loss' cannot be used"),
 ]
 
 

@@ -52,8 +52,7 @@ def config_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the settings of a run, by its first row."""
     default, config = Config(), {}
     for column, text in rows.iloc[0].items():
-        if str(column).startswith("config.") and text != "":
-            name = str(column).removeprefix("config.")
+        if (name := str(column).removeprefix("config.")) != column and text != "":
             config[name] = text if isinstance(getattr(default, name, 0), str) else json.loads(text)
     return config | {"dataset": config["dataset"]}  # a table without settings is none of runs
 
@@ -81,7 +80,8 @@ def to_rows(record: Record) -> list[dict[str, str]]:
     about = {f"config.{name}": value for name, value in record["config"].items()}
     rows: list[dict] = [{"key": record["key"]} | about | row for row in record["history"]]
     rows[0] |= {"content": record["content"], "provenance": record["provenance"]}
-    return [{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows]
+    text = json.JSONEncoder(separators=(",", ":")).encode  # spaces would be 1 MB
+    return [{k: v if isinstance(v, str) else text(v) for k, v in row.items()} for row in rows]
 
 
 def keep(profile: str) -> list[Config]:

@@ -205,11 +205,9 @@ def edited() -> str:
     return f"{line}; STORED=0 trains with it" if changed else ""
 
 
-def git(*arguments: str) -> str:
+def git(*args: str) -> str:
     """Return what git says in the study's folder; nothing where there is no git."""
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(["git", *args], cwd=REPOSITORY, capture_output=True, text=True).stdout
     except OSError:
         return ""
