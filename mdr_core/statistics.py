@@ -69,9 +69,11 @@ class Difference(NamedTuple):
 
 
 def mean(rows: pd.DataFrame, value: str = RECALL) -> Difference:
-    """Return the mean of a row per seed: its difference from zero, seeds only, without a plus."""
+    """Return the mean of a row per seed, without a plus; a share's interval ends at 0 and 100 %."""
     rows = rows.filter(["seed", "stored", value])
-    return difference(rows, rows.assign(**{value: 0.0}), value)._replace(sign="")
+    found = difference(rows, rows.assign(**{value: 0.0}), value)._replace(sign="")
+    low, high = (0.0, 100.0) if value in BY_CLASS else (-np.inf, np.inf)
+    return found._replace(low=max(found.low, low), high=min(found.high, high))
 
 
 def difference(one: pd.DataFrame, other: pd.DataFrame, value: str = RECALL) -> Difference:

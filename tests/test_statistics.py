@@ -88,7 +88,8 @@ def test_two_rows_of_a_seed_and_unknown_numbers_are_refused(value):
 
 
 def test_a_mean_has_the_interval_of_its_seeds():
-    assert str(mean(ONE)) == "65.0 (1.5 to 128.5)"  # 5 · 12.706
+    assert str(mean(ONE)) == "65.0 (1.5 to 100.0)"  # 5 · 12.706, but no share is above 100 %
+    assert mean(ONE.assign(spread=ONE[RECALL]), "spread").text() == "65.0 (1.5 to 128.5)"
     assert mean(ONE[:1]).text(2) == "70.00 (one seed)"
 
 
