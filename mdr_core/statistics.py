@@ -68,11 +68,11 @@ class Difference(NamedTuple):
         return shown if self.seeds else "not run"
 
 
-def mean(rows: pd.DataFrame, value: str = RECALL) -> Difference:
-    """Return the mean of a row per seed, without a plus; a share's interval ends at 0 and 100 %."""
+def mean(rows: pd.DataFrame, value: str = RECALL, within: Any = None) -> Difference:
+    """Return the mean over seeds, without a plus; its interval stays ``within`` the possible."""
     rows = rows.filter(["seed", "stored", value])
     found = difference(rows, rows.assign(**{value: 0.0}), value)._replace(sign="")
-    low, high = (0.0, 100.0) if value in BY_CLASS else (-np.inf, np.inf)
+    low, high = within or ((0.0, 100.0) if value in BY_CLASS else (-np.inf, np.inf))
     return found._replace(low=max(found.low, low), high=min(found.high, high))
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mdr_core.report.style import INK, WIDTH
 
-MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal", "unclear": "? unclear"}
+MARKS = {"holds": "✓ holds", "fails": "✗ fails", "equal": "= equal"}
 
 
 def forest(differences: pd.DataFrame, names: str, title: str = "") -> Figure:
