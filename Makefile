@@ -28,7 +28,7 @@ reports: $(READY) ## run the notebooks and write their pages to reports/PROFILE/
 	.venv/bin/python -m mdr_core reports --profile $(PROFILE) $(addprefix --notebook ,$(NOTEBOOK))
 
 train: $(READY) ## run the notebooks with train=True: train what is missing into runs/, for MINUTES at most; the same command goes on
-	.venv/bin/python -m mdr_core train --profile $(PROFILE) $(addprefix --minutes ,$(MINUTES))
+	.venv/bin/python -m mdr_core train --profile $(PROFILE) $(addprefix --minutes ,$(MINUTES)) $(addprefix --notebook ,$(NOTEBOOK))
 
 keep: $(READY) ## add the runs in runs/ on the datasets of PROFILE to the committed ones, reports/PROFILE/runs.csv
 	.venv/bin/python -m mdr_core keep --profile $(PROFILE)

@@ -33,7 +33,7 @@ def main() -> None:
     for name in chosen:
         for where in [{}, *(gpu if name in ON_GPU else [])]:
             table = PARTS[name].measure(**where)
-            heading = PARTS[name].__doc__.splitlines()[0]
+            heading = str(PARTS[name].__doc__).splitlines()[0]
             print(f"\n{heading}\n{table.to_string(index=False, float_format='{:.2f}'.format)}")
             table.assign(**{k: v for k, v in about.items() if k not in table}).to_csv(
                 RESULTS / f"{name}-{'gpu' if where else 'cpu'}.csv", index=False

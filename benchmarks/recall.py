@@ -3,6 +3,7 @@ bare product of matrices, one query at a time and a library's calculator (K up t
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -60,7 +61,7 @@ def measure(sizes=SIZES, device: str = "cpu") -> pd.DataFrame:
     for size in sizes:
         x, labels = embeddings(size)
         there = torch.from_numpy(x).to(device)
-        ways = {
+        ways: dict[str, Callable] = {
             "bare": partial(bare, there),
             "ours": partial(retrieval.recall_at_k, there, labels, KS),
         }

@@ -10,6 +10,7 @@ import functools
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from mdr_core.data import augmentation, image_cache
 from mdr_core.data.batches import BalancedBatches
 from mdr_core.data.dataset import Split
 
-CASES = {  # backbone, crop, image size, batch, steps
+CASES: dict[str, tuple[Any, ...]] = {  # backbone, crop, image size, batch, steps
     "cpu": (("resnet18.tv_in1k", 224, 256, 128, 1), ("tf_efficientnet_lite0", 96, 128, 80, 4)),
     "cuda": (("resnet50.tv_in1k", 224, 256, 128, 40), ("bn_inception", 224, 256, 128, 40)),
 }
@@ -130,10 +131,10 @@ def ways(
 
 def measure(cases=None, rounds: int = 3, device: str = "cpu") -> pd.DataFrame:
     rows = []
-    for case in CASES[device] if cases is None else cases:
+    for backbone, crop, size, batch, steps in CASES[device] if cases is None else cases:
         with tempfile.TemporaryDirectory() as folder:
-            seconds = timing.alternately(ways(*case, device, Path(folder)), rounds)
-        backbone, crop, _, batch, steps = case
+            each = ways(backbone, crop, size, batch, steps, device, Path(folder))
+            seconds = timing.alternately(each, rounds)
         limit = seconds["fixed tensor"]
         rows += [
             {

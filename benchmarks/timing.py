@@ -18,7 +18,7 @@ def alternately(ways: dict[str, Callable], rounds: int = 7) -> dict[str, float]:
     """Median seconds of each way; they take turns, so that other work on the machine slows all
     alike. The first turn warms up.
     """
-    taken = {name: [] for name in ways}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):
         for name, run in ways.items():
             began = time.perf_counter()

@@ -29,7 +29,7 @@ def step_of(channels_last: bool, folded: bool, compiled: bool = False):
     trainer = training.start(config)
     if not folded:
         trainer.model = EmbeddingNet(
-            backbones.backbone(config.backbone), config.dim, freeze_batch_norm=False
+            backbones.backbone(config.backbone), config.dim, config.normalization, False
         )
         trainer.model.freeze_batch_norm = True  # frozen, but not folded
         trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), lr=config.lr, fused=True)

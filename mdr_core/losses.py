@@ -22,25 +22,23 @@ Loss = Callable[[Tensor, Tensor, Generator], Tensor]
 
 
 @torch.no_grad()
-def negative_probabilities(
-    embeddings: Tensor, labels: Tensor, nearest: float = 0.5, farthest: float = 1.4
-) -> Tensor:
+def negative_probabilities(embeddings: Tensor, labels: Tensor) -> Tensor:
     """Return the probability that anchor i draws j as its negative (Wu et al. 2017).
 
-    Distances d are those of L2-normalized embeddings, at least ``nearest``. A negative's weight is
+    Distances d are those of L2-normalized embeddings, at least 0.5. A negative's weight is
     the inverse of their density on the unit sphere, q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2):
 
-        log w = (2 - D) log d - (D - 3)/2 log(1 - d^2/4),     none for d >= ``farthest``.
+        log w = (2 - D) log d - (D - 3)/2 log(1 - d^2/4),     none for d >= 1.4.
 
     An anchor left without a candidate draws uniformly from its negatives. Rows of the result
     (B, B) sum to one, or to zero for an anchor without a negative.
     """
     x = F.normalize(embeddings.detach().float(), dim=1)
     dim = x.shape[1]
-    d = pairwise_distances(x).clamp(min=nearest)
+    d = pairwise_distances(x).clamp(min=0.5)
     negative = labels[:, None] != labels[None, :]
-    candidate = negative & (d < farthest)
-    # Beyond `farthest`, which is masked, the second logarithm may meet a non-positive number.
+    candidate = negative & (d < 1.4)
+    # Beyond it, which is masked, the second logarithm may meet a non-positive number.
     inner = (1 - d.square() / 4).clamp(min=1e-6)
     log_weight = (2 - dim) * d.log() - (dim - 3) / 2 * inner.log()
     # A softmax over the candidates is the normalized weight, with no overflow for any D.

@@ -39,9 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m mdr_core released", description=__doc__)
     parser.add_argument("name", choices=PROFILES["paper"].settings)
     parser.add_argument("--checkpoint", type=Path, help="its file, downloaded if it is not there")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args(argv)
-    config = Study("paper").config(MDR, given.name, device=given.device)
+    given, device = parser.parse_args(argv), "cuda" if torch.cuda.is_available() else "cpu"
+    config = Study("paper").config(MDR, given.name, device=device)
     path, address = given.checkpoint or cache_root() / f"{given.name}.pth", AT.format(given.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

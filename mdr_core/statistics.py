@@ -165,7 +165,10 @@ def compare(
     numbers = pd.DataFrame(found, columns=Difference._fields).drop(columns="sign")
     table = cells.assign(points=found).join(numbers.rename(columns={"value": "difference"}))
     table["p_holm"] = table.groupby("dataset").p.transform(corrected)
-    return table.assign(verdict=list(map(verdict, found, repeat(margin), table.p_holm)))
+    table["verdict"] = list(map(verdict, found, repeat(margin), table.p_holm))
+    d = table.difference  # of one seed the side of zero is told
+    side = np.select([d > margin, d < -margin], ["above zero", "below zero"], "near zero")
+    return table.assign(told=table.verdict.mask(table.seeds == 1, "one seed, " + pd.Series(side)))
 
 
 def nearest_level(run: Any, kind: str) -> np.ndarray:

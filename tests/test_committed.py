@@ -49,7 +49,7 @@ def test_a_kept_run_is_read_back_to_the_digit_and_never_overwritten(place):
         committed.main(["--profile", "quick"])
     record = local.train(TINY)
     assert committed.keep("quick") == [TINY]
-    [found] = records([TINY.replace(ks=(1, 2))])  # before this machine's own
+    [found] = records([TINY.replace(train_images=9)])  # before this machine's own
     assert found["history"] == record["history"] and found["key"] == record["key"]
     assert found["provenance"] == record["provenance"]
     assert tensors(found, "findings").keys() == tensors(record, "findings").keys()

@@ -23,13 +23,13 @@ def drawings(labels):
 @pytest.mark.parametrize(("labels", "found"), [([0, 0, 1, 1], 100.0), ([0, 1, 0, 1], 0.0)])
 def test_pixels_find_the_same_drawing_at_half_the_contrast(labels, found):
     test = drawings(labels)
-    scores = facts.floors(TINY, RetrievalDataset("made up", test, test, ""))["pixels"]
+    scores = facts.floors(TINY, RetrievalDataset(test, test, ""))["pixels"]
     assert scores == {"test_recall@1": found, "test_recall@8": 100.0}
 
 
 def test_the_gallery_is_searched_where_there_is_one():
     test, gallery = drawings([0, 0, 1, 1]), drawings([1, 1, 0, 0])
-    scores = facts.floors(TINY, RetrievalDataset("made up", test, test, "", gallery))
+    scores = facts.floors(TINY, RetrievalDataset(test, test, "", gallery))
     assert scores["pixels"]["test_recall@1"] == scores["features"]["test_recall@1"] == 0.0
 
 

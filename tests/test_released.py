@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:cub200 has .* officially")
 def test_a_checkpoint_is_fetched_by_name_and_evaluated(folder, capsys):
     trees.cub(folder / "data", each=3)
-    assert main(["released", "cub200", "--device", "cpu"]) == 0
+    assert main(["released", "cub200"]) == 0
     raw, l2, file = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".+/cache/cub200.pth, sha256 [0-9a-f]{64}", file)
     for line, kind in ((raw, "raw"), (l2, "L2")):
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, capsys):
         (["sop", "--checkpoint", "head.pth"], "size mismatch"),
         (["sop", "--checkpoint", __file__], "is no state dict"),
     ):
-        assert main(["released", *arguments, "--device", "cpu"]) == 2
+        assert main(["released", *arguments]) == 2
         said = capsys.readouterr().err
         assert line in said and len(said.splitlines()) == 1
     assert not list(Path("cache").iterdir())

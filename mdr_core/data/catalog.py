@@ -95,7 +95,7 @@ INSHOP_ORIGIN = (
     "In-Shop Clothes (Liu et al. 2016), given out under an agreement at mmlab.ie.cuhk.edu.hk/"
     "projects/DeepFashion.html: take Img/img/ (of img.zip) and Eval/list_eval_partition.txt"
 )
-CUB = Known(cub, 200, "images.txt", ("CUB_200_2011",), "CUB-200-2011, data.caltech.edu")
+CUB = Known(cub, 200, "images.txt", ("CUB_200_2011", "cub200"), "CUB-200-2011, data.caltech.edu")
 CARS = Known(cars, 196, "devkit", ("stanford_cars", "cars196"), CARS_ORIGIN)
 SOP = "Ebay_train.txt", ("Stanford_Online_Products",), "Stanford Online Products, cs.stanford.edu"
 INSHOP = "Eval", ("In-shop Clothes Retrieval Benchmark",), INSHOP_ORIGIN

@@ -45,7 +45,6 @@ class Split:
 class RetrievalDataset:
     """Each test image is searched in the gallery or, without one, among all other test images."""
 
-    name: str
     train: Split
     test: Split
     fingerprint: str  # of the content, 64 hexadecimal digits; not of pixels
@@ -70,7 +69,7 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
     if name == "drawn":
         train, test = (Split(*drawn_characters.draw(part)) for part in ("train", "test"))
         version = f"drawing {drawn_characters.DRAWING}"
-        return RetrievalDataset(name, train, test, sha256([version, name, 0]))
+        return RetrievalDataset(train, test, sha256([version, name, 0]))
     if name == "omniglot":
         rows, images = omniglot.characters(image_size)
     else:
@@ -94,4 +93,4 @@ def load_dataset(name: str, image_size: int = 128) -> RetrievalDataset:
             has = f"{len(split.class_names)} classes to {part}, with one image: {single}"
             raise StudyError(f"{name} has {has}: 2 classes with 2 images each are the least")
     splits |= {"train": every} if all_train else {}
-    return RetrievalDataset(name, fingerprint=sha256(content), **splits)
+    return RetrievalDataset(fingerprint=sha256(content), **splits)

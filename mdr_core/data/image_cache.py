@@ -51,13 +51,12 @@ def decode_to(path: Path, folder: Path, files: list[str], size: int, upright: bo
 
     digests, work = list[str](), Parallel(-1, prefer="threads", batch_size=8, return_as="generator")
     with replacing(path) as out:
-        shape = (len(files), size, size, 3)
-        array = np.lib.format.open_memmap(out.name, "w+", dtype=np.uint8, shape=shape)
+        about = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
+        np.lib.format.write_array_header_1_0(out, about)
         done = work(delayed(decode)(file) for file in files)
         for digest, image in tqdm(done, "decoding", len(files), leave=False, delay=2):
-            array[len(digests)] = image
+            out.write(image.tobytes())  # a memory map would die of a full disk
             digests.append(digest)
-        array.flush()
         write(path.with_suffix(".json"), json.dumps(digests))
 
 
@@ -67,7 +66,7 @@ def pixels(
     """Return one image as RGB, (size, size, 3) uint8, resized with Lanczos, transparency on white.
 
     ``upright``: apply EXIF rotation. StudyError, which names the image ``what``: it cannot be
-    decoded, has more than 8 bits a channel or more than 179 megapixels.
+    decoded, is gray of more than 8 bits or has more than 179 megapixels.
     """
     try:
         file = Path(file).expanduser() if isinstance(file, str | Path) else file

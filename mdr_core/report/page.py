@@ -19,7 +19,7 @@ from mdr_core.report.show import ANSWER
 
 FOLDERS = ("", "full", "photos", "quick", "paper")  # of pages; the headline's before the others
 ORDER = (
-    "recall_at_k", "claims", "learning_curves", "ablation_losses", "ablation_levels",
+    "claims", "recall_at_k", "learning_curves", "ablation_losses", "ablation_levels",
     "ablation_backbones", "embedding_dimension", "drop_in", "mechanism", "class_centers",
     "retrieval_gallery", "your_images",
 )  # fmt: skip

@@ -92,8 +92,9 @@ def keep(profile: str) -> list[Config]:
     from mdr_core.runs import facts  # which imports this module, and what trains
 
     own, folder = PROFILES[profile].settings, REPORTS / profile
-    found = filter(None, map(local.read, sorted(runs_root().glob("*/"))))
-    every = {Config(**record["config"]): record for record in found}
+    found = filter(None, map(local.read, runs_root().glob("*/")))
+    newest = sorted(found, key=lambda record: record["provenance"]["finished"])  # of the same, last
+    every = {Config(**record["config"]): record for record in newest}
     new = {c: r for c, r in every.items() if c.dataset in own and find(c) is None}
     if not new:
         raise StudyError(f"MDR_RUNS has no run that {profile} lacks: make train trains some")
@@ -107,8 +108,8 @@ def keep(profile: str) -> list[Config]:
             write(folder / "findings" / f"{record['key']}.safetensors", Path(file).read_bytes())
     there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.exists() else []
     rows = pd.DataFrame([row for record in new.values() for row in to_rows(record)])
+    write(told, json.dumps(about, indent=1, ensure_ascii=False) + "\n")  # a kept run has its facts
     write(path, pd.concat([*there, rows]).fillna("").to_csv(index=False, lineterminator="\n"))
-    write(told, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return [*new]
 
 

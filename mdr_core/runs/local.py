@@ -40,7 +40,7 @@ Train = Callable[..., Any]  # as mdr_core.training.train, which returns a Traine
 Record = dict[str, Any]
 FILES = ("weights", "findings")
 PACKAGES = "torch", "torchvision", "timm", "faiss-cpu", "pytorch-metric-learning", "numpy", "pillow"
-ONLY_EVALUATE = ("ks", "train_images")
+ONLY_EVALUATE = ("train_images",)
 ONLY_MDR = ("levels", "learn_levels", "momentum", "statistics", "level_weight", "decay_levels")
 COMPUTE = (  # the files whose text enters the name of a local run
     "regularizer", "losses", "config", "training", "networks/*", "evaluation/*",
@@ -170,7 +170,7 @@ def local_name(config: Config, fingerprint: str, train: Callable | None = None) 
         train.source = source_of(train)  # type: ignore[attr-defined]
     text = getattr(train, "source", "")
     if ":" in config.loss:
-        text += Path(inspect.getfile(type(own(config.loss)))).read_text(encoding="utf-8")
+        text += source_of(own(config.loss))
     return sha256([settings(config), fingerprint, code_digest(), text])[:16]
 
 

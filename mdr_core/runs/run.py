@@ -72,7 +72,7 @@ def records(
     found = {c: record for c in wanted if committed_too and (record := committed.find(c))}
     say(edited() if found else "")
     left = [config for config in wanted if config not in found]
-    texts = [] if missing_too else [path.read_text() for path in runs_root().glob("*/run.json")]
+    texts = [] if missing_too else [p.read_text("latin-1") for p in runs_root().glob("*/run.json")]
     here = [c for c in left if missing_too or any(json.dumps(c.dataset) in t for t in texts)]
     found |= stored_here(here, train)  # of others the data need not be read
     missing = [config for config in left if config not in found]
@@ -88,6 +88,8 @@ def records(
         for problem in filter(None, list(bar)):
             raise problem
         found |= stored_here(missing, train)
+        if not found.keys() >= {*missing}:
+            raise StudyError("code or data changed while runs were trained: restart the kernel")
     return [found.get(config) for config in configs]
 
 
