@@ -75,6 +75,7 @@ class Sum(torch.nn.Module):
 class Learns(torch.nn.Linear):
     def __init__(self):
         super().__init__(2, 2)
+Asks = lambda classes: None
 Each = lambda: lambda embeddings, labels: embeddings.sum(1)
 Fails = lambda: lambda embeddings, labels: {{}}["none"]
 """
@@ -92,16 +93,13 @@ def test_a_readers_own_loss_is_the_one_that_its_file_holds_now(batch, tmp_path, 
     assert names[0] == names[2] != names[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("own_loss:Learns", "parameters, which are not trained"),
-        ("__main__:Sum", "cannot be used"),
-        ("broken:Sum", "SyntaxError: .*broken.py, line 1"),
-        ("own_loss:Each", r"returns \(4,\) numbers"),
-        ("own_loss:Fails", "KeyError: 'none'"),
-    ],
-)
+@pytest.mark.parametrize("name, why", [
+    ("nowhere_at_all:Sum", "No module named"), ("own_loss:Some", "no attribute 'Some'"),
+    ("own_loss:Asks", "missing 1 required positional argument"),
+    ("own_loss:Learns", "parameters, which are not trained"), ("__main__:Sum", "cannot be used"),
+    ("broken:Sum", "SyntaxError: .*broken.py, line 1"),
+    ("own_loss:Each", r"returns \(4,\) numbers"), ("own_loss:Fails", "KeyError: 'none'"),
+])  # fmt: skip
 def test_a_loss_that_cannot_be_made_is_refused_in_a_line(tmp_path, monkeypatch, name, why):
     (tmp_path / "own_loss.py").write_text(OWN.format(factor=1))
     (tmp_path / "broken.py").write_text("class Sum(:")
